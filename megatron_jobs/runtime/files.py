@@ -1,0 +1,132 @@
+"""Files and folders that are whole or absent, and what they hash to."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from megatron_jobs.errors import MegatronJobsError
+
+PARTIAL = ".partial"
+"""Part of the name under which something unfinished stands; never read, removed on retry."""
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to; on leaving it is synced and becomes `path` at once.
+
+    After an error, or a kill, `path` is what it was before.
+    """
+    part = _unfinished_name(path)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+        sync(part)
+        os.replace(part, path)
+        sync(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Like `whole_file` for a folder, which must not be there yet."""
+    part = path.with_name(path.name + PARTIAL)
+    remove(part)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        publish_folder(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove(part)
+        raise
+
+
+def publish_folder(part: Path, path: Path) -> None:
+    """Sync every file below `part`, then rename it to `path`: visible whole, or not at all."""
+    for file in sorted(part.rglob("*")):
+        sync(file)
+    sync(part)
+    os.rename(part, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until the bytes of a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a whole folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_hash(path: Path) -> str:
+    """Hash of a file's bytes, or of the names and bytes of all files below a folder.
+
+    Unfinished files do not count. Folders with equal files have equal hashes, wherever they are.
+    """
+    if path.is_file():
+        return file_hash(path)
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and PARTIAL not in file.name:
+            digest.update(f"{file.relative_to(path).as_posix()}\0{file_hash(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def tree_bytes(path: Path) -> int:
+    """Size of a file, or of all files below a folder, in bytes."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def wait_for(ready: Callable[[], bool], what: str, *, seconds: float, every: float = 0.05) -> None:
+    """Return when `ready()` holds; raise MegatronJobsError naming `what` after `seconds`."""
+    end = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > end:
+            raise MegatronJobsError(f"waited {seconds:.0f} s for {what}, in vain")
+        time.sleep(every)
+
+
+def _unfinished_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
