@@ -1,0 +1,87 @@
+"""Where ranks come in: `python -m megatron_jobs.enter [--fork|--begin|--finish] RUN/JOB`.
+
+Without a flag this process is one rank (started by srun). --fork starts all ranks of the job here.
+--begin and --finish are what a batch script does before and after its ranks: make the folder ready
+(exit status 3: the receipt holds, nothing to do), and write the receipt.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+from megatron_jobs.errors import EXIT_BUG, EXIT_DONE, EXIT_USER, UserError
+from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.plan import Job, load_job
+from megatron_jobs.jobs.receipt import begin, finish
+from megatron_jobs.runtime.files import write_json
+from megatron_jobs.runtime.launch import fork_ranks, run_and_report
+from megatron_jobs.runtime.rank import Rank, read_rank
+from megatron_jobs.runtime.stop import install_stop_signals
+
+EXIT_NOTHING_TO_DO = 3
+USAGE = "usage: python -m megatron_jobs.enter [--fork|--begin|--finish] RUN/JOB"
+
+
+def main(words: list[str]) -> int:
+    """Exit status of the step asked for; see `megatron_jobs.errors`."""
+    flags = [word for word in words if word.startswith("--")]
+    folders = [word for word in words if not word.startswith("--")]
+    if len(folders) != 1 or len(flags) > 1 or not set(flags) <= set(STEPS):
+        print(USAGE, file=sys.stderr)
+        return EXIT_USER
+    folder = JobFolder(Path(folders[0]).absolute())
+    try:
+        return STEPS[flags[0]](folder) if flags else enter_rank(folder)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USER
+
+
+def enter_rank(folder: JobFolder) -> int:
+    """Be one rank of the job, as srun's variables say."""
+    rank = read_rank()
+    job = load_job(folder)
+    error_file = folder.error(rank.index)
+    error_file.unlink(missing_ok=True)
+    return run_and_report(lambda: run_stage(job, rank), error_file)
+
+
+def run_stage(job: Job, rank: Rank) -> None:
+    """Do this rank's part of the job; the leader notes the stage's numbers."""
+    install_stop_signals()
+    numbers = job.stage.run(job.config, rank, job.folder.path)
+    if rank.leads:
+        write_json(job.folder.numbers, numbers)
+
+
+def fork_all(folder: JobFolder) -> int:
+    """Start every rank of the job on this machine, and wait."""
+    job = load_job(folder)
+    for module in getattr(job.stage, "PRELOAD", ()):
+        importlib.import_module(module)  # once, here: the forked ranks share it
+    outcome = fork_ranks(
+        lambda rank: run_stage(job, rank),
+        job.resources.world,
+        error_file=folder.error,
+        output_file=folder.log,
+    )
+    record = {"status": outcome.status, "guilty": outcome.guilty, "signal": outcome.signal}
+    write_json(folder.outcome, record)
+    return outcome.status if outcome.status >= 0 else EXIT_BUG
+
+
+def begin_job(folder: JobFolder) -> int:
+    """Exit status 0: the ranks may start; EXIT_NOTHING_TO_DO: the receipt holds."""
+    return EXIT_DONE if begin(load_job(folder)) else EXIT_NOTHING_TO_DO
+
+
+def finish_job(folder: JobFolder) -> int:
+    """Write the receipt."""
+    finish(load_job(folder))
+    return EXIT_DONE
+
+
+STEPS = {"--fork": fork_all, "--begin": begin_job, "--finish": finish_job}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,123 @@
+"""A job's folder: the only place the job writes, and where each thing in it stands."""
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import megatron_jobs
+from megatron_jobs.runtime.files import read_json, write_text
+
+VERSIONS_OF = ("torch", "megatron-core", "numpy", "tokenizers", "transformers", "submitit")
+
+
+@dataclass(frozen=True, slots=True)
+class JobFolder:
+    """Paths inside RUN/JOB."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The job as text: stage, resources and settings, everything written out."""
+        return self.path / "config.yaml"
+
+    @property
+    def source(self) -> Path:
+        """Which code ran: version, commit, local changes."""
+        return self.path / "source.txt"
+
+    @property
+    def started(self) -> Path:
+        """Key and inputs of the work that stands in this folder, finished or not."""
+        return self.path / "started.json"
+
+    @property
+    def receipt(self) -> Path:
+        return self.path / "receipt.json"
+
+    @property
+    def numbers(self) -> Path:
+        """What the stage's leader returned."""
+        return self.path / "numbers.json"
+
+    @property
+    def outcome(self) -> Path:
+        """How the last start on this machine ended."""
+        return self.path / "outcome.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def slurm(self) -> Path:
+        """Slurm job ids and restarts of this job."""
+        return self.path / "slurm.json"
+
+    @property
+    def bookkeeping(self) -> frozenset[str]:
+        """Names that the job layer writes: they stay when outdated work is moved aside."""
+        kept = (self.config, self.source, self.logs, self.slurm)
+        return frozenset({path.name for path in kept} | {"sbatch.sh", "submit.txt", "submitit"})
+
+    def log(self, rank: int) -> Path:
+        """What rank number `rank` printed, over all starts."""
+        return self.logs / f"rank-{rank:05d}.log"
+
+    def error(self, rank: int) -> Path:
+        """The last words of a rank that failed."""
+        return self.logs / f"rank-{rank:05d}.error"
+
+    def slurm_ids(self) -> list[str]:
+        """Slurm's ids of this job, the newest last; empty for a local run."""
+        return list(read_json(self.slurm)["ids"]) if self.slurm.exists() else []
+
+
+def write_job(folder: JobFolder, description: dict[str, Any]) -> None:
+    """Write what the job is, and which code it is run with."""
+    folder.logs.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
+    write_text(folder.config, text)
+    write_text(folder.source, code_version())
+
+
+def read_job(folder: JobFolder) -> dict[str, Any]:
+    """What `write_job` wrote."""
+    description: dict[str, Any] = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+    return description
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python and of what the numbers depend on."""
+    found = {"megatron-jobs": megatron_jobs.__version__, "python": platform.python_version()}
+    for name in VERSIONS_OF:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def code_version() -> str:
+    """Version, and in a checkout the commit and the uncommitted changes, as text."""
+    root = Path(megatron_jobs.__file__).parent.parent
+    lines = [f"megatron-jobs {megatron_jobs.__version__} from {root}", f"python {sys.version}"]
+    if (root / ".git").exists():
+        lines.append(f"commit {_git(root, 'rev-parse', 'HEAD')}")
+        lines.append(_git(root, "diff", "HEAD", "--", "megatron_jobs", "csrc"))
+    return "\n".join(lines) + "\n"
+
+
+def _git(root: Path, *words: str) -> str:
+    command = ["git", "-C", str(root), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown: git is not installed"
+    return done.stdout.strip() if done.returncode == 0 else f"unknown: {done.stderr.strip()}"

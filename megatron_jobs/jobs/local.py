@@ -1,0 +1,100 @@
+"""Running a job, or a plan, on this machine with local processes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from megatron_jobs.errors import (
+    EXIT_DONE,
+    EXIT_STOPPED,
+    EXIT_USER,
+    MegatronJobsError,
+    Stopped,
+    UserError,
+)
+from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.plan import Job, Plan
+from megatron_jobs.jobs.receipt import begin, finish, read_receipt
+from megatron_jobs.runtime.files import read_json, remove
+from megatron_jobs.runtime.progress import NAME as PROGRESS
+from megatron_jobs.runtime.progress import read_progress
+
+Watch = Callable[[Job, str, dict[str, Any] | None], None]
+"""Called with the job, one of skipped, running, done, and its progress or receipt."""
+
+
+class JobFailed(MegatronJobsError):
+    """A job's ranks ended badly; the message holds the first one's last words."""
+
+
+def run_plan(plan: Plan, watch: Watch) -> None:
+    """Run each job whose receipt does not hold, in order; stop at the first that fails."""
+    for job in plan.jobs.values():
+        run_job(job, watch)
+
+
+def run_job(job: Job, watch: Watch) -> None:
+    """Run one job in processes of its own and leave its receipt.
+
+    Raises: UserError (the user can mend it), Stopped (asked to stop; state is saved), JobFailed.
+    """
+    if not begin(job):
+        watch(job, "skipped", read_receipt(job.folder))
+        return
+    for path in (job.folder.outcome, job.folder.numbers, job.folder.path / PROGRESS):
+        remove(path)
+    status = _start(job, watch)
+    if status != EXIT_DONE:
+        raise _failure(job, status)
+    watch(job, "done", finish(job))
+
+
+def _start(job: Job, watch: Watch) -> int:
+    """The exit status of the process that holds all ranks."""
+    command = [sys.executable, "-m", "megatron_jobs.enter", "--fork", str(job.folder.path)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(job.resources.cpus)}
+    with job.folder.logs.joinpath("launch.log").open("ab") as log:
+        child = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        while True:
+            try:
+                status = child.wait(timeout=0.1)
+            except subprocess.TimeoutExpired:
+                watch(job, "running", read_progress(job.folder.path))
+            except KeyboardInterrupt:  # the child got the signal as well: it saves and ends
+                continue
+            else:
+                watch(job, "running", read_progress(job.folder.path))
+                return status
+
+
+def _failure(job: Job, status: int) -> MegatronJobsError:
+    """The error to raise for a job whose ranks did not all end well."""
+    outcome = read_json(job.folder.outcome) if job.folder.outcome.exists() else {}
+    guilty, signal = outcome.get("guilty", -1), outcome.get("signal", "")
+    words = last_words(job.folder, guilty)
+    if status == EXIT_STOPPED:
+        return Stopped(f"{job.name}: stopped and saved; run it again to go on")
+    if status == EXIT_USER and words:
+        return UserError(f"{job.name}: {words}")
+    if guilty < 0:
+        words = _tail(job.folder.logs / "launch.log")
+        return JobFailed(f"{job.name}: could not start\n{words}")
+    how = f"was killed by {signal}" if signal else f"ended with status {status}"
+    where = job.folder.log(guilty)
+    return JobFailed(f"{job.name}: rank {guilty} {how}; its log: {where}\n{words or _tail(where)}")
+
+
+def last_words(folder: JobFolder, rank: int) -> str:
+    """The error message or traceback that a rank left, or nothing."""
+    if rank < 0 or not folder.error(rank).exists():
+        return ""
+    return folder.error(rank).read_text(encoding="utf-8").strip()
+
+
+def _tail(path: Path, lines: int = 20) -> str:
+    if not path.exists():
+        return ""
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

@@ -1,0 +1,267 @@
+"""A plan: jobs by name, checked as a whole before anything starts.
+
+A value `@train/checkpoints` is the path of that output in the folder of job `train`, and is the
+dependency. A file with `stage:` at its top is a plan of that one job.
+"""
+
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from megatron_jobs.config.build import build_settings
+from megatron_jobs.config.resources import Resources
+from megatron_jobs.config.settings import Problem, Settings, input_paths
+from megatron_jobs.config.tree import (
+    SHIPPED,
+    Tree,
+    apply_words,
+    no_such,
+    read_tree,
+    underlay_presets,
+)
+from megatron_jobs.errors import ConfigError, UserError
+from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.stages import STAGES, Stage, load_stage
+
+RESERVED = ("stage", "resources", "after")
+"""Keys of a job that are not settings of its stage."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage with its settings, its resources and the jobs it waits for."""
+
+    name: str
+    stage_name: str
+    stage: Stage
+    config: Settings
+    resources: Resources
+    after: tuple[str, ...]
+    folder: JobFolder
+    run: Path
+    """The run folder: this job's folder and those of the others stand in it."""
+    origins: dict[str, str]
+    """Dotted name of a setting -> where its value was given; defaults are not listed."""
+
+    def description(self) -> dict[str, Any]:
+        """The job as plain values, in the form that `load_job` reads."""
+        return {
+            "stage": self.stage_name,
+            "resources": self.resources.model_dump(mode="json"),
+            "after": list(self.after),
+            **self.config.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Jobs in an order in which each comes after those it waits for."""
+
+    shown: str
+    """The file, as the user typed it."""
+    run: Path
+    jobs: dict[str, Job]
+
+
+def find_plan(name: str) -> Path:
+    """The file of that name here, or else the one that comes with the package."""
+    path = Path(name)
+    shipped = SHIPPED / path
+    if path.exists() or path.is_absolute() or not shipped.is_file():
+        return path
+    return shipped
+
+
+def load_plan(name: str, words: list[str], run: Path | None = None) -> Plan:
+    """Read and check a plan; ConfigError with every fault when it cannot run.
+
+    Args:
+        name: a plan, or the file of one stage; one that comes with the package also by its path
+            there (`plans/quickstart.yaml`).
+        words: `job.setting=value`; for the file of one stage `setting=value`.
+        run: the run folder; runs/<name of the file> when None.
+    """
+    path = find_plan(name)
+    tree = read_tree(path, name)
+    entries = _entries(tree, path, name, words)
+    folder = (run or Path("runs") / path.stem).absolute()
+    builder = _Builder(folder, tree, entries)
+    jobs = builder.build()
+    if builder.problems:
+        raise ConfigError(name, builder.problems)
+    return Plan(shown=name, run=folder, jobs=jobs)
+
+
+def load_job(folder: JobFolder) -> Job:
+    """The job that stands in a folder, from its own config.yaml alone."""
+    tree = read_tree(folder.config)
+    description = tree.values
+    stage = load_stage(description["stage"])
+    config, problems = build_settings(stage.Config, _settings_of(description))
+    resources, more = build_settings(Resources, description["resources"])
+    if config is None or resources is None or problems or more:
+        raise ConfigError(str(folder.config), problems + more)
+    return Job(
+        name=folder.path.name,
+        stage_name=description["stage"],
+        stage=stage,
+        config=config,
+        resources=resources,
+        after=tuple(description["after"]),
+        folder=folder,
+        run=folder.path.parent,
+        origins={},
+    )
+
+
+def _settings_of(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key not in RESERVED}
+
+
+def _entries(tree: Tree, path: Path, name: str, words: list[str]) -> dict[str, Any]:
+    """The jobs of a file, words applied; tree.origins are then named `job.setting`."""
+    if "stage" in tree.values:
+        job = str(tree.values["stage"])
+        tree.values = {job: tree.values}
+        tree.origins = {f"{job}.{key}": value for key, value in tree.origins.items()}
+        words = [f"{job}.{word}" for word in words]
+    elif set(tree.values) == {"jobs"} and isinstance(tree.values["jobs"], dict):
+        tree.values = tree.values["jobs"]
+        tree.origins = {key.removeprefix("jobs."): value for key, value in tree.origins.items()}
+    else:
+        found = ", ".join(tree.values)
+        raise UserError(f"{name}: found {found}; a plan has `jobs:`, a single job has `stage:`")
+    for word in words:
+        job = word.partition("=")[0].partition(".")[0]
+        if job not in tree.values:
+            tree.problems.append((word, no_such("job", job, sorted(tree.values))))
+    known = [word for word in words if word.partition("=")[0].partition(".")[0] in tree.values]
+    apply_words(tree, known)
+    underlay_presets(tree)
+    return tree.values
+
+
+class _Builder:
+    """Turns the entries of a plan into jobs, collecting every fault on the way."""
+
+    def __init__(self, run: Path, tree: Tree, entries: dict[str, Any]) -> None:
+        self.run = run
+        self.tree = tree
+        self.entries = entries
+        self.problems = list(tree.problems)
+        self.needs: dict[str, set[str]] = {}
+
+    def build(self) -> dict[str, Job]:
+        jobs: dict[str, Job] = {}
+        for name, entry in self.entries.items():
+            job = self._job(name, entry)
+            if job is not None:
+                jobs[name] = job
+        for job in jobs.values():
+            self._check_inputs(job, jobs)
+        try:
+            order = list(TopologicalSorter(self.needs).static_order())
+        except CycleError as error:
+            circle = " -> ".join(reversed(error.args[1]))
+            self.problems.append(("jobs", f"wait for each other in a circle: {circle}"))
+            return {}
+        return {name: jobs[name] for name in order if name in jobs}
+
+    def _job(self, name: str, entry: Any) -> Job | None:
+        if name.startswith(".") or "/" in name or "\0" in name or not name:
+            self.problems.append((repr(name), "a job's name is a folder's: no / and no dot first"))
+            return None
+        stage_name = entry.get("stage") if isinstance(entry, dict) else None
+        if stage_name not in STAGES:
+            text = "must be set" if stage_name is None else ""
+            sentence = text or no_such("stage", str(stage_name), sorted(STAGES))
+            self.problems.append((f"{name}.stage", sentence))
+            return None
+        stage = load_stage(stage_name)
+        self.needs[name] = set()
+        settings = self._resolve(name, _settings_of(entry), name)
+        for other in entry.get("after", []):
+            self._needs(name, str(other), f"{name}.after")
+        config, found = build_settings(stage.Config, settings)
+        asked = stage.RESOURCES.model_dump() | (entry.get("resources") or {})
+        resources, more = build_settings(Resources, asked)
+        faults = found + [(f"resources.{setting}", text) for setting, text in more]
+        if config is not None and resources is not None:
+            faults += list(getattr(stage, "check", _no_check)(config, resources))
+        self.problems += [(f"{name}.{setting}", text) for setting, text in faults]
+        if config is None or resources is None:
+            return None
+        return Job(
+            name=name,
+            stage_name=stage_name,
+            stage=stage,
+            config=config,
+            resources=resources,
+            after=tuple(sorted(self.needs[name])),
+            folder=JobFolder(self.run / name),
+            run=self.run,
+            origins=self._origins(name),
+        )
+
+    def _origins(self, name: str) -> dict[str, str]:
+        found = self.tree.origins.items()
+        return {k.removeprefix(f"{name}."): v for k, v in found if k.startswith(f"{name}.")}
+
+    def _resolve(self, job: str, value: Any, dotted: str) -> Any:
+        """The value with each `@other/output` replaced by its path; notes the dependency."""
+        if isinstance(value, dict):
+            return {k: self._resolve(job, item, f"{dotted}.{k}") for k, item in value.items()}
+        if isinstance(value, list):
+            return [self._resolve(job, item, f"{dotted}.{i}") for i, item in enumerate(value)]
+        if not isinstance(value, str) or not value.startswith("@"):
+            return value
+        other, _, below = value[1:].partition("/")
+        if self._needs(job, other, dotted):
+            self._check_output(other, below, dotted)
+        return str(self.run / other / below)
+
+    def _needs(self, job: str, other: str, dotted: str) -> bool:
+        if other not in self.entries:
+            self.problems.append((dotted, no_such("job", other, sorted(self.entries))))
+            return False
+        self.needs[job].add(other)
+        return True
+
+    def _check_output(self, other: str, below: str, dotted: str) -> None:
+        entry = self.entries[other]
+        stage_name = entry.get("stage") if isinstance(entry, dict) else None
+        if stage_name not in STAGES:
+            return
+        outputs = load_stage(stage_name).OUTPUTS
+        if below.partition("/")[0] not in outputs:
+            known = ", ".join(f"@{other}/{output}" for output in outputs)
+            sentence = f"stage {stage_name} leaves no {below or 'whole folder'!r}; there is {known}"
+            self.problems.append((dotted, sentence))
+
+    def _check_inputs(self, job: Job, jobs: dict[str, Job]) -> None:
+        for setting, path in input_paths(job.config):
+            promised = any(path.is_relative_to(self.run / other) for other in job.after)
+            if promised:
+                continue
+            sentence = input_problem(path)
+            if sentence:
+                self.problems.append((f"{job.name}.{setting}", sentence))
+
+
+def input_problem(path: Path) -> str:
+    """Why `path` cannot be read, or nothing."""
+    try:
+        if path.is_dir():
+            next(path.iterdir(), None)
+        else:
+            path.open("rb").close()
+    except FileNotFoundError:
+        return f"{path} is not there"
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    return ""
+
+
+def _no_check(config: Settings, resources: Resources) -> list[Problem]:
+    return []

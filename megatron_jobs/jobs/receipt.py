@@ -1,0 +1,182 @@
+"""Receipts: what a finished job read and wrote, by content. No receipt, not done.
+
+The key of a job is the hash of its stage and its settings, with every input replaced by the hash of
+its content. A receipt with the job's key holds: the job need not run again, wherever its folder is.
+"""
+
+import datetime
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from megatron_jobs.config.settings import input_paths
+from megatron_jobs.errors import DataError, UserError
+from megatron_jobs.jobs.folder import JobFolder, versions, write_job
+from megatron_jobs.jobs.plan import Job, input_problem
+from megatron_jobs.runtime.files import (
+    PARTIAL,
+    read_json,
+    remove,
+    tree_bytes,
+    tree_hash,
+    write_json,
+)
+from megatron_jobs.runtime.progress import NAME as PROGRESS
+
+REPLACED = ".replaced"
+"""Folder of a run to which outdated work is moved: nothing is deleted in silence."""
+RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
+"""The processor's energy counter (Linux powercap), where the machine shows it."""
+
+
+def read_receipt(folder: JobFolder) -> dict[str, Any] | None:
+    """The receipt of a finished job, or None."""
+    try:
+        receipt: dict[str, Any] = read_json(folder.receipt)
+    except FileNotFoundError:
+        return None
+    return receipt
+
+
+def begin(job: Job) -> bool:
+    """Make the job's folder ready to work in; False when its receipt holds and nothing is to do.
+
+    Work that an earlier start left unfinished stays and is gone on with if its key is the same;
+    work of other settings or other inputs is moved to RUN/.replaced.
+    Raises: UserError when an input is not there.
+    """
+    inputs = input_hashes(job)
+    key = job_key(job, inputs)
+    receipt = read_receipt(job.folder)
+    if receipt is not None and receipt["key"] == key and _outputs_stand(job, receipt):
+        return False
+    before = read_json(job.folder.started)["key"] if job.folder.started.exists() else None
+    if before is not None and (before != key or receipt is not None):
+        _move_aside(job)
+    write_job(job.folder, job.description())
+    record = {"key": key, "inputs": inputs, "time": time.time(), "energy_uj": _energy_counter()}
+    write_json(job.folder.started, record)
+    return True
+
+
+def finish(job: Job) -> dict[str, Any]:
+    """Write the receipt: the last thing a job does, after all its ranks have ended well.
+
+    Raises: DataError when an output that the stage promises is not there.
+    """
+    started = read_json(job.folder.started)
+    ended = time.time()
+    hours = (ended - started["time"]) / 3600
+    receipt = {
+        "job": job.name,
+        "stage": job.stage_name,
+        "key": started["key"],
+        "config": job.description(),
+        "inputs": started["inputs"],
+        "outputs": _outputs(job),
+        "numbers": read_json(job.folder.numbers),
+        "versions": versions(),
+        "host": os.uname().nodename,
+        "slurm_job_ids": job.folder.slurm_ids(),
+        "ranks": job.resources.world,
+        "started": _iso(started["time"]),
+        "ended": _iso(ended),
+        "seconds": round(ended - started["time"], 3),
+        "cpu_hours": round(hours * job.resources.world * job.resources.cpus, 6),
+        "gpu_hours": round(hours * job.resources.nodes * job.resources.gpus, 6),
+        "energy_joules": _joules_since(started["energy_uj"]),
+    }
+    remove(job.folder.path / PROGRESS)
+    write_json(job.folder.receipt, receipt)
+    return receipt
+
+
+def input_hashes(job: Job) -> dict[str, str]:
+    """Dotted setting -> content hash of each input; taken from the maker's receipt where it can."""
+    hashes: dict[str, str] = {}
+    for setting, path in input_paths(job.config):
+        problem = input_problem(path)
+        if problem:
+            raise UserError(f"{job.name}.{setting}: {problem}")
+        hashes[setting] = _known_hash(job, path) or tree_hash(path)
+    return hashes
+
+
+def job_key(job: Job, inputs: dict[str, str]) -> str:
+    """Hash of what the job's result depends on; not of where it runs or on how many ranks."""
+    settings = job.config.model_dump(mode="json")
+    for setting, content in inputs.items():
+        _put(settings, setting.split("."), f"sha256:{content}")
+    text = json.dumps([job.stage_name, settings], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _put(values: Any, where: list[str], value: str) -> None:
+    for part in where[:-1]:
+        values = values[int(part)] if isinstance(values, list) else values[part]
+    if isinstance(values, list):
+        values[int(where[-1])] = value
+    else:
+        values[where[-1]] = value
+
+
+def _known_hash(job: Job, path: Path) -> str | None:
+    """The hash that the maker of `path` wrote into its receipt, if it is an output of this run."""
+    if not path.is_relative_to(job.run):
+        return None
+    parts = path.relative_to(job.run).parts
+    if len(parts) != 2:
+        return None
+    receipt = read_receipt(JobFolder(job.run / parts[0])) or {}
+    known: str | None = receipt.get("outputs", {}).get(parts[1], {}).get("sha256")
+    return known
+
+
+def _outputs(job: Job) -> dict[str, dict[str, Any]]:
+    outputs: dict[str, dict[str, Any]] = {}
+    for name in job.stage.OUTPUTS:
+        path = job.folder.path / name
+        if not path.exists():
+            raise DataError(f"{path}: stage {job.stage_name} promises it and did not write it")
+        outputs[name] = {"sha256": tree_hash(path), "bytes": tree_bytes(path)}
+    return outputs
+
+
+def _outputs_stand(job: Job, receipt: dict[str, Any]) -> bool:
+    """Whether every output is still there, at its size; contents are not read again."""
+    folder = job.folder.path
+    return all(
+        (folder / name).exists() and tree_bytes(folder / name) == record["bytes"]
+        for name, record in receipt["outputs"].items()
+    )
+
+
+def _move_aside(job: Job) -> None:
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    target = job.run / REPLACED / f"{job.name}-{stamp}"
+    target.mkdir(parents=True)
+    for path in job.folder.path.iterdir():
+        if path.name not in job.folder.bookkeeping and PARTIAL not in path.name:
+            path.rename(target / path.name)
+
+
+def _energy_counter() -> int | None:
+    try:
+        return int(RAPL.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _joules_since(before: int | None) -> float | None:
+    """Energy of this node's first processor since `before`; None where no counter can be read."""
+    now = _energy_counter()
+    if before is None or now is None or now < before:
+        return None
+    return (now - before) / 1e6
+
+
+def _iso(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")

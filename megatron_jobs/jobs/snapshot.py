@@ -1,0 +1,27 @@
+"""A copy of this package in the run folder: what is submitted is what runs, whatever is edited."""
+
+import shutil
+from pathlib import Path
+
+import megatron_jobs
+from megatron_jobs.runtime.files import tree_hash, whole_folder
+
+CODE = ".code"
+
+
+def snapshot_code(run: Path) -> Path:
+    """Copy the package to RUN/.code/HASH and return that folder, to be put first on PYTHONPATH.
+
+    The same code is copied once, however many jobs are submitted with it.
+    """
+    source = Path(megatron_jobs.__file__).parent
+    staging = run / CODE / "copy"
+    skip = shutil.ignore_patterns("__pycache__", "*.pyc")
+    with whole_folder(staging) as part:
+        shutil.copytree(source, part / "megatron_jobs", ignore=skip)
+    target = run / CODE / tree_hash(staging)[:16]
+    if target.exists():
+        shutil.rmtree(staging)
+    else:
+        staging.rename(target)
+    return target
