@@ -1,0 +1,140 @@
+"""The command `mj`: run, submit, show and watch plans.
+
+Nothing heavy is imported before it is needed: `mj --help` answers in under 0.3 s.
+"""
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from megatron_jobs.errors import EXIT_BUG, EXIT_DONE, EXIT_STOPPED, EXIT_USER
+
+app = typer.Typer(
+    name="mj",
+    help="Train, convert, evaluate and serve language models; every stage a job.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+PlanFile = Annotated[str, typer.Argument(help="A plan (YAML), or the file of one stage.")]
+Words = Annotated[list[str] | None, typer.Argument(help="Settings: job.setting=value.")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, as `mj run` or `submit` made it.")]
+Run = Annotated[
+    Path | None, typer.Option("--run", "-r", help="Run folder; runs/<plan> when not given.")
+]
+
+
+@app.command()
+def run(plan: PlanFile, words: Words = None, run: Run = None) -> None:
+    """Run a plan on this machine with local processes; finished jobs are skipped."""
+    from megatron_jobs.jobs.local import run_plan
+    from megatron_jobs.jobs.plan import load_plan
+    from megatron_jobs.terminal import LiveRun
+
+    loaded = load_plan(plan, words or [], run)
+    with LiveRun(loaded) as live:
+        run_plan(loaded, live.watch)
+
+
+@app.command()
+def submit(
+    plan: PlanFile,
+    words: Words = None,
+    run: Run = None,
+    cluster: Annotated[str, typer.Option("--cluster", "-c", help="The cluster's profile.")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print scripts and commands, touch nothing.")
+    ] = False,
+) -> None:
+    """Submit a plan to Slurm: one job each, chained by afterok; finished jobs are skipped."""
+    from megatron_jobs.jobs.cluster import load_cluster
+    from megatron_jobs.jobs.plan import load_plan
+    from megatron_jobs.jobs.submit import submit_plan
+
+    profile = load_cluster(cluster)
+    loaded = load_plan(plan, words or [], run)
+    for name, slurm_id in submit_plan(loaded, profile, dry_run=dry_run):
+        print(f"{name}: {slurm_id}")
+    if not dry_run:
+        print(f"run folder: {loaded.run}")
+
+
+@app.command()
+def show(plan: PlanFile, words: Words = None, run: Run = None) -> None:
+    """Print every setting with its origin, and what the plan will need; start nothing."""
+    from megatron_jobs.jobs.plan import load_plan
+    from megatron_jobs.terminal import show_plan
+
+    show_plan(load_plan(plan, words or [], run))
+
+
+@app.command()
+def status(run: RunFolder) -> None:
+    """Print the state of each job of a run."""
+    from megatron_jobs.jobs.status import plan_status
+    from megatron_jobs.terminal import show_status
+
+    show_status(run, plan_status(run))
+
+
+@app.command()
+def logs(
+    run: RunFolder,
+    job: Annotated[str, typer.Argument(help="The job's name.")],
+    rank: Annotated[int, typer.Option("--rank", help="Only this rank's log.")] = -1,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
+) -> None:
+    """Print the logs of a job's ranks."""
+    from megatron_jobs.jobs.status import log_files
+    from megatron_jobs.terminal import print_logs
+
+    print_logs(log_files(run, job, rank if rank >= 0 else None), follow=follow)
+
+
+@app.command()
+def cancel(run: RunFolder, jobs: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Cancel jobs of a run that Slurm still holds; all of them when none is named."""
+    from megatron_jobs.jobs.status import cancel_run
+
+    for name, slurm_id in cancel_run(run, jobs or []):
+        print(f"cancelled {name} ({slurm_id})")
+
+
+def main(words: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 a bug or a failed job, 2 yours to mend, 75 stopped and saved."""
+    given = sys.argv[1:] if words is None else words
+    try:
+        app(given, standalone_mode=True)
+    except SystemExit as leaving:
+        return int(leaving.code or EXIT_DONE)
+    except Exception as error:
+        return _explain(given, error)
+    return EXIT_DONE
+
+
+def _explain(words: list[str], error: Exception) -> int:
+    """Print what went wrong in the form that suits its kind."""
+    from megatron_jobs.errors import MegatronJobsError, Stopped, UserError
+
+    verb = words[0] if words else ""
+    if isinstance(error, MegatronJobsError):
+        print(f"mj {verb}: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    if isinstance(error, UserError):
+        return EXIT_USER
+    return EXIT_STOPPED if isinstance(error, Stopped) else EXIT_BUG
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()
