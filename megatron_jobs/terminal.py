@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +11,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
 from megatron_jobs.config.settings import Settings
 from megatron_jobs.jobs.plan import Job, Plan
@@ -39,6 +39,21 @@ class LiveRun:
         at: TracebackType | None,
     ) -> None:
         self.live.stop()
+        if error is None:
+            self._say_where()
+
+    def _say_where(self) -> None:
+        """Print what stages want shown, and where to look for the rest."""
+        for job in self.plan.jobs.values():
+            shown = getattr(job.stage, "SHOW", "")
+            if shown:
+                text = (job.folder.path / shown).read_text(encoding="utf-8")
+                self.console.print(f"\n{text}", soft_wrap=True, markup=False)
+        run = self.plan.run
+        places = {"receipts": "*/receipt.json", "plots": "*/*.svg", "tensorboard": "*/tensorboard"}
+        for what, pattern in places.items():
+            for path in sorted(run.glob(pattern)):
+                self.console.print(f"{what:<12} {path}", soft_wrap=True)
 
     def watch(self, job: Job, state: str, record: dict[str, Any] | None) -> None:
         """Show what became of a job; see `jobs.local.Watch`."""
@@ -90,40 +105,40 @@ def _number(value: float) -> str:
 
 def show_plan(plan: Plan) -> None:
     """Print each job: what it waits for, what it asks for, every setting with its origin."""
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{plan.shown}: {len(plan.jobs)} jobs in {plan.run}")
+    print(f"{plan.shown}: {len(plan.jobs)} jobs in {plan.run}")
     for job in plan.jobs.values():
-        console.print(_job_tree(job))
+        print("\n".join(_job_lines(job)))
 
 
-def _job_tree(job: Job) -> Tree:
+def _job_lines(job: Job) -> Iterator[str]:
     after = f" after {', '.join(job.after)}" if job.after else ""
-    tree = Tree(Text(f"{job.name} ({job.stage_name}){after}"))
+    yield f"\n{job.name} ({job.stage_name}){after}"
     asked = job.resources
     size = f"{asked.nodes} nodes x {asked.ranks} ranks x {asked.cpus} cpus, {asked.gpus} gpus"
-    tree.add(Text(f"resources: {size}, {asked.hours:g} h"))
+    yield f"  resources: {size}, {asked.hours:g} h"
     for label, value in getattr(job.stage, "describe", _describe_nothing)(job.config, asked):
-        tree.add(Text(f"{label}: {value}"))
-    _add_settings(tree, job.config, "", job.origins)
-    return tree
+        yield f"  {label}: {value}"
+    yield from _setting_lines(job.config, "", job.origins, 1)
 
 
 def _describe_nothing(config: Settings, resources: Settings) -> list[tuple[str, str]]:
     return []
 
 
-def _add_settings(tree: Tree, values: Any, prefix: str, origins: dict[str, str]) -> None:
-    pairs = [(name, getattr(values, name)) for name in type(values).model_fields]
-    for name, value in pairs:
-        dotted = f"{prefix}{name}"
-        if isinstance(value, Settings):
-            _add_settings(tree.add(Text(name)), value, f"{dotted}.", origins)
-        elif isinstance(value, list) and value and isinstance(value[0], Settings):
-            branch = tree.add(Text(name))
-            for place, item in enumerate(value):
-                _add_settings(branch.add(Text(str(place))), item, f"{dotted}.{place}.", origins)
-        else:
-            tree.add(Text(f"{name}: {_shown(value)}  ({_origin(dotted, origins)})"))
+def _setting_lines(
+    values: Settings, prefix: str, origins: dict[str, str], depth: int
+) -> Iterator[str]:
+    space = "  " * depth
+    for name in type(values).model_fields:
+        value, dotted = getattr(values, name), f"{prefix}{name}"
+        parts = {"": value} if isinstance(value, Settings) else {}
+        if isinstance(value, (list, tuple)) and value and isinstance(value[0], Settings):
+            parts = {f".{place}": item for place, item in enumerate(value)}
+        for place, item in parts.items():
+            yield f"{space}{name}{place}"
+            yield from _setting_lines(item, f"{dotted}{place}.", origins, depth + 1)
+        if not parts:
+            yield f"{space}{name}: {_shown(value)}  ({_origin(dotted, origins)})"
 
 
 def _shown(value: Any) -> str:

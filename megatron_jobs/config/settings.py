@@ -34,9 +34,12 @@ def all_problems(settings: Settings) -> Iterator[Problem]:
     yield from settings.problems()
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        if isinstance(value, Settings):
-            for setting, sentence in all_problems(value):
-                yield f"{name}.{setting}", sentence
+        parts = enumerate(value) if isinstance(value, (list, tuple)) else [("", value)]
+        for place, part in parts:
+            if isinstance(part, Settings):
+                prefix = name if place == "" else f"{name}.{place}"
+                for setting, sentence in all_problems(part):
+                    yield f"{prefix}.{setting}", sentence
 
 
 class InputMark:
@@ -50,12 +53,8 @@ InputPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolu
 def input_paths(settings: Settings) -> Iterator[tuple[str, Path]]:
     """(dotted name, path) of every `InputPath` in the tree, lists and mappings included."""
     for name, field in type(settings).model_fields.items():
-        value = getattr(settings, name)
-        if isinstance(value, Settings):
-            for inner, path in input_paths(value):
-                yield f"{name}.{inner}", path
-        elif _is_input(field.annotation, field.metadata):
-            yield from ((dotted, path) for dotted, path in _paths(name, value))
+        marked = _is_input(field.annotation, field.metadata)
+        yield from _paths(name, getattr(settings, name), marked)
 
 
 def _is_input(annotation: Any, metadata: list[Any]) -> bool:
@@ -65,15 +64,15 @@ def _is_input(annotation: Any, metadata: list[Any]) -> bool:
     return any(_is_input(arg, list(getattr(arg, "__metadata__", ()))) for arg in inner)
 
 
-def _paths(name: str, value: Any) -> Iterator[tuple[str, Path]]:
-    if isinstance(value, Path):
+def _paths(name: str, value: Any, marked: bool) -> Iterator[tuple[str, Path]]:
+    if isinstance(value, Settings):
+        for inner, path in input_paths(value):
+            yield f"{name}.{inner}", path
+    elif isinstance(value, Path) and marked:
         yield name, value
     elif isinstance(value, (list, tuple)):
         for place, item in enumerate(value):
-            yield from _paths(f"{name}.{place}", item)
+            yield from _paths(f"{name}.{place}", item, marked)
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _paths(f"{name}.{key}", item)
-    elif isinstance(value, Settings):
-        for inner, path in input_paths(value):
-            yield f"{name}.{inner}", path
+            yield from _paths(f"{name}.{key}", item, marked)

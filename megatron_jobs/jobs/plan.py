@@ -22,7 +22,7 @@ from megatron_jobs.config.tree import (
 )
 from megatron_jobs.errors import ConfigError, UserError
 from megatron_jobs.jobs.folder import JobFolder
-from megatron_jobs.stages import STAGES, Stage, load_stage
+from megatron_jobs.stages import Stage, load_stage
 
 RESERVED = ("stage", "resources", "after")
 """Keys of a job that are not settings of its stage."""
@@ -172,14 +172,10 @@ class _Builder:
         if name.startswith(".") or "/" in name or "\0" in name or not name:
             self.problems.append((repr(name), "a job's name is a folder's: no / and no dot first"))
             return None
-        stage_name = entry.get("stage") if isinstance(entry, dict) else None
-        if stage_name not in STAGES:
-            text = "must be set" if stage_name is None else ""
-            sentence = text or no_such("stage", str(stage_name), sorted(STAGES))
-            self.problems.append((f"{name}.stage", sentence))
-            return None
-        stage = load_stage(stage_name)
         self.needs[name] = set()
+        stage_name, stage = self._stage(name)
+        if stage is None:
+            return None
         settings = self._resolve(name, _settings_of(entry), name)
         for other in entry.get("after", []):
             self._needs(name, str(other), f"{name}.after")
@@ -203,6 +199,18 @@ class _Builder:
             run=self.run,
             origins=self._origins(name),
         )
+
+    def _stage(self, name: str) -> tuple[str, Stage | None]:
+        """The stage that a job names; a problem is noted once, by `_job` of that job."""
+        entry = self.entries[name]
+        wanted = str(entry.get("stage") or "") if isinstance(entry, dict) else ""
+        try:
+            return wanted, load_stage(wanted)
+        except UserError as error:
+            problem = (f"{name}.stage", str(error) if wanted else "must be set")
+            if problem not in self.problems:
+                self.problems.append(problem)
+            return wanted, None
 
     def _origins(self, name: str) -> dict[str, str]:
         found = self.tree.origins.items()
@@ -229,11 +237,8 @@ class _Builder:
         return True
 
     def _check_output(self, other: str, below: str, dotted: str) -> None:
-        entry = self.entries[other]
-        stage_name = entry.get("stage") if isinstance(entry, dict) else None
-        if stage_name not in STAGES:
-            return
-        outputs = load_stage(stage_name).OUTPUTS
+        stage_name, stage = self._stage(other)
+        outputs = stage.OUTPUTS if stage is not None else (below.partition("/")[0],)
         if below.partition("/")[0] not in outputs:
             known = ", ".join(f"@{other}/{output}" for output in outputs)
             sentence = f"stage {stage_name} leaves no {below or 'whole folder'!r}; there is {known}"
@@ -242,7 +247,8 @@ class _Builder:
     def _check_inputs(self, job: Job, jobs: dict[str, Job]) -> None:
         for setting, path in input_paths(job.config):
             promised = any(path.is_relative_to(self.run / other) for other in job.after)
-            if promised:
+            told = any(name == f"{job.name}.{setting}" for name, _ in self.problems)
+            if promised or told:
                 continue
             sentence = input_problem(path)
             if sentence:

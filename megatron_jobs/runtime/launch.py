@@ -91,6 +91,8 @@ def append_output_to(path: Path) -> None:
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115  (open until the end)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
 
 
 def run_and_report(work: Callable[[], object], error_file: Path) -> int:
@@ -149,7 +151,9 @@ def _supervise(processes: list[BaseProcess]) -> Outcome:
         time.sleep(0.01)
     for process in processes:
         process.join()
-    return first or _first_failure(processes) or Outcome(EXIT_DONE)
+    if first is None or first.status == EXIT_STOPPED:
+        first = _first_failure(processes)
+    return first or Outcome(EXIT_DONE)
 
 
 def _first_failure(processes: list[BaseProcess]) -> Outcome | None:

@@ -8,6 +8,13 @@ A stage module has
     run(config, rank, folder) -> numbers
                does the work in `folder`, on every rank; the leader's numbers go to the receipt
 
+and may have
+
+    check(config, resources)     yields problems of settings and resources together
+    describe(config, resources)  (label, text) pairs that `mj show` prints
+    PRELOAD                      modules that a local run imports once before it forks the ranks
+    SHOW                         an output, a text file, that `mj run` prints at its end
+
 To add one: write the module, name it in `STAGES`, mirror it in tests/unit/stages.
 """
 
@@ -17,6 +24,7 @@ from typing import Protocol
 
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import Settings
+from megatron_jobs.config.tree import no_such
 from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.rank import Rank
 
@@ -34,8 +42,18 @@ class Stage(Protocol):
 
 
 def load_stage(name: str) -> Stage:
-    """The module of the stage called `name`; must import fast (torch only inside `run`)."""
-    if name not in STAGES:
-        raise UserError(f"stage: no such stage: {name!r}; there are {', '.join(STAGES)}")
-    module: Stage = importlib.import_module(f"megatron_jobs.stages.{name}")
+    """The module of the stage called `name`; a dotted name is a module of the user's own.
+
+    Stage modules import fast: what is heavy is imported inside `run`.
+    Raises: UserError when there is no such stage or module.
+    """
+    if name not in STAGES and "." not in name:
+        raise UserError(no_such("stage", name, sorted(STAGES)))
+    path = name if "." in name else f"megatron_jobs.stages.{name}"
+    try:
+        module: Stage = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or not path.startswith(error.name):
+            raise
+        raise UserError(f"no such stage: module {path!r} cannot be imported") from error
     return module

@@ -1,0 +1,52 @@
+"""Writes its words, one file a rank; can be told to fail, to wait, or to die."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Literal
+
+from megatron_jobs.config.resources import Resources
+from megatron_jobs.config.settings import InputPath, Settings
+from megatron_jobs.errors import UserError
+from megatron_jobs.runtime.files import wait_for
+from megatron_jobs.runtime.rank import Rank
+
+OUTPUTS = ("words",)
+RESOURCES = Resources()
+
+
+class Config(Settings):
+    """What to say and how to end."""
+
+    text: str = "hello"
+    count: int = 1
+    reads: InputPath | None = None
+    trouble: Literal["", "bug", "user", "kill"] = ""
+    guilty: int = 0
+    """The rank that is in trouble; the others wait for ever."""
+    seconds: float = 0
+
+
+def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
+    """Write the words of this rank, or get into trouble."""
+    print(f"rank {rank.index} of {rank.world} on {rank.host}")
+    if config.trouble:
+        _be_in_trouble(config, rank)
+    time.sleep(config.seconds)
+    words = folder / "words"
+    words.mkdir(exist_ok=True)
+    before = config.reads.joinpath("0.txt").read_text() if config.reads else ""
+    words.joinpath(f"{rank.index}.txt").write_text(before + config.text * config.count + "\n")
+    wait_for(lambda: len(list(words.iterdir())) == rank.world, "all words", seconds=60)
+    return {"ranks": rank.world, "nodes": rank.nodes}
+
+
+def _be_in_trouble(config: Config, rank: Rank) -> None:
+    if rank.index != config.guilty:
+        time.sleep(600)
+    if config.trouble == "bug":
+        raise ZeroDivisionError("a planted bug")
+    if config.trouble == "user":
+        raise UserError("text: 'hello' is too friendly; say less")
+    os.kill(os.getpid(), signal.SIGKILL)

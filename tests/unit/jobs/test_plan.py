@@ -1,0 +1,184 @@
+"""Plans are checked as a whole; jobs with receipts do not run again (stage: tests.stages.echo)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megatron_jobs.cli import main
+from megatron_jobs.errors import ConfigError, UserError
+from megatron_jobs.jobs.local import JobFailed, run_plan
+from megatron_jobs.jobs.plan import Job, Plan, load_plan
+from megatron_jobs.runtime.files import read_json
+
+ROOT = Path(__file__).parents[3]
+TWO = """
+jobs:
+  second:
+    stage: tests.stages.echo
+    reads: "@first/words"
+    text: world
+  first:
+    stage: tests.stages.echo
+    resources: {ranks: 2}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _tests_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def plan_of(tmp_path: Path, text: str, *words: str) -> Plan:
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    return load_plan(str(path), list(words), tmp_path / "a run")
+
+
+def run(plan: Plan) -> list[tuple[str, str]]:
+    """Run a plan; the (job, state) of those that ended."""
+    seen: list[tuple[str, str]] = []
+
+    def watch(job: Job, state: str, record: dict[str, Any] | None) -> None:
+        if state != "running":
+            seen.append((job.name, state))
+
+    run_plan(plan, watch)
+    return seen
+
+
+def problems_of(tmp_path: Path, text: str, *words: str) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        plan_of(tmp_path, text, *words)
+    return dict(caught.value.problems)
+
+
+def test_jobs_run_in_the_order_of_their_needs_and_only_once(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, TWO)
+    assert list(plan.jobs) == ["first", "second"]
+    assert run(plan) == [("first", "done"), ("second", "done")]
+    assert (plan.run / "second/words/0.txt").read_text() == "hello\nworld\n"
+    assert run(plan_of(tmp_path, TWO)) == [("first", "skipped"), ("second", "skipped")]
+
+
+def test_a_receipt_holds_what_was_read_and_written(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, TWO)
+    run(plan)
+    first, second = (read_json(job.folder.receipt) for job in plan.jobs.values())
+    assert second["inputs"] == {"reads": first["outputs"]["words"]["sha256"]}
+    assert first["outputs"]["words"]["bytes"] == 12
+    assert first["numbers"] == {"ranks": 2, "nodes": 1}
+    assert second["config"]["reads"] == str(plan.run / "first/words")
+    assert {"torch", "python", "megatron-core"} <= set(first["versions"])
+    assert first["seconds"] > 0
+    assert first["slurm_job_ids"] == []
+
+
+def test_only_what_changed_runs_again(tmp_path: Path) -> None:
+    run(plan_of(tmp_path, TWO))
+    assert run(plan_of(tmp_path, TWO, "second.text=moon")) == [
+        ("first", "skipped"),
+        ("second", "done"),
+    ]
+    again = plan_of(tmp_path, TWO, "second.text=moon", "first.text=bye")
+    assert run(again) == [("first", "done"), ("second", "done")]
+    assert (again.run / "second/words/0.txt").read_text() == "bye\nmoon\n"
+    replaced = sorted(path.name.split("-")[0] for path in (again.run / ".replaced").iterdir())
+    assert replaced == ["first", "second", "second"]
+
+
+def test_a_job_whose_output_is_gone_runs_again(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, TWO)
+    run(plan)
+    (plan.run / "first/words/1.txt").unlink()
+    assert run(plan) == [("first", "done"), ("second", "skipped")]
+
+
+def test_every_fault_of_a_plan_at_once(tmp_path: Path) -> None:
+    text = """
+    jobs:
+      a: {stage: tests.stages.echo, txt: x, reads: "@b/wrds"}
+      b: {stage: tokeniser}
+      c: {stage: tests.stages.echo, reads: /nowhere/at/all, count: many}
+      d: {stage: tests.stages.echo, reads: "@e/words"}
+      f: {stage: tests.stages.echo, reads: "@c/wrds", resources: {rank: 2}}
+    """
+    found = problems_of(tmp_path, text, "g.text=1")
+    assert found["a.txt"] == "no such setting: 'txt'; did you mean text?"
+    assert found["b.stage"] == "no such stage: 'tokeniser'; did you mean tokenizer?"
+    assert found["c.count"].startswith("must be a valid integer")
+    assert found["d.reads"].startswith("no such job: 'e'")
+    assert found["f.reads"] == ("stage tests.stages.echo leaves no 'wrds'; there is @c/words")
+    assert found["f.resources.rank"] == "no such setting: 'rank'; did you mean ranks?"
+    assert found["g.text=1"].startswith("no such job: 'g'")
+
+
+def test_a_missing_input_and_a_circle_are_seen_before_the_start(tmp_path: Path) -> None:
+    text = "stage: tests.stages.echo\nreads: /nowhere/at/all\n"
+    assert problems_of(tmp_path, text) == {
+        "tests.stages.echo.reads": "/nowhere/at/all is not there"
+    }
+    circle = TWO.replace("{ranks: 2}", "{ranks: 2}\n    reads: '@second/words'")
+    assert problems_of(tmp_path, circle)["jobs"].startswith("wait for each other in a circle")
+
+
+def test_the_guilty_rank_speaks_first(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, TWO, "first.trouble=bug", "first.guilty=1")
+    with pytest.raises(JobFailed) as caught:
+        run(plan)
+    assert "first: rank 1 ended with status 1" in str(caught.value)
+    assert str(caught.value).endswith("ZeroDivisionError: a planted bug")
+    assert not plan.jobs["first"].folder.receipt.exists()
+
+
+def test_a_killed_rank_is_named(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, TWO, "first.trouble=kill", "first.guilty=1")
+    with pytest.raises(JobFailed, match="first: rank 1 was killed by SIGKILL"):
+        run(plan)
+
+
+def test_what_the_user_can_mend_has_no_traceback(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, TWO, "first.trouble=user")
+    with pytest.raises(UserError, match=r"^first: text: 'hello' is too friendly; say less$"):
+        run(plan)
+
+
+def test_names_of_any_kind_are_safe(tmp_path: Path) -> None:
+    name = 'it\'s $HOME `x`\n"q" é'
+    text = json.dumps({"jobs": {name: {"stage": "tests.stages.echo"}}})
+    plan = plan_of(tmp_path, text)
+    assert run(plan) == [(name, "done")]
+    assert (plan.run / name / "words/0.txt").read_text() == "hello\n"
+    assert "a job's name is a folder's" in str(problems_of(tmp_path, "jobs: {a/b: {stage: x}}"))
+
+
+def test_the_command_line_says_it_in_words_and_status(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text(TWO)
+    assert main(["show", str(path), "second.txt=1"]) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        f"mj show: {path}: 1 problem, nothing was started\n"
+        "  second.txt: no such setting: 'txt'; did you mean text?\n"
+    )
+    assert main(["show", str(path), "second.text=moon"]) == 0
+    shown = capsys.readouterr().out
+    assert "text: moon  (command line)" in shown
+    assert f"reads: {Path('runs/plan').absolute()}/first/words  ({path}:5)" in shown
+    assert "count: 1  (default)" in shown
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from megatron_jobs.cli import main\n"
+        "status = main(['--help'])\n"
+        "heavy = {'torch', 'numpy', 'pydantic', 'transformers', 'submitit'} & set(sys.modules)\n"
+        "assert status == 0 and not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,0 +1,77 @@
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from megatron_jobs.errors import MegatronJobsError
+from megatron_jobs.runtime.files import (
+    file_hash,
+    tree_bytes,
+    tree_hash,
+    wait_for,
+    whole_file,
+    whole_folder,
+)
+from megatron_jobs.runtime.journal import Journal, read_journal, rewind_journal
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a b" / "x"
+    with whole_file(path) as part:
+        part.write_text("one")
+    with pytest.raises(ZeroDivisionError), whole_file(path) as part:
+        part.write_text("tw")
+        raise ZeroDivisionError
+    assert path.read_text() == "one"
+    assert os.listdir(path.parent) == ["x"]
+
+
+def test_a_kill_leaves_the_old_folder_absent(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys, pathlib\n"
+        "from megatron_jobs.runtime.files import whole_folder\n"
+        "with whole_folder(pathlib.Path(sys.argv[1])) as part:\n"
+        "    (part / 'half').write_text('x')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    target = tmp_path / "out"
+    done = subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    assert done.returncode == -9
+    assert not target.exists()
+    with whole_folder(target) as part:
+        (part / "full").write_text("y")
+    assert os.listdir(target) == ["full"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_hashes_see_names_and_bytes_only(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name / "sub").mkdir(parents=True)
+        (tmp_path / name / "sub" / "f").write_bytes(b"12345")
+    assert file_hash(tmp_path / "a/sub/f") == hashlib.sha256(b"12345").hexdigest()
+    assert tree_hash(tmp_path / "a") == tree_hash(tmp_path / "b")
+    assert tree_bytes(tmp_path / "a") == 5
+    (tmp_path / "b/sub/.g.partial").write_text("unfinished")
+    assert tree_hash(tmp_path / "a") == tree_hash(tmp_path / "b")
+    (tmp_path / "b/sub/f").rename(tmp_path / "b/sub/g")
+    assert tree_hash(tmp_path / "a") != tree_hash(tmp_path / "b")
+
+
+def test_waiting_in_vain_says_for_what() -> None:
+    with pytest.raises(MegatronJobsError, match="waited 0 s for godot, in vain"):
+        wait_for(lambda: False, "godot", seconds=0.01)
+
+
+def test_a_journal_forgets_lost_work(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with Journal(path) as journal:
+        for step in range(1, 5):
+            journal.write({"step": step})
+    with path.open("a") as file:
+        file.write('{"step": 5, "lo')
+    assert [record["step"] for record in read_journal(path)] == [1, 2, 3, 4]
+    rewind_journal(path, 2)
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
