@@ -1,0 +1,42 @@
+// Where each training sample starts in documents laid end to end.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace mj {
+
+struct SampleRule {
+  int64_t seq_len;    // tokens between the starts of two samples
+  bool extra;         // a sample reads one token more than seq_len: the last target
+  bool keep_partial;  // the rest after the last whole sample is a sample too
+};
+
+// The documents `order[0]`, `order[1]`, ... laid end to end.
+class TokenStream {
+ public:
+  // lengths: [documents], tokens of each.  order: [visits], document numbers.
+  TokenStream(std::span<const int32_t> lengths, std::span<const int32_t> order, int threads);
+
+  int64_t tokens() const { return before_.back(); }
+
+  int64_t samples(const SampleRule& rule) const;
+
+  // Write (place in order, offset in that document) of the start of each sample, and of the
+  // end of the last: starts is [samples + 1, 2].
+  template <typename T>
+  void write_starts(const SampleRule& rule, std::span<T> starts) const;
+
+ private:
+  template <typename T>
+  void write_block(const SampleRule& rule, size_t block, std::span<T> starts) const;
+  template <typename T>
+  void write_end(const SampleRule& rule, std::span<T> starts) const;
+
+  int threads_;
+  std::vector<int32_t> lengths_;  // [visits]
+  std::vector<int64_t> before_;   // [blocks + 1], tokens before each block of visits
+};
+
+}  // namespace mj

@@ -1,0 +1,92 @@
+"""Sample starts against a walk token by token, and against megatron-core's own helper."""
+
+import numpy as np
+import pytest
+
+from megatron_jobs._data import sample_starts
+from tests.megatron_datasets import megatron_native
+
+
+def walk(lengths: np.ndarray, order: np.ndarray, seq_len: int, extra: int) -> list[list[int]]:
+    """Every token's (place, offset) written out; a start is where token k * seq_len stands.
+
+    Without the extra token, it is one after token k * seq_len - 1.
+    """
+    tokens = [(i, o) for i, document in enumerate(order) for o in range(lengths[document])]
+    starts = [[0, 0]]
+    while (len(starts) * seq_len) + extra <= len(tokens):
+        place, offset = tokens[len(starts) * seq_len - (1 - extra)]
+        starts.append([place, offset + (1 - extra)])
+    return starts
+
+
+@pytest.mark.parametrize("case", range(50))
+def test_equals_a_walk_token_by_token(case: int) -> None:
+    random = np.random.default_rng(case)
+    documents = int(random.choice([1, 2, 7, 31]))
+    lengths = random.integers(0, random.choice([2, 5, 40]), documents).astype(np.int32)
+    order = random.integers(0, documents, int(random.choice([0, 1, 13, 97]))).astype(np.int32)
+    seq_len, extra = int(random.choice([1, 2, 3, 8, 53])), int(random.integers(2))
+    got = sample_starts(
+        lengths, order, seq_len=seq_len, extra=bool(extra), threads=int(random.integers(1, 5))
+    )
+    assert got.dtype == np.int32
+    assert got.tolist() == walk(lengths, order, seq_len, extra)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("extra", [0, 1])
+@pytest.mark.parametrize("keep_partial", [False, True])
+def test_equals_megatron_over_many_blocks(wide: bool, extra: int, keep_partial: bool) -> None:
+    """50,021 documents in shuffled order, threads that do not divide the blocks."""
+    random = np.random.default_rng(3)
+    lengths = random.lognormal(4, 1.2, 50_021).astype(np.int32) + 1
+    order = random.permutation(50_021).astype(np.int32)
+    tokens = int(lengths.sum())
+    build = (
+        megatron_native().build_sample_idx_int64
+        if wide
+        else megatron_native().build_sample_idx_int32
+    )
+    want = build(lengths, order, 512, 1, tokens, not keep_partial, extra)
+    got = sample_starts(
+        lengths,
+        order,
+        seq_len=512,
+        extra=bool(extra),
+        keep_partial=keep_partial,
+        wide=wide,
+        threads=3,
+    )
+    assert got.dtype == want.dtype
+    np.testing.assert_array_equal(got, want)
+
+
+def test_a_partial_end_skips_empty_documents() -> None:
+    lengths, order = np.array([5, 0], np.int32), np.array([0, 1, 1], np.int32)
+    got = sample_starts(lengths, order, seq_len=3, keep_partial=True)
+    assert got.tolist() == [[0, 0], [0, 3], [0, 4]]
+
+
+LENGTHS = np.array([3, 4], np.int32)
+ORDER = np.array([0, 1], np.int32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lengths": LENGTHS.astype(np.int64)}, "lengths must be int32, got int64"),
+        ({"order": ORDER.astype(np.uint32)}, "order must be int32, got uint32"),
+        ({"order": ORDER[None]}, "order must be 1-D, got 2-D"),
+        ({"order": ORDER[::-1]}, "order must be contiguous"),
+        ({"order": np.array([0, 2], np.int32)}, r"order\[1\] is 2, lengths has 2 documents"),
+        ({"order": np.array([-1], np.int32)}, r"order\[0\] is -1, lengths has 2 documents"),
+        ({"lengths": np.array([3, -4], np.int32)}, r"lengths\[1\] is negative: -4"),
+        ({"seq_len": 0}, "seq_len must be from 1 to 2147483646, got 0"),
+        ({"seq_len": 2**31 - 1}, "seq_len must be from 1 to 2147483646, got 2147483647"),
+        ({"threads": 0}, "threads must be at least 1, got 0"),
+    ],
+)
+def test_names_the_argument_at_fault(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sample_starts(**{"lengths": LENGTHS, "order": ORDER, "seq_len": 2} | arguments)  # type: ignore[arg-type]
