@@ -9,7 +9,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from megatron_jobs.errors import EXIT_BUG, EXIT_DONE, EXIT_USER, UserError
+from megatron_jobs.errors import EXIT_BUG, EXIT_DONE, EXIT_STOPPED, EXIT_USER, UserError
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.plan import Job, load_job
 from megatron_jobs.jobs.receipt import begin, finish
@@ -43,7 +43,11 @@ def enter_rank(folder: JobFolder) -> int:
     job = load_job(folder)
     error_file = folder.error(rank.index)
     error_file.unlink(missing_ok=True)
-    return run_and_report(lambda: run_stage(job, rank), error_file)
+    status = run_and_report(lambda: run_stage(job, rank), error_file)
+    if status == EXIT_STOPPED:  # told by a file: at a status above 0 srun would end the ranks
+        folder.stopped.touch()  # that are still saving
+        return EXIT_DONE
+    return status
 
 
 def run_stage(job: Job, rank: Rank) -> None:
@@ -76,7 +80,9 @@ def begin_job(folder: JobFolder) -> int:
 
 
 def finish_job(folder: JobFolder) -> int:
-    """Write the receipt."""
+    """Write the receipt; EXIT_STOPPED when a rank stopped in time and the job is to go on."""
+    if folder.stopped.exists():
+        return EXIT_STOPPED
     finish(load_job(folder))
     return EXIT_DONE
 

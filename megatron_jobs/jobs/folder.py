@@ -13,6 +13,7 @@ import yaml
 import megatron_jobs
 from megatron_jobs.runtime.files import read_json, write_text
 
+SOURCE = "source.txt"
 VERSIONS_OF = ("torch", "megatron-core", "numpy", "tokenizers", "transformers", "submitit")
 
 
@@ -30,7 +31,7 @@ class JobFolder:
     @property
     def source(self) -> Path:
         """Which code ran: version, commit, local changes."""
-        return self.path / "source.txt"
+        return self.path / SOURCE
 
     @property
     def started(self) -> Path:
@@ -50,6 +51,11 @@ class JobFolder:
     def outcome(self) -> Path:
         """How the last start on this machine ended."""
         return self.path / "outcome.json"
+
+    @property
+    def stopped(self) -> Path:
+        """Left by a rank under Slurm that stopped in time: there is no receipt to write yet."""
+        return self.path / "stopped"
 
     @property
     def logs(self) -> Path:
@@ -107,6 +113,9 @@ def versions() -> dict[str, str]:
 def code_version() -> str:
     """Version, and in a checkout the commit and the uncommitted changes, as text."""
     root = Path(megatron_jobs.__file__).parent.parent
+    noted = root / SOURCE
+    if noted.exists():  # this is the copy in a run folder
+        return noted.read_text(encoding="utf-8")
     lines = [f"megatron-jobs {megatron_jobs.__version__} from {root}", f"python {sys.version}"]
     if (root / ".git").exists():
         lines.append(f"commit {_git(root, 'rev-parse', 'HEAD')}")

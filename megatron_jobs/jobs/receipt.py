@@ -41,6 +41,19 @@ def read_receipt(folder: JobFolder) -> dict[str, Any] | None:
     return receipt
 
 
+def is_done(job: Job) -> bool:
+    """Whether the job's receipt holds: same stage, settings and inputs, outputs still there.
+
+    Raises: UserError when an input is not there.
+    """
+    return _holds(job, job_key(job, input_hashes(job)))
+
+
+def _holds(job: Job, key: str) -> bool:
+    receipt = read_receipt(job.folder)
+    return receipt is not None and receipt["key"] == key and _outputs_stand(job, receipt)
+
+
 def begin(job: Job) -> bool:
     """Make the job's folder ready to work in; False when its receipt holds and nothing is to do.
 
@@ -50,12 +63,12 @@ def begin(job: Job) -> bool:
     """
     inputs = input_hashes(job)
     key = job_key(job, inputs)
-    receipt = read_receipt(job.folder)
-    if receipt is not None and receipt["key"] == key and _outputs_stand(job, receipt):
+    if _holds(job, key):
         return False
     before = read_json(job.folder.started)["key"] if job.folder.started.exists() else None
-    if before is not None and (before != key or receipt is not None):
+    if before is not None and (before != key or job.folder.receipt.exists()):
         _move_aside(job)
+    remove(job.folder.stopped)
     write_job(job.folder, job.description())
     record = {"key": key, "inputs": inputs, "time": time.time(), "energy_uj": _energy_counter()}
     write_json(job.folder.started, record)

@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 import megatron_jobs
-from megatron_jobs.runtime.files import tree_hash, whole_folder
+from megatron_jobs.jobs.folder import SOURCE, code_version
+from megatron_jobs.runtime.files import remove, tree_hash, whole_folder, write_text
 
 CODE = ".code"
 
@@ -16,6 +17,7 @@ def snapshot_code(run: Path) -> Path:
     """
     source = Path(megatron_jobs.__file__).parent
     staging = run / CODE / "copy"
+    remove(staging)
     skip = shutil.ignore_patterns("__pycache__", "*.pyc")
     with whole_folder(staging) as part:
         shutil.copytree(source, part / "megatron_jobs", ignore=skip)
@@ -24,4 +26,5 @@ def snapshot_code(run: Path) -> Path:
         shutil.rmtree(staging)
     else:
         staging.rename(target)
+        write_text(target / SOURCE, code_version())
     return target
