@@ -1,0 +1,166 @@
+"""Building the sample index of one or several token files; the reader is in sample_index.py."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from megatron_jobs.data.blend import SURPLUS, blend_samples, normalize, planned_samples
+from megatron_jobs.data.sample_index import NAME, VERSION
+from megatron_jobs.data.source_order import SourceOrder, build_order
+from megatron_jobs.data.splits import SPLITS, Split, document_ranges
+from megatron_jobs.data.token_facts import TokenFacts
+from megatron_jobs.data.token_file import TokenFile
+from megatron_jobs.errors import UserError
+from megatron_jobs.runtime.files import write_json
+
+
+@dataclass(frozen=True)
+class Source:
+    """One token file of an index."""
+
+    prefix: Path
+    tokens: TokenFile
+    facts: TokenFacts
+    weight: float | None = None
+    """Share in the blend, in any unit; None on all sources for shares by size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexPlan:
+    """What an index is built from."""
+
+    split: str
+    seq_len: int
+    seed: int
+    samples: dict[Split, int | None]
+    """Wanted of each split: 0 for none, None for one whole epoch."""
+
+
+def build_sample_index(folder: Path, sources: Sequence[Source], plan: IndexPlan) -> dict[str, int]:
+    """Write the index of `sources` into an empty folder; returns the samples of each split.
+
+    Raises: UserError when a split with samples has no documents, or sources do not go together.
+    """
+    facts = _shared_facts(sources)
+    ranges = [document_ranges(plan.split, len(source.tokens)) for source in sources]
+    splits: dict[str, Any] = {}
+    for split in SPLITS:
+        if plan.samples[split] != 0:
+            parts = [by_split[split] for by_split in ranges]
+            splits[split] = _build_split(folder, split, sources, parts, plan)
+    write_json(
+        folder / NAME,
+        {
+            "version": VERSION,
+            "seq_len": plan.seq_len,
+            "seed": plan.seed,
+            "split": plan.split,
+            **facts,
+            "sources": [_describe(folder, source) for source in sources],
+            "splits": splits,
+        },
+    )
+    return {split: splits[split]["samples"] if split in splits else 0 for split in SPLITS}
+
+
+def _build_split(
+    folder: Path,
+    split: Split,
+    sources: Sequence[Source],
+    ranges: Sequence[range],
+    plan: IndexPlan,
+) -> dict[str, Any]:
+    """Build and save one split; what index.json says of it."""
+    asked = plan.samples[split]
+    records: list[dict[str, Any]] = []
+    for place, wanted in enumerate(_wanted_samples(sources, asked)):
+        source, documents = sources[place], ranges[place]
+        _check_range(plan, split, source, documents)
+        order, epochs = build_order(
+            source.tokens, documents, samples=wanted, seq_len=plan.seq_len, seed=plan.seed
+        )
+        _check_order(plan, split, source, order)
+        order.save(folder, f"{split}-{place}")
+        bounds = [documents.start, documents.stop]
+        records.append({"documents": bounds, "epochs": epochs, "samples": len(order)})
+    blended = not _is_alone(sources)
+    samples = records[0]["samples"]
+    if blended:
+        lengths = [record["samples"] for record in records]
+        source_of, number_of = blend_samples(lengths, _weights(sources), asked)
+        np.save(folder / f"{split}-source.npy", source_of)
+        np.save(folder / f"{split}-number.npy", number_of)
+        samples = len(source_of)
+    return {"samples": samples, "asked": asked, "blended": blended, "sources": records}
+
+
+def _weights(sources: Sequence[Source]) -> list[float] | None:
+    weights = [source.weight for source in sources if source.weight is not None]
+    return weights or None
+
+
+def _is_alone(sources: Sequence[Source]) -> bool:
+    """A single source with a weight is a blend of one: megatron-core builds a surplus then."""
+    return len(sources) == 1 and sources[0].weight is None
+
+
+def _wanted_samples(sources: Sequence[Source], asked: int | None) -> list[int | None]:
+    """Samples to build of each source at least; None for what one epoch gives."""
+    if _is_alone(sources):
+        return [asked]
+    weights = _weights(sources)
+    if weights is None:
+        return [None] * len(sources)
+    if asked is None:
+        raise UserError("samples: a blend by weights needs a number for each split, got none")
+    return [planned_samples(share, asked, SURPLUS) for share in normalize(weights)]
+
+
+def _check_range(plan: IndexPlan, split: Split, source: Source, documents: range) -> None:
+    if documents:
+        return
+    found = f"{plan.split} leaves {split} none of {source.prefix}'s {len(source.tokens)} documents"
+    raise UserError(f"split: {found}; give it a larger share, or set {split}_samples=0")
+
+
+def _check_order(plan: IndexPlan, split: Split, source: Source, order: SourceOrder) -> None:
+    if len(order) == 0:
+        found = f"one epoch of {source.prefix}'s {split} documents is less than a sample"
+        raise UserError(f"seq_len: {found} of {plan.seq_len} + 1 tokens; take it shorter")
+
+
+def _shared_facts(sources: Sequence[Source]) -> dict[str, Any]:
+    """Vocabulary, end of document and tokenizer, which all sources must share."""
+    shared: dict[str, Any] = {}
+    for name in ("vocab_size", "eod", "tokenizer_hash"):
+        first = getattr(sources[0].facts, name)
+        for source in sources[1:]:
+            found = getattr(source.facts, name)
+            if found != first:
+                other = f"{sources[0].prefix} has {first}; tokenize both with one tokenizer"
+                raise UserError(f"{source.prefix}: {name}: found {found}, {other}")
+        shared[name] = first
+    return shared
+
+
+def _describe(folder: Path, source: Source) -> dict[str, Any]:
+    facts = source.facts
+    return {
+        "prefix": _portable(source.prefix, folder),
+        "weight": source.weight,
+        "documents": len(source.tokens),
+        "tokens": facts.tokens,
+        "bin_hash": facts.bin_hash,
+        "idx_hash": facts.idx_hash,
+    }
+
+
+def _portable(prefix: Path, folder: Path) -> str:
+    """Relative to the index where both lie in one run folder: the run can be moved then."""
+    run = folder.absolute().parent.parent
+    inside = prefix.absolute().is_relative_to(run)
+    return os.path.relpath(prefix.absolute(), folder.absolute()) if inside else str(prefix)

@@ -1,0 +1,119 @@
+"""The samples of train, valid and test, in order: built once, read by every rank.
+
+A folder with index.json, which says all about it, and .npy files that are memory mapped:
+
+    SPLIT-I-documents.npy, SPLIT-I-starts.npy, SPLIT-I-shuffle.npy    the order of source I
+    SPLIT-source.npy, SPLIT-number.npy    for a blend: source and sample of it, for each sample
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megatron_jobs.data.source_order import SourceOrder
+from megatron_jobs.data.splits import Split
+from megatron_jobs.data.token_file import TokenFile
+from megatron_jobs.errors import DataError
+from megatron_jobs.runtime.files import read_json
+
+NAME = "index.json"
+VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class SplitSamples:
+    """The samples of one split; `[i]` are the seq_len + 1 tokens of sample i."""
+
+    seq_len: int
+    tokens: list[TokenFile]
+    orders: list[SourceOrder]
+    source: NDArray[np.int16] | None
+    """[samples], which source; None for a single one."""
+    number: NDArray[np.int64] | None
+    """[samples], which of that source's samples."""
+
+    def __len__(self) -> int:
+        """Samples."""
+        if self.source is not None:
+            return len(self.source)
+        return len(self.orders[0]) if self.orders else 0
+
+    def __getitem__(self, sample: int) -> NDArray[np.int64]:
+        """Tokens [seq_len + 1] of a sample, int64; -1 where a last one has no more."""
+        if not 0 <= sample < len(self):
+            raise IndexError(f"sample {sample} of {len(self)}")
+        place = 0
+        if self.source is not None and self.number is not None:
+            place, sample = int(self.source[sample]), int(self.number[sample])
+        return self.orders[place].read(self.tokens[place], sample, self.seq_len)
+
+
+@dataclass(frozen=True, eq=False)
+class SampleIndex:
+    """An index on disk, open for reading."""
+
+    folder: Path
+    facts: dict[str, Any]
+    """All of index.json."""
+    tokens: list[TokenFile]
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Read index.json and map the token files; raises DataError when they do not agree."""
+        path = folder / NAME
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; the index stage writes it")
+        facts = read_json(path)
+        if facts.get("version") != VERSION:
+            found = facts.get("version")
+            raise DataError(f"{path}: version: found {found}, only {VERSION} can be read")
+        tokens = []
+        for source in facts["sources"]:
+            file = TokenFile.open(folder / source["prefix"])
+            size = (len(file), len(file.ids))
+            wanted = (source["documents"], source["tokens"])
+            if size != wanted:
+                found = f"{size[0]} documents and {size[1]} tokens"
+                built = f"the index was built of {wanted[0]} and {wanted[1]}; build it again"
+                raise DataError(f"{file.prefix}: {found}, {built}")
+            tokens.append(file)
+        return cls(folder, facts, tokens)
+
+    @property
+    def seq_len(self) -> int:
+        """Tokens that a sample trains on; it holds one more."""
+        return int(self.facts["seq_len"])
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Token ids are below it; None when nobody said."""
+        size: int | None = self.facts["vocab_size"]
+        return size
+
+    @property
+    def eod(self) -> int | None:
+        """The id that ends a document; None when there is none."""
+        eod: int | None = self.facts["eod"]
+        return eod
+
+    @property
+    def tokenizer_hash(self) -> str | None:
+        """SHA-256 of the tokenizer.json that made the tokens; None when nobody said."""
+        found: str | None = self.facts["tokenizer_hash"]
+        return found
+
+    def split(self, name: Split) -> SplitSamples:
+        """The samples of train, valid or test; none where the index was built without."""
+        record = self.facts["splits"].get(name)
+        if record is None:
+            return SplitSamples(self.seq_len, [], [], None, None)
+        places = range(len(self.tokens))
+        orders = [SourceOrder.load(self.folder, f"{name}-{place}") for place in places]
+        source = number = None
+        if record["blended"]:
+            source = np.asarray(np.load(self.folder / f"{name}-source.npy", mmap_mode="r"))
+            number = np.asarray(np.load(self.folder / f"{name}-number.npy", mmap_mode="r"))
+        return SplitSamples(self.seq_len, self.tokens, orders, source, number)

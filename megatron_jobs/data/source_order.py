@@ -1,0 +1,148 @@
+"""In which order one token file is read: documents, then samples, each shuffled.
+
+Equal, to the bit, to what megatron-core's GPTDataset builds: documents are repeated as many epochs
+as are needed, shuffled, laid end to end and cut every `seq_len` tokens; then the samples are
+shuffled. When less than 0.8 of the last epoch is needed, that epoch is shuffled apart, so that no
+document is seen once more often than others too early.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megatron_jobs._data import Shuffler, sample_starts
+from megatron_jobs.data.token_file import TokenFile
+from megatron_jobs.errors import UserError
+
+LAST_EPOCH_SHARE = 0.80
+INT32_MAX = 2**31 - 1
+PADDING = -1
+"""Stands for a token where a sample has none."""
+
+
+@dataclass(frozen=True, eq=False)
+class SourceOrder:
+    """The three arrays that say which tokens a sample is made of."""
+
+    documents: NDArray[np.int32]
+    """[visits], the document at each place."""
+    starts: NDArray[Any]
+    """[samples + 1, 2], (place, offset in that document) of each sample, int32 or int64."""
+    shuffle: NDArray[Any]
+    """[samples], which of them comes when; uint32 or int64."""
+
+    def __len__(self) -> int:
+        """Samples."""
+        return len(self.shuffle)
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write NAME-documents.npy, NAME-starts.npy and NAME-shuffle.npy."""
+        for part in ("documents", "starts", "shuffle"):
+            np.save(folder / f"{name}-{part}.npy", getattr(self, part))
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> Self:
+        """Map the arrays that `save` wrote."""
+        return cls(
+            **{
+                part: np.asarray(np.load(folder / f"{name}-{part}.npy", mmap_mode="r"))
+                for part in ("documents", "starts", "shuffle")
+            }
+        )
+
+    def read(self, tokens: TokenFile, sample: int, seq_len: int) -> NDArray[np.int64]:
+        """Tokens [seq_len + 1] of a sample, int64; PADDING after the end of the last one."""
+        row = int(self.shuffle[sample])
+        (first, offset), (last, end) = self.starts[row].tolist(), self.starts[row + 1].tolist()
+        result = np.full(seq_len + 1, PADDING, np.int64)
+        filled = 0
+        for place in range(first, last + 1):
+            start = offset if place == first else 0
+            count = end + 1 - start if place == last else None
+            piece = tokens.read(int(self.documents[place]), start, count)
+            result[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        return result
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """How often a range of documents is gone through for the samples that are wanted."""
+
+    count: int
+    whole_samples: int
+    """Samples of all epochs but the last."""
+    last_apart: bool
+
+    @classmethod
+    def needed(cls, samples: int | None, epoch_tokens: int, seq_len: int) -> Self:
+        """Enough for `samples` samples of seq_len + 1 overlapping tokens; one epoch for None."""
+        wanted = 0 if samples is None else samples * seq_len + 1
+        count = max(1, -(-wanted // epoch_tokens))
+        if count == 1 or samples is None:
+            return cls(1, 0, False)
+        whole = ((count - 1) * epoch_tokens - 1) // seq_len
+        epoch_samples = (epoch_tokens - 1) // seq_len
+        return cls(count, whole, samples - whole < int(LAST_EPOCH_SHARE * epoch_samples))
+
+
+def build_order(
+    tokens: TokenFile,
+    documents: range,
+    *,
+    samples: int | None,
+    seq_len: int,
+    seed: int,
+    threads: int = 0,
+) -> tuple[SourceOrder, int]:
+    """The order of at least `samples` samples of some documents, and its number of epochs.
+
+    Args:
+        documents: which of the file's sequences, a range of their numbers.
+        samples: None for what one epoch gives.
+        threads: 0 for as many as this process has cores.
+    Raises: UserError when the documents hold no token.
+    """
+    lengths = np.array(tokens.lengths)  # aligned and in memory: the .idx is neither
+    epoch_tokens = int(lengths[documents.start : documents.stop].sum(dtype=np.int64))
+    if epoch_tokens == 0:
+        found = f"{len(documents)} documents without a token"
+        raise UserError(f"{tokens.prefix}: found {found}, needs at least one token to sample from")
+    if documents.stop > INT32_MAX:
+        raise UserError(f"{tokens.prefix}: found {documents.stop} documents, at most {INT32_MAX}")
+    epochs = Epochs.needed(samples, epoch_tokens, seq_len)
+    shuffler = Shuffler(seed)
+    order = _shuffled_documents(shuffler, documents, epochs)
+    starts = sample_starts(
+        lengths,
+        order,
+        seq_len=seq_len,
+        wide=len(order) > INT32_MAX,
+        threads=threads or len(os.sched_getaffinity(0)),
+    )
+    shuffle = _shuffled_samples(shuffler, len(starts) - 1, epochs)
+    return SourceOrder(order, starts, shuffle), epochs.count
+
+
+def _shuffled_documents(shuffler: Shuffler, documents: range, epochs: Epochs) -> NDArray[np.int32]:
+    once = np.arange(documents.start, documents.stop, dtype=np.int32)
+    order = np.tile(once, epochs.count)
+    whole = len(order) - len(once) if epochs.last_apart else len(order)
+    shuffler.shuffle(order[:whole])
+    if epochs.last_apart:
+        shuffler.shuffle(order[whole:])
+    return order
+
+
+def _shuffled_samples(shuffler: Shuffler, samples: int, epochs: Epochs) -> NDArray[Any]:
+    wide = samples >= np.iinfo(np.uint32).max - 1
+    order = np.arange(samples, dtype=np.int64 if wide else np.uint32)
+    whole = epochs.whole_samples if epochs.last_apart else samples
+    shuffler.shuffle(order[:whole])
+    if whole < samples:
+        shuffler.shuffle(order[whole:])
+    return order

@@ -1,0 +1,44 @@
+"""Train, valid and test as contiguous ranges of documents: `98,1,1`."""
+
+from itertools import accumulate
+from typing import Literal, get_args
+
+import numpy as np
+
+from megatron_jobs.errors import UserError
+
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+def parse_split(text: str) -> list[float]:
+    """The shares of train, valid and test, adding up to 1, of a text such as `98,1,1`.
+
+    Raises: UserError for anything but one to three numbers >= 0, not all zero.
+    """
+    try:
+        shares = [float(word) for word in text.split(",")]
+    except ValueError:
+        shares = []
+    good = 1 <= len(shares) <= len(SPLITS) and all(0 <= share < np.inf for share in shares)
+    if not good or not any(shares):
+        raise UserError(f"split: found {text!r}, must be one to three numbers such as 98,1,1")
+    values = np.array(shares + [0.0] * (len(SPLITS) - len(shares)))
+    normalized: list[float] = (values / values.sum()).tolist()
+    return normalized
+
+
+def document_ranges(text: str, documents: int) -> dict[Split, range]:
+    """Which of `documents` documents each split takes: megatron-core's rounding, to the document.
+
+    Python rounds halves to even here, as there; an empty share has an empty range.
+    """
+    shares = parse_split(text)
+    ends = [0.0, *accumulate(shares)]
+    places = [round(end * float(documents)) for end in ends]
+    return {
+        split: range(first, last) if share_end > share_start else range(first, first)
+        for split, first, last, share_start, share_end in zip(
+            SPLITS, places, places[1:], ends, ends[1:], strict=False
+        )
+    }

@@ -1,0 +1,63 @@
+"""What is known of a token file beside its tokens: PREFIX.json."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from megatron_jobs.data.token_file import bin_path, idx_path
+from megatron_jobs.errors import DataError
+from megatron_jobs.runtime.files import file_hash, read_json, write_json
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenFacts:
+    """Where the tokens came from, and hashes that say whether they still are the same."""
+
+    vocab_size: int | None = None
+    """Ids are below it; None when nobody said."""
+    eod: int | None = None
+    """The id that ends a document; None when there is none."""
+    tokenizer_hash: str | None = None
+    """Of the tokenizer's tokenizer.json."""
+    documents: int
+    tokens: int
+    text_bytes: int | None = None
+    """UTF-8 bytes of the documents."""
+    bin_hash: str
+    """SHA-256 of PREFIX.bin."""
+    idx_hash: str
+    """SHA-256 of PREFIX.idx."""
+
+    def write(self, prefix: Path) -> None:
+        """Leave PREFIX.json."""
+        write_json(facts_path(prefix), {"version": VERSION, **asdict(self)})
+
+    @classmethod
+    def read(cls, prefix: Path) -> Self:
+        """What PREFIX.json says; raises DataError when it is not of this form."""
+        path = facts_path(prefix)
+        try:
+            values = read_json(path)
+            version = values.pop("version")
+            if version == VERSION:
+                return cls(**values)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"{path}: not the facts of a token file: {error!r}") from error
+        raise DataError(f"{path}: version: found {version}, only {VERSION} can be read")
+
+    @classmethod
+    def of_bare_file(cls, prefix: Path, *, documents: int, tokens: int) -> Self:
+        """Facts of a token file that came without any: its size and hashes."""
+        return cls(
+            documents=documents,
+            tokens=tokens,
+            bin_hash=file_hash(bin_path(prefix)),
+            idx_hash=file_hash(idx_path(prefix)),
+        )
+
+
+def facts_path(prefix: Path) -> Path:
+    """The file of the facts."""
+    return prefix.with_name(prefix.name + ".json")
