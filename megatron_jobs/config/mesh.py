@@ -1,0 +1,95 @@
+"""How the ranks of a job are laid out by named axes."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from megatron_jobs.config.settings import Problem, Settings
+
+
+class Mesh(Settings):
+    """Degrees of parallelism. Data parallelism takes whatever ranks the others leave."""
+
+    tensor: int = 1
+    """Ranks over which each matrix is cut."""
+    pipeline: int = 1
+    """Stages of consecutive layers, one a rank."""
+    virtual: int = 1
+    """Blocks of layers on each pipeline stage; over 1 the stages take turns (interleaved 1F1B)."""
+    context: int = 1
+    """Ranks over which each sequence is cut."""
+    expert: int = 1
+    """Ranks over which the experts of a layer are dealt out; they come from the data ranks."""
+    expert_tensor: int = 1
+    """Ranks over which each expert's matrices are cut."""
+    sequence_parallel: bool = False
+    """Cut activations between tensor-parallel parts along the sequence too: less memory."""
+    overlap: bool = False
+    """Reduce gradients and gather parameters while computing: worth it on GPUs."""
+    recompute: Literal["none", "attention", "layer"] = "none"
+    """What is computed again in the backward pass instead of being kept."""
+
+    def data(self, world: int) -> int:
+        """Data-parallel ranks among `world`; each reads other sequences."""
+        return world // self.model_ranks
+
+    @property
+    def model_ranks(self) -> int:
+        """Ranks that hold one copy of the model."""
+        return self.tensor * self.pipeline * self.context
+
+    def accumulation(self, global_size: int, micro_size: int, world: int) -> int:
+        """Micro batches of one step on each data rank."""
+        return global_size // (micro_size * self.data(world))
+
+    def problems(self) -> Iterator[Problem]:
+        """Axes that cannot work together, whatever the model."""
+        for axis in ("tensor", "pipeline", "virtual", "context", "expert", "expert_tensor"):
+            if getattr(self, axis) < 1:
+                yield axis, f"{getattr(self, axis)} is not a count of ranks; 1 leaves it out"
+        if self.virtual > 1 and self.pipeline == 1:
+            yield "virtual", f"{self.virtual} needs pipeline > 1; there is one stage to interleave"
+        if self.sequence_parallel and self.tensor == 1:
+            yield "sequence_parallel", "needs tensor > 1: it cuts along the tensor ranks"
+        if self.expert * self.expert_tensor > 1 and self.tensor > 1 and not self.sequence_parallel:
+            yield "sequence_parallel", "experts on tensor ranks need sequence_parallel: true"
+
+    def rank_problems(self, world: int) -> Iterator[Problem]:
+        """What does not fit `world` ranks; names are relative to the mesh."""
+        if world % self.model_ranks:
+            axes = f"tensor x pipeline x context = {self._product()}"
+            above = (world // self.model_ranks + 1) * self.model_ranks
+            yield "tensor", f"{axes} does not divide {world} ranks; the next that works: {above}"
+            return
+        experts = self.expert * self.expert_tensor * self.pipeline
+        if self.expert * self.expert_tensor > 1 and world % experts:
+            axes = f"expert x expert_tensor x pipeline = {experts}"
+            yield "expert", f"{axes} does not divide {world} ranks"
+
+    def batch_problems(self, global_size: int, micro_size: int, world: int) -> Iterator[Problem]:
+        """Batch sizes that do not fit; names are those of the batch's settings."""
+        unit = micro_size * self.data(world)
+        if unit == 0:
+            return  # too few ranks: said by rank_problems
+        rest = global_size % unit
+        if rest or global_size < 1:
+            rule = f"a multiple of micro_size x data = {micro_size} x {self.data(world)} = {unit}"
+            above = global_size - rest + unit
+            yield "global_size", f"{global_size} is not {rule}; the next that is: {above}"
+        elif self.virtual > 1 and (global_size // unit) % self.pipeline:
+            rule = f"a multiple of pipeline = {self.pipeline}, as virtual > 1 needs"
+            yield "global_size", f"gives {global_size // unit} micro batches a rank, not {rule}"
+
+    def sequence_problems(self, seq_len: int) -> Iterator[Problem]:
+        """A sequence length that cannot be cut; the name is `seq_len`."""
+        if self.context > 1 and seq_len % (2 * self.context):
+            rule = f"{2 * self.context} pieces, two for each context rank"
+            yield "seq_len", f"{seq_len} cannot be cut into {rule}"
+        elif self.sequence_parallel and (seq_len // self.context) % self.tensor:
+            rule = f"{self.tensor} tensor ranks (sequence_parallel)"
+            yield (
+                "seq_len",
+                f"{seq_len} over {self.context} context ranks cannot be cut over {rule}",
+            )
+
+    def _product(self) -> str:
+        return f"{self.tensor} x {self.pipeline} x {self.context} = {self.model_ranks}"

@@ -1,0 +1,1 @@
+"""Architectures by configuration, built from megatron-core modules through our own layer spec."""

@@ -1,0 +1,95 @@
+"""The core of attention: queries, keys and values in, mixed values out.
+
+Axis letters: Q positions of the queries here, K positions of the keys, B sequences, N query heads,
+G key heads, D columns of a head. megatron-core puts positions first: [Q, B, N, D].
+"""
+
+import contextlib
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from megatron_jobs.parallel.device import install
+from megatron_jobs.parallel.zigzag import all_positions, zigzag_positions
+
+install()
+
+from megatron.core.tensor_parallel.mappings import (  # noqa: E402
+    gather_from_sequence_parallel_region,
+)
+from megatron.core.tensor_parallel.random import get_cuda_rng_tracker  # noqa: E402
+from megatron.core.transformer.module import MegatronModule  # noqa: E402
+from megatron.core.transformer.transformer_config import TransformerConfig  # noqa: E402
+
+
+class CausalAttention(MegatronModule):  # type: ignore[misc]
+    """Each position attends to itself and those before it, on `scaled_dot_product_attention`.
+
+    Fewer queries than keys are the last of them, as when decoding with a cache. With context
+    parallelism each rank gathers all keys and values and keeps its own queries.
+    """
+
+    def __init__(self, config: TransformerConfig, **given: object) -> None:
+        super().__init__(config=config)
+        self.dropout = config.attention_dropout
+        self.ranks = given["pg_collection"].cp  # type: ignore[attr-defined]
+
+    def forward(
+        self,
+        q_QBND: Tensor,
+        k_KBGD: Tensor,
+        v_KBGD: Tensor,
+        attention_mask: Tensor | None = None,
+        **_: object,
+    ) -> Tensor:
+        """Mixed values.
+
+        Args:
+            q_QBND: queries [Q, B, N, D].
+            k_KBGD: keys [K, B, G, D].
+            v_KBGD: values [K, B, G, D].
+            attention_mask: bool, broadcasts to [B, N, Q, K]; True forbids (megatron-core's sense).
+                It forbids beyond what causality does.
+        Returns: [Q, B, N x D].
+        """
+        if self.ranks.size() > 1:
+            assert attention_mask is None, "a mask with context parallelism is not supported"
+            k_KBGD, v_KBGD = self._gather(k_KBGD), self._gather(v_KBGD)
+        mask = self._allowed(q_QBND, k_KBGD, attention_mask)
+        q_BNQD, k_BGKD, v_BGKD = (x.permute(1, 2, 0, 3) for x in (q_QBND, k_KBGD, v_KBGD))
+        dropout = self.dropout if self.training else 0.0
+        # tensor ranks hold different heads, and must drop different weights
+        drawing = get_cuda_rng_tracker().fork() if dropout else contextlib.nullcontext()
+        with drawing:
+            out_BNQD = F.scaled_dot_product_attention(
+                q_BNQD,
+                k_BGKD,
+                v_BGKD,
+                attn_mask=mask,
+                is_causal=mask is None and q_QBND.size(0) > 1,
+                enable_gqa=q_BNQD.size(1) != k_BGKD.size(1),
+                dropout_p=dropout,
+            )
+        return out_BNQD.permute(2, 0, 1, 3).flatten(2)
+
+    def _gather(self, x: Tensor) -> Tensor:
+        """All ranks' positions, in rank order; its gradient is summed and cut again."""
+        gathered: Tensor = gather_from_sequence_parallel_region(
+            x.contiguous(), tensor_parallel_output_grad=True, group=self.ranks
+        )
+        return gathered
+
+    def _allowed(self, q: Tensor, k: Tensor, forbidden: Tensor | None) -> Tensor | None:
+        """Which key each query may see [Q, K] or wider; None leaves it to `is_causal`."""
+        queries, keys, ranks = q.size(0), k.size(0), self.ranks.size()
+        if ranks == 1 and forbidden is None and queries in (1, keys):
+            return None
+        if ranks > 1:
+            seen = all_positions(keys, ranks, q.device)
+            own = zigzag_positions(keys, ranks, self.ranks.rank(), q.device)
+        else:
+            seen = torch.arange(keys, device=q.device)
+            own = seen[keys - queries :]
+        causal_QK = own[:, None] >= seen
+        return causal_QK if forbidden is None else causal_QK & ~forbidden

@@ -1,0 +1,146 @@
+"""From a `ModelConfig` to this rank's part of the model: a list of megatron-core `GPTModel`s."""
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.precision import Precision
+from megatron_jobs.model.config import ModelConfig
+from megatron_jobs.model.initialize import initialize
+from megatron_jobs.model.spec import block_spec
+from megatron_jobs.parallel.device import engine_device, install
+
+install()
+
+from megatron.core import parallel_state  # noqa: E402
+from megatron.core.models.gpt import GPTModel  # noqa: E402
+from megatron.core.transformer.transformer_config import TransformerConfig  # noqa: E402
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+UNFUSED: dict[str, Any] = {
+    "bias_activation_fusion": False,
+    "bias_dropout_fusion": False,
+    "masked_softmax_fusion": False,
+    "gradient_accumulation_fusion": False,
+    "apply_rope_fusion": False,
+    "persist_layer_norm": False,
+}
+"""Forms that need Transformer Engine, apex or a compiler."""
+
+
+def build_model(
+    model: ModelConfig, mesh: Mesh, precision: Precision = "fp32", *, seed: int = 0
+) -> list[GPTModel]:
+    """This rank's chunks of the model, with initial weights; groups must be open.
+
+    There is one chunk, or `mesh.virtual` of them. Weights depend on `seed` and the model alone:
+    every mesh starts from the same ones.
+    """
+    config = core_config(model, mesh, precision)
+    stages = list(range(mesh.virtual)) if mesh.virtual > 1 else [None]
+    chunks = [build_chunk(model, config, stage) for stage in stages]
+    for chunk in chunks:
+        initialize(chunk, model, seed=seed)
+    return chunks
+
+
+def build_chunk(model: ModelConfig, config: TransformerConfig, stage: int | None) -> GPTModel:
+    """Consecutive layers; the first chunk has the embedding, the last the output layer."""
+    where = {"ignore_virtual": False, "vp_stage": stage}
+    first = parallel_state.is_pipeline_first_stage(**where)
+    last = parallel_state.is_pipeline_last_stage(**where)
+    layers = model.layers // config.pipeline_model_parallel_size
+    layers //= config.virtual_pipeline_model_parallel_size or 1
+    chunk = GPTModel(
+        config=config,
+        transformer_layer_spec=block_spec(model, layers),
+        vocab_size=model.padded_vocab(),
+        max_sequence_length=model.seq_len,
+        pre_process=first,
+        post_process=last,
+        share_embeddings_and_output_weights=model.tied,
+        position_embedding_type="learned_absolute" if model.position == "learned" else "rope",
+        rotary_base=model.rope_base,
+        vp_stage=stage,
+    )
+    return chunk.to(device=engine_device(), dtype=config.params_dtype)
+
+
+def core_config(model: ModelConfig, mesh: Mesh, precision: Precision) -> TransformerConfig:
+    """megatron-core's own configuration, made from ours."""
+    return TransformerConfig(
+        **shape_settings(model),
+        **mesh_settings(mesh),
+        **expert_settings(model),
+        **UNFUSED,
+        params_dtype=DTYPES[precision],
+        pipeline_dtype=DTYPES[precision],
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        perform_initialization=False,  # `initialize` does it, equally on every mesh
+        calculate_per_token_loss=True,  # every target counts alike, whatever rank it is on
+    )
+
+
+def shape_settings(model: ModelConfig) -> dict[str, Any]:
+    """Sizes and kinds of the layers."""
+    return {
+        "num_layers": model.layers,
+        "hidden_size": model.hidden,
+        "num_attention_heads": model.heads,
+        "num_query_groups": model.groups(),
+        "kv_channels": model.head_size(),
+        "ffn_hidden_size": model.ffn_size(),
+        "normalization": "RMSNorm" if model.norm == "rmsnorm" else "LayerNorm",
+        "layernorm_epsilon": model.norm_eps,
+        "gated_linear_unit": model.activation == "swiglu",
+        # the place where a module, ours, may do all between the matrices; `activation_func` itself
+        # is then never called, but must be one that megatron-core knows
+        "use_te_activation_func": True,
+        "activation_func": F.silu if model.activation == "swiglu" else F.gelu,
+        "add_bias_linear": model.bias,
+        "add_qkv_bias": model.qkv_bias,
+        "qk_layernorm": model.qk_norm,
+        "hidden_dropout": model.dropout,
+        "attention_dropout": model.attention_dropout,
+    }
+
+
+def mesh_settings(mesh: Mesh) -> dict[str, Any]:
+    """Degrees of parallelism and how stages talk to each other."""
+    settings: dict[str, Any] = {
+        "tensor_model_parallel_size": mesh.tensor,
+        "pipeline_model_parallel_size": mesh.pipeline,
+        "virtual_pipeline_model_parallel_size": mesh.virtual if mesh.virtual > 1 else None,
+        "context_parallel_size": mesh.context,
+        "expert_model_parallel_size": mesh.expert,
+        "expert_tensor_parallel_size": mesh.expert_tensor,
+        "sequence_parallel": mesh.sequence_parallel,
+        # interleaved stages that batch their messages get wrong gradients over gloo, and nothing
+        # says so
+        "overlap_p2p_comm": mesh.virtual > 1,
+        "batch_p2p_comm": mesh.virtual == 1,
+    }
+    if mesh.recompute == "attention":
+        settings["recompute_granularity"] = "selective"
+    if mesh.recompute == "layer":
+        settings["recompute_granularity"] = "full"
+        settings |= {"recompute_method": "uniform", "recompute_num_layers": 1}
+    return settings
+
+
+def expert_settings(model: ModelConfig) -> dict[str, Any]:
+    """The router of a mixture of experts; nothing for a dense model."""
+    if not model.experts:
+        return {}
+    return {
+        "num_moe_experts": model.experts,
+        "moe_ffn_hidden_size": model.ffn_size(),
+        "moe_router_topk": model.experts_per_token,
+        "moe_token_dispatcher_type": "alltoall",
+        "moe_router_load_balancing_type": "aux_loss" if model.balance_loss else "none",
+        "moe_aux_loss_coeff": model.balance_loss,
+    }

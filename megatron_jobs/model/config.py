@@ -1,0 +1,152 @@
+"""The shape of a model. Imports no torch: commands read it."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.settings import Problem, Settings
+
+
+class ModelConfig(Settings):
+    """A decoder-only transformer. The defaults are those of a Llama; presets give the sizes."""
+
+    layers: int
+    """Transformer layers."""
+    hidden: int
+    """Width of the residual stream."""
+    heads: int
+    """Attention heads for queries."""
+    kv_heads: int | None = None
+    """Attention heads for keys and values (grouped-query attention); None: as many as heads."""
+    head_dim: int | None = None
+    """Width of one head; None: hidden / heads."""
+    ffn: int | None = None
+    """Inner width of the feed-forward block (of each expert); None: 4 x hidden."""
+    vocab_size: int
+    """Tokens of the tokenizer."""
+    pad_vocab_to: int = 128
+    """The embedding gets a multiple of this many rows; independent of the mesh."""
+    seq_len: int = 2048
+    """The longest sequence, in tokens."""
+    position: Literal["rope", "learned"] = "rope"
+    """How a token knows its place: rotary angles, or a learned vector for each position."""
+    rope_base: int = 10000
+    """Longest wavelength of the rotary angles, divided by 2 pi."""
+    norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    norm_eps: float = 1e-5
+    """Added to the mean square or the variance under the root."""
+    activation: Literal["swiglu", "gelu", "gelu_tanh"] = "swiglu"
+    """gelu_tanh is the approximation that GPT-2 uses."""
+    bias: bool = False
+    """Whether linear layers add a bias."""
+    qkv_bias: bool = False
+    """Whether the projections to queries, keys and values do, when the others do not."""
+    tied: bool = False
+    """Whether the output layer is the embedding."""
+    qk_norm: bool = False
+    """Normalise queries and keys of each head."""
+    dropout: float = 0.0
+    """Share of activations dropped after the embedding, attention and feed-forward blocks."""
+    attention_dropout: float = 0.0
+    """Share of attention weights dropped."""
+    experts: int = 0
+    """Experts of each feed-forward block; 0 makes it dense."""
+    experts_per_token: int = 2
+    """Experts that each token visits."""
+    balance_loss: float = 0.0
+    """Weight of the loss that keeps experts equally busy; 0 leaves it out."""
+    init_std: float = 0.02
+    """Standard deviation of initial weights; into the residual stream divided by sqrt(2 layers)."""
+
+    def groups(self) -> int:
+        """Heads for keys and values."""
+        return self.kv_heads if self.kv_heads is not None else self.heads
+
+    def head_size(self) -> int:
+        """Width of one head."""
+        return self.head_dim if self.head_dim is not None else self.hidden // self.heads
+
+    def ffn_size(self) -> int:
+        """Inner width of the feed-forward block."""
+        return self.ffn if self.ffn is not None else 4 * self.hidden
+
+    def padded_vocab(self) -> int:
+        """Rows of the embedding."""
+        return -(-self.vocab_size // self.pad_vocab_to) * self.pad_vocab_to
+
+    def parameters(self, *, active: bool = False) -> int:
+        """Numbers in the model; `active`: those that take part in computing one token."""
+        ends = self.padded_vocab() * self.hidden * (1 if self.tied else 2)
+        if self.position == "learned":
+            ends += self.seq_len * self.hidden
+        return ends + self._norm(self.hidden) + self.layers * self._layer(active)
+
+    def flops_per_token(self) -> int:
+        """Floating-point operations to train on one token: forward, and backward at twice that.
+
+        Six for each weight of a matrix, and attention over the whole sequence, not half of it.
+        Source: Chowdhery et al. 2022 (PaLM), appendix B, arXiv:2204.02311.
+        """
+        tables = self.padded_vocab() * self.hidden * (0 if self.tied else 1)
+        if self.position == "learned":
+            tables += self.seq_len * self.hidden
+        matrices = self.parameters(active=True) - tables
+        scores = 12 * self.layers * self.heads * self.head_size() * self.seq_len
+        return 6 * matrices + scores
+
+    def _layer(self, active: bool) -> int:
+        """Parameters of one layer."""
+        queries, keys = self.heads * self.head_size(), self.groups() * self.head_size()
+        attention = self.hidden * (2 * queries + 2 * keys)
+        attention += (queries + 2 * keys) * (self.bias or self.qkv_bias) + self.hidden * self.bias
+        inner = self.ffn_size() * (2 if self.activation == "swiglu" else 1)
+        block = self.hidden * (inner + self.ffn_size()) + (inner + self.hidden) * self.bias
+        if self.experts:
+            copies = self.experts_per_token if active else self.experts
+            block = copies * block + self.experts * self.hidden
+        norms = 2 * self._norm(self.hidden) + 2 * self._norm(self.head_size()) * self.qk_norm
+        return attention + block + norms
+
+    def _norm(self, width: int) -> int:
+        return width * (2 if self.norm == "layernorm" else 1)
+
+    def problems(self) -> Iterator[Problem]:
+        """Sizes that cannot work together, on any mesh."""
+        for name in ("layers", "hidden", "heads", "vocab_size", "pad_vocab_to", "seq_len"):
+            if getattr(self, name) < 1:
+                yield name, f"{getattr(self, name)} is not a size; it must be at least 1"
+                return
+        if self.head_dim is None and self.hidden % self.heads:
+            yield "heads", f"{self.heads} heads do not divide hidden = {self.hidden}"
+        if self.groups() < 1 or self.heads % self.groups():
+            yield "kv_heads", f"{self.kv_heads} does not divide heads = {self.heads}"
+        if self.position == "rope" and self.head_size() % 2:
+            yield "head_dim", f"{self.head_size()} is odd; rotary angles turn pairs of columns"
+        if self.experts and not 1 <= self.experts_per_token <= self.experts:
+            rule = f"between 1 and experts = {self.experts}"
+            yield "experts_per_token", f"{self.experts_per_token} is not {rule}"
+
+    def mesh_problems(self, mesh: Mesh) -> Iterator[Problem]:
+        """What of this model cannot be cut by `mesh`; names are relative to the model."""
+        yield from self._tensor_problems(mesh)
+        yield from mesh.sequence_problems(self.seq_len)
+        blocks = mesh.pipeline * mesh.virtual
+        if self.layers % blocks:
+            rule = f"pipeline x virtual = {mesh.pipeline} x {mesh.virtual} = {blocks} equal blocks"
+            yield "layers", f"{self.layers} layers cannot be cut into {rule}"
+        if mesh.expert > 1 and (self.experts == 0 or self.experts % mesh.expert):
+            yield "experts", f"{self.experts} experts cannot be dealt to {mesh.expert} expert ranks"
+        if self.experts and mesh.tensor > 1 and not mesh.sequence_parallel:
+            yield "experts", "on tensor ranks experts need mesh.sequence_parallel: true"
+
+    def _tensor_problems(self, mesh: Mesh) -> Iterator[Problem]:
+        sizes = {"heads": self.heads, "kv_heads": self.groups(), "ffn": self.ffn_size()}
+        for name, size in sizes.items():
+            ranks = mesh.expert_tensor if name == "ffn" and self.experts else mesh.tensor
+            if size % ranks:
+                what = name.replace("_", " ") if name != "ffn" else "columns"
+                yield name, f"{size} {what} cannot be cut over {ranks} tensor ranks"
+        if self.padded_vocab() % mesh.tensor:
+            rule = f"make pad_vocab_to a multiple of {mesh.tensor}"
+            rows = f"{self.padded_vocab()} rows of the embedding"
+            yield "pad_vocab_to", f"{rows} cannot be cut over {mesh.tensor} tensor ranks; {rule}"

@@ -1,0 +1,53 @@
+"""A model that remembers: each call adds tokens and gives the logits after the last.
+
+B sequences of the batch, T tokens added, V vocabulary.
+"""
+
+import torch
+from torch import Tensor
+
+from megatron_jobs.parallel.device import install
+
+install()
+
+from megatron.core.inference.contexts import StaticInferenceContext  # noqa: E402
+from megatron.core.inference.utils import InferenceMode  # noqa: E402
+from megatron.core.models.gpt import GPTModel  # noqa: E402
+
+
+class Decoder:
+    """A whole model on one rank with keys and values of what it has read (KV cache).
+
+    Args:
+        model: one chunk with embedding and output layer.
+        sequences, length: the most that can be read at once, and in all.
+    """
+
+    def __init__(self, model: GPTModel, *, sequences: int, length: int) -> None:
+        self.model = model.eval()
+        self.length = length
+        self.cache = StaticInferenceContext(sequences, length)
+        self.read = 0
+
+    @torch.no_grad()
+    def add(self, tokens_BT: Tensor) -> Tensor:
+        """Read T more tokens of every sequence.
+
+        Args:
+            tokens_BT: [B, T] int64; B is the same in every call.
+        Returns: logits [B, V] after the last of them.
+        """
+        count = tokens_BT.size(1)
+        assert self.read + count <= self.length, f"{self.read} + {count} exceed {self.length}"
+        positions_1T = torch.arange(self.read, self.read + count, device=tokens_BT.device)[None]
+        with InferenceMode.active():
+            logits_B1V: Tensor = self.model(
+                tokens_BT,
+                positions_1T.expand_as(tokens_BT),
+                None,
+                inference_context=self.cache,
+                runtime_gather_output=True,
+            )
+        self.cache.increment_sequence_len_offset(count)
+        self.read += count
+        return logits_B1V[:, -1]

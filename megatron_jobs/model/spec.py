@@ -1,0 +1,114 @@
+"""Our own layer spec: which module fills each place of megatron-core's transformer layer.
+
+megatron-core's plain spec knows neither sequence parallelism (its norms) nor context parallelism
+(its attention); the other needs Transformer Engine. Ours needs torch alone.
+Its checkpoint keys are those of Transformer Engine's spec.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from megatron_jobs.kernels.activation import gelu, gelu_tanh, swiglu
+from megatron_jobs.model.attention import CausalAttention
+from megatron_jobs.model.config import ModelConfig
+from megatron_jobs.model.norm import Norm
+from megatron_jobs.parallel.device import install
+
+install()
+
+from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add  # noqa: E402
+from megatron.core.tensor_parallel.layers import (  # noqa: E402
+    ColumnParallelLinear,
+    RowParallelLinear,
+)
+from megatron.core.transformer.attention import (  # noqa: E402
+    SelfAttention,
+    SelfAttentionSubmodules,
+)
+from megatron.core.transformer.enums import AttnMaskType  # noqa: E402
+from megatron.core.transformer.mlp import MLP, MLPSubmodules  # noqa: E402
+from megatron.core.transformer.moe.experts import SequentialMLP  # noqa: E402
+from megatron.core.transformer.moe.moe_layer import MoELayer, MoESubmodules  # noqa: E402
+from megatron.core.transformer.spec_utils import ModuleSpec  # noqa: E402
+from megatron.core.transformer.transformer_block import (  # noqa: E402
+    TransformerBlockSubmodules,
+)
+from megatron.core.transformer.transformer_layer import (  # noqa: E402
+    TransformerLayer,
+    TransformerLayerSubmodules,
+)
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "swiglu": swiglu,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+}
+
+
+class Activation(nn.Module):
+    """An activation of `kernels` between the two matrices of a feed-forward block."""
+
+    def __init__(self, name: str, **_: object) -> None:
+        super().__init__()
+        self.function = ACTIVATIONS[name]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., inner] to [..., ffn]."""
+        return self.function(x)
+
+
+def block_spec(model: ModelConfig, layers: int) -> TransformerBlockSubmodules:
+    """`layers` equal layers and the norm after them."""
+    return TransformerBlockSubmodules(layer_specs=[layer_spec(model)] * layers, layer_norm=Norm)
+
+
+def layer_spec(model: ModelConfig) -> ModuleSpec:
+    """One layer: norm, attention, norm, feed-forward block or experts."""
+    submodules = TransformerLayerSubmodules(
+        input_layernorm=Norm,
+        self_attention=attention_spec(model),
+        self_attn_bda=get_bias_dropout_add,
+        pre_mlp_layernorm=Norm,
+        mlp=feed_forward(model),
+        mlp_bda=get_bias_dropout_add,
+        sharded_state_dict_keys_map=checkpoint_names(model),
+    )
+    return ModuleSpec(module=TransformerLayer, submodules=submodules)
+
+
+def attention_spec(model: ModelConfig) -> ModuleSpec:
+    """Self-attention whose core is ours."""
+    head_norm = Norm if model.qk_norm else None
+    submodules = SelfAttentionSubmodules(
+        linear_qkv=ColumnParallelLinear,
+        core_attention=CausalAttention,
+        linear_proj=RowParallelLinear,
+        q_layernorm=head_norm,
+        k_layernorm=head_norm,
+    )
+    causal = {"attn_mask_type": AttnMaskType.causal}
+    return ModuleSpec(module=SelfAttention, params=causal, submodules=submodules)
+
+
+def feed_forward(model: ModelConfig) -> Any:
+    """What builds the feed-forward block: one MLP, or a router and its experts."""
+    submodules = MLPSubmodules(
+        linear_fc1=ColumnParallelLinear,
+        linear_fc2=RowParallelLinear,
+        activation_func=partial(Activation, model.activation),
+    )
+    if not model.experts:
+        return partial(MLP.as_mlp_submodule, submodules=submodules)
+    experts = partial(SequentialMLP, submodules=submodules)
+    return partial(MoELayer, submodules=MoESubmodules(experts=experts))
+
+
+def checkpoint_names(model: ModelConfig) -> dict[str, str]:
+    """Transformer Engine keeps a norm with the linear layer after it; so do checkpoints."""
+    names = {"input_layernorm.": "self_attention.linear_qkv.layer_norm_"}
+    if not model.experts:
+        names["pre_mlp_layernorm."] = "mlp.linear_fc1.layer_norm_"
+    return names

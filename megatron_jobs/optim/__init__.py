@@ -1,0 +1,1 @@
+"""AdamW on megatron-core's distributed optimizer, and the learning rate as a function of step."""
