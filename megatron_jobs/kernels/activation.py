@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def swiglu(x_RG: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def swiglu(x_RG: Tensor) -> Tensor:
     if x_RG.shape[-1] % 2:
         raise ValueError(f"x must have gate and value columns, got {list(x_RG.shape)}")
     gate_RF, value_RF = x_RG.chunk(2, dim=-1)
-    return F.silu(gate_RF) * value_RF
+    return functional.silu(gate_RF) * value_RF
 
 
 def swiglu_reference(x_RG: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def gelu(x_RF: Tensor) -> Tensor:
     Returns: the shape and dtype of x.
     Source: Hendrycks and Gimpel 2016, section 2, arXiv:1606.08415.
     """
-    return F.gelu(x_RF)
+    return functional.gelu(x_RF)
 
 
 def gelu_reference(x_RF: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def gelu_tanh(x_RF: Tensor) -> Tensor:
     Returns: the shape and dtype of x.
     Source: Hendrycks and Gimpel 2016, section 2, second formula, arXiv:1606.08415.
     """
-    return F.gelu(x_RF, approximate="tanh")
+    return functional.gelu(x_RF, approximate="tanh")
 
 
 def gelu_tanh_reference(x_RF: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def rms_norm(x_RH: Tensor, weight_H: Tensor, *, eps: float = 1e-6) -> Tensor:
@@ -17,7 +17,7 @@ def rms_norm(x_RH: Tensor, weight_H: Tensor, *, eps: float = 1e-6) -> Tensor:
     Source: Zhang and Sennrich 2019, eq. 4, arXiv:1910.07467.
     """
     check_columns("weight", weight_H, x_RH)
-    return F.rms_norm(x_RH, weight_H.shape, weight_H, eps)
+    return functional.rms_norm(x_RH, weight_H.shape, weight_H, eps)
 
 
 def rms_norm_reference(x_RH: Tensor, weight_H: Tensor, eps: float) -> Tensor:
@@ -40,7 +40,7 @@ def layer_norm(x_RH: Tensor, weight_H: Tensor, bias_H: Tensor, *, eps: float = 1
     """
     check_columns("weight", weight_H, x_RH)
     check_columns("bias", bias_H, x_RH)
-    return F.layer_norm(x_RH, weight_H.shape, weight_H, bias_H, eps)
+    return functional.layer_norm(x_RH, weight_H.shape, weight_H, bias_H, eps)
 
 
 def layer_norm_reference(x_RH: Tensor, weight_H: Tensor, bias_H: Tensor, eps: float) -> Tensor:

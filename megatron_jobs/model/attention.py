@@ -8,7 +8,7 @@ import contextlib
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from megatron_jobs.parallel.device import install
 from megatron_jobs.parallel.zigzag import all_positions, zigzag_positions
@@ -62,7 +62,7 @@ class CausalAttention(MegatronModule):  # type: ignore[misc]
         # tensor ranks hold different heads, and must drop different weights
         drawing = get_cuda_rng_tracker().fork() if dropout else contextlib.nullcontext()
         with drawing:
-            out_BNQD = F.scaled_dot_product_attention(
+            out_BNQD = functional.scaled_dot_product_attention(
                 q_BNQD,
                 k_BGKD,
                 v_BGKD,

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.precision import Precision
@@ -100,7 +100,7 @@ def shape_settings(model: ModelConfig) -> dict[str, Any]:
         # the place where a module, ours, may do all between the matrices; `activation_func` itself
         # is then never called, but must be one that megatron-core knows
         "use_te_activation_func": True,
-        "activation_func": F.silu if model.activation == "swiglu" else F.gelu,
+        "activation_func": functional.silu if model.activation == "swiglu" else functional.gelu,
         "add_bias_linear": model.bias,
         "add_qkv_bias": model.qkv_bias,
         "qk_layernorm": model.qk_norm,

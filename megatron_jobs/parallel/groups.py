@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import HashStore, Store, TCPStore
+from torch._C._distributed_c10d import HashStore, Store, TCPStore
 
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.parallel.device import has_gpu, install, use_local_device
