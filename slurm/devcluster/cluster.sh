@@ -23,6 +23,7 @@ export PATH=$PATH:/usr/sbin:/sbin
 
 say() { printf 'devcluster: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
+unavailable() { say "$*"; exit 69; } # Slurm cannot be had on this machine: nothing is wrong with it
 
 check_settings() {
   local number

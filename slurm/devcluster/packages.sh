@@ -24,7 +24,7 @@ get_packages() {
   mapfile -t missing < <(missing_packages)
   if [[ ${#missing[@]} -eq 0 ]]; then return; fi
   command -v apt-get >/dev/null ||
-    fail "not installed: ${missing[*]}; this is not Debian or Ubuntu, so install Slurm, munge and MariaDB by hand"
+    unavailable "not installed: ${missing[*]}; this is not Debian or Ubuntu, so install Slurm, munge and MariaDB by hand"
   mkdir -p "$DIR/log"
   if [[ $(id -u) -eq 0 ]]; then install_packages "${missing[@]}"; else unpack_packages; fi
 }
@@ -35,7 +35,7 @@ install_packages() { # PACKAGE...
   export DEBIAN_FRONTEND=noninteractive
   if ! try_install "$@" >"$log" 2>&1; then
     apt-get update >>"$log" 2>&1 || true # lists absent or old
-    try_install "$@" >>"$log" 2>&1 || { tail -n 20 "$log" >&2; fail "apt-get could not install; all it said: $log"; }
+    try_install "$@" >>"$log" 2>&1 || { tail -n 20 "$log" >&2; unavailable "apt-get could not install; all it said: $log"; }
   fi
   hash -r
 }
@@ -48,7 +48,7 @@ unpack_packages() { # nothing is installed: the same packages, unpacked below PR
   mkdir -p "$PREFIX/downloads" "$PREFIX/var"
   (cd "$PREFIX/downloads" && apt-get download "${SOURCES[@]##*:}" "${LIBRARIES[@]}") >"$log" 2>&1 || {
     tail -n 5 "$log" >&2
-    fail "apt-get download failed; ask root for: apt-get update, or for: apt-get install $(missing_packages | xargs)"
+    unavailable "apt-get download failed; ask root for: apt-get update, or for: apt-get install $(missing_packages | xargs)"
   }
   for package in "$PREFIX"/downloads/*.deb; do dpkg -x "$package" "$PREFIX"; done
   for package in slurmctld slurmd slurmstepd; do # the names that an installation would make

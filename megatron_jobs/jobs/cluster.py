@@ -1,0 +1,114 @@
+"""The profile of one site: the only home of its partitions, limits, environment and oddness."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from megatron_jobs.config.build import build_settings
+from megatron_jobs.config.resources import Resources
+from megatron_jobs.config.settings import Problem, Settings
+from megatron_jobs.config.tree import read_tree
+from megatron_jobs.errors import ConfigError, UserError
+
+PROFILES = Path(__file__).parents[2] / "slurm" / "clusters"
+"""Where the profiles lie in a checkout: they may be named without folder and ending."""
+OURS = re.compile(
+    "chdir|cpus-per-task|dependency|error|gpus-per-node|job-name|kill-on-invalid-dep|mem|nodes"
+    "|ntasks-per-node|open-mode|output|requeue|signal|time"
+)
+"""Parameters of sbatch that follow from the job, or have a setting of their own."""
+
+
+class Cluster(Settings):
+    """One Slurm cluster, seen by one user."""
+
+    name: str
+    """What it is called in messages."""
+    partition: str = ""
+    """Empty: Slurm's default."""
+    account: str = ""
+    """Empty: the user's default."""
+    qos: str = ""
+    """Empty: the default."""
+    gpus_per_node: int = 0
+    """GPUs of a node; a job that asks for more is refused."""
+    gpu_type: str = ""
+    """Slurm's name of the GPU model, as in `h100`; empty: any."""
+    gpu_option: Literal["gpus-per-node", "gres"] = "gpus-per-node"
+    """How the site wants GPUs asked for."""
+    cpus_per_node: int = 0
+    """CPU cores of a node; 0: known to Slurm only."""
+    max_hours: float = 0
+    """Longest time limit of a job; 0: known to Slurm only."""
+    signal_seconds: int = 120
+    """Before its time limit a job is told to save and stop, this long or a quarter of the limit."""
+    max_restarts: int = 50
+    """How often a job that stopped in time is put back in the queue."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Variables of every job: NCCL's, the fabric's, caches."""
+    setup: tuple[str, ...] = ()
+    """Lines of shell before anything else: `module load cuda`, `source env.sh`."""
+    python: str = ""
+    """The Python on the nodes; empty: the one that submits, at the same path."""
+    sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
+    """More parameters of sbatch, without dashes: `constraint: ib`; true: a flag without value."""
+    srun: tuple[str, ...] = ()
+    """More words for srun: `--mpi=none`, `--container-image=...`."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Values that no batch script can hold, and parameters that are not the profile's."""
+        lines = {name: getattr(self, name) for name in ("partition", "account", "qos", "gpu_type")}
+        lines |= {f"sbatch.{key}": value for key, value in self.sbatch.items()}
+        for setting, value in lines.items():
+            if "\n" in str(value):
+                yield setting, f"must be one line, got {value!r}"
+        for key in self.sbatch:
+            if OURS.fullmatch(key.replace("_", "-")):
+                yield f"sbatch.{key}", "is set from the job's resources or another setting"
+            elif not re.fullmatch(r"[a-z][a-z_-]*", key):
+                yield f"sbatch.{key}", "is no parameter of sbatch; give its long name, no dashes"
+        for variable in self.environment:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+                yield f"environment.{variable}", "is no name of a variable"
+
+    def refusals(self, resources: Resources) -> Iterator[Problem]:
+        """Yield (setting, sentence) for what a job asks for and this cluster does not have."""
+        cpus = resources.ranks * resources.cpus
+        if self.cpus_per_node and cpus > self.cpus_per_node:
+            ranks = f"{resources.ranks} ranks x {resources.cpus} cpus = {cpus}"
+            yield "resources.cpus", f"{ranks}; a node of {self.name} has {self.cpus_per_node}"
+        if resources.gpus > self.gpus_per_node:
+            found = f"{resources.gpus}; a node of {self.name} has {self.gpus_per_node}"
+            yield "resources.gpus", found
+        if self.max_hours and resources.hours > self.max_hours:
+            rule = f"{resources.hours:g} is over the {self.max_hours:g} that {self.name} allows"
+            cure = "give less: a job that stops in time is put back in the queue and goes on"
+            yield "resources.hours", f"{rule}; {cure}"
+
+
+def load_cluster(name: str) -> Cluster:
+    """The profile in the file `name`, or the one of that name in slurm/clusters of a checkout.
+
+    Raises: UserError when there is none, ConfigError with every fault of it.
+    """
+    path = _find_profile(name)
+    tree = read_tree(path, name)
+    cluster, problems = build_settings(Cluster, tree.values)
+    if cluster is None or problems or tree.problems:
+        raise ConfigError(name, tree.problems + problems)
+    return cluster
+
+
+def _find_profile(name: str) -> Path:
+    shipped = PROFILES / f"{name}.yaml"
+    if name and "/" not in name and shipped.is_file():
+        return shipped
+    path = Path(name)
+    if name and path.is_file():
+        return path
+    known = ", ".join(sorted(file.stem for file in PROFILES.glob("*.yaml"))) or "none"
+    found = f"no such profile: {name!r}" if name else "not given"
+    raise UserError(f"--cluster: {found}; must be a profile's file, or one that ships: {known}")
