@@ -1,5 +1,5 @@
 # The part that all batch scripts share; `mj submit` writes the #SBATCH lines and these values before it:
-#   job        the job's folder: where this script is (sbatch --chdir), so that no name in it needs care
+#   job        the job's folder: where this script runs (sbatch --chdir)
 #   python     the interpreter
 #   code       folder with the package as it was submitted
 #   nodes, ranks (on each node), cpus (of each rank), max_restarts
@@ -15,7 +15,6 @@ restarts=${SLURM_RESTART_COUNT:-0}
 
 run_job() {
   "${enter[@]}" --begin "$job" || return
-  # Relative names: a % in the folder's name would be taken for one of srun's own.
   srun --nodes="$nodes" --ntasks=$((nodes * ranks)) --ntasks-per-node="$ranks" --kill-on-bad-exit=1 \
     --output=logs/rank-%5t.log --open-mode=append "${srun_words[@]}" "${enter[@]}" "$job" || return
   "${enter[@]}" --finish "$job"

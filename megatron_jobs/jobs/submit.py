@@ -4,7 +4,6 @@ In each job's folder stay the batch script (sbatch.sh), the call that submitted 
 Slurm's ids (slurm.json). submitit pickles `run_here` with the folder's name and nothing else.
 """
 
-import re
 import shlex
 import subprocess
 import sys
@@ -73,10 +72,9 @@ def _check(plan: Plan, cluster: Cluster) -> None:
     for job in plan.jobs.values():
         found = cluster.refusals(job.resources)
         problems += [(f"{job.name}.{setting}", sentence) for setting, sentence in found]
-    tag = re.search("%[jtAa]", str(plan.run))
-    if tag:
-        rule = f"{plan.run}: Slurm puts a number for {tag[0]!r}; choose another name"
-        problems.append(("run folder", rule))
+        for sign in set(str(job.folder.path)) & set("%\\"):
+            rule = f"Slurm reads {sign} in a folder's name as a pattern; choose another name"
+            problems.append((job.name, f"{job.folder.path}: {rule}"))
     if problems:
         raise ConfigError(plan.shown, problems)
 

@@ -1,0 +1,81 @@
+"""A real Slurm of two nodes for the tests, brought up once and taken down at the end."""
+
+import os
+import shlex
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DEVCLUSTER = ROOT / "slurm" / "devcluster"
+UNAVAILABLE = 69
+"""Exit status of `up` where the packages cannot be had."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slurm)
+
+
+@pytest.fixture(scope="session")
+def _slurm_environment() -> Iterator[dict[str, str]]:
+    """The variables with which Slurm's commands find the cluster."""
+    memory = Path("/dev/shm")
+    place = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+    mine = {
+        "MJ_DEVCLUSTER_DIR": str(place / f"mj-devcluster-tests-{os.getpid()}"),
+        "MJ_DEVCLUSTER_PORT": str(free_ports(4)),
+        "MJ_DEVCLUSTER_NODES": "2",
+    }
+    environment = os.environ | mine
+    try:
+        up = subprocess.run(
+            [DEVCLUSTER / "up"], env=environment, capture_output=True, text=True, check=False
+        )
+        if up.returncode == UNAVAILABLE:
+            pytest.skip(f"no Slurm here: {up.stderr.strip()}")
+        assert up.returncode == 0, up.stderr
+        yield variables_of(Path(up.stdout.strip()))
+    finally:
+        subprocess.run([DEVCLUSTER / "down", "--purge"], env=environment, check=True)
+
+
+@pytest.fixture(autouse=True)
+def slurm(_slurm_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm's commands are those of the tests' cluster; jobs can import `tests.stages`."""
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    for name, value in _slurm_environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def free_ports(count: int) -> int:
+    """The first of some ports in a row that nobody listens at; another place for each process."""
+    first = 21000 + os.getpid() % 1000 * 10
+    while not all(is_free(first + offset) for offset in range(count)):
+        first += count
+    return first
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def variables_of(script: Path) -> dict[str, str]:
+    """What sourcing a shell script sets."""
+    command = f". {shlex.quote(str(script))} && env -0"
+    printed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    pairs = [line.partition("=") for line in printed.stdout.split("\0") if line]
+    return {k: v for k, _, v in pairs if os.environ.get(k) != v and k not in ("_", "SHLVL")}
