@@ -154,6 +154,7 @@ def _describe(folder: Path, source: Source) -> dict[str, Any]:
         "weight": source.weight,
         "documents": len(source.tokens),
         "tokens": facts.tokens,
+        "text_bytes": facts.text_bytes,
         "bin_hash": facts.bin_hash,
         "idx_hash": facts.idx_hash,
     }

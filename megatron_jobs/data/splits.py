@@ -1,9 +1,8 @@
 """Train, valid and test as contiguous ranges of documents: `98,1,1`."""
 
 from itertools import accumulate
+from math import inf
 from typing import Literal, get_args
-
-import numpy as np
 
 from megatron_jobs.errors import UserError
 
@@ -20,12 +19,11 @@ def parse_split(text: str) -> list[float]:
         shares = [float(word) for word in text.split(",")]
     except ValueError:
         shares = []
-    good = 1 <= len(shares) <= len(SPLITS) and all(0 <= share < np.inf for share in shares)
+    good = 1 <= len(shares) <= len(SPLITS) and all(0 <= share < inf for share in shares)
     if not good or not any(shares):
         raise UserError(f"split: found {text!r}, must be one to three numbers such as 98,1,1")
-    values = np.array(shares + [0.0] * (len(SPLITS) - len(shares)))
-    normalized: list[float] = (values / values.sum()).tolist()
-    return normalized
+    shares += [0.0] * (len(SPLITS) - len(shares))
+    return [share / sum(shares) for share in shares]
 
 
 def document_ranges(text: str, documents: int) -> dict[Split, range]:

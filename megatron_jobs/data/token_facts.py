@@ -25,6 +25,8 @@ class TokenFacts:
     tokens: int
     text_bytes: int | None = None
     """UTF-8 bytes of the documents."""
+    rejected: int | None = None
+    """Lines that were put aside."""
     bin_hash: str
     """SHA-256 of PREFIX.bin."""
     idx_hash: str

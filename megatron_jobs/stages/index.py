@@ -1,0 +1,121 @@
+"""Sample index: the order in which training reads tokens, built once, ahead of training."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from megatron_jobs.config.resources import Resources
+from megatron_jobs.config.settings import InputPath, Problem, Settings
+from megatron_jobs.errors import DataError, UserError
+from megatron_jobs.runtime.files import remove, whole_folder
+from megatron_jobs.runtime.rank import Rank
+
+if TYPE_CHECKING:
+    from megatron_jobs.data.build_index import Source
+
+OUTPUTS = ("index",)
+RESOURCES = Resources()
+
+
+class Tokens(Settings):
+    """One source of a blend."""
+
+    path: InputPath
+    """Folder that the tokenize stage wrote, or the .bin of a token file."""
+    weight: float | None = None
+    """Share of the samples, in any unit; null on all sources for as much as each holds."""
+
+
+class Config(Settings):
+    """Which tokens, in which proportions, cut into which samples."""
+
+    tokens: list[Tokens]
+    """The sources; several are blended."""
+    split: str = "98,1,1"
+    """Shares of the documents for train, valid and test, in this order in each source."""
+    seq_len: int = 2048
+    """Tokens a sample trains on; it holds one more."""
+    seed: int = 1234
+    """Of all shuffles; from 0 to 2^32 - 1."""
+    train_samples: int | None = None
+    """Samples of the train split at least; 0 for none, null for one whole epoch."""
+    valid_samples: int | None = None
+    """The same of the validation split."""
+    test_samples: int | None = 0
+    """The same of the test split."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Values that cannot work together."""
+        from megatron_jobs.data.splits import parse_split
+
+        weights = [source.weight for source in self.tokens]
+        if not self.tokens:
+            yield "tokens", "found nothing, must name at least one token file"
+        if any(weight is None for weight in weights) != all(weight is None for weight in weights):
+            yield "tokens", f"found weights {weights}; give one to all sources or to none"
+        if any(weight is not None and not 0 < weight < float("inf") for weight in weights):
+            yield "tokens", f"found weights {weights}; all must be positive"
+        if self.seq_len < 1:
+            yield "seq_len", f"{self.seq_len} must be at least 1"
+        if not 0 <= self.seed < 2**32:
+            yield "seed", f"{self.seed} must be from 0 to {2**32 - 1}"
+        for name in ("train_samples", "valid_samples", "test_samples"):
+            wanted = getattr(self, name)
+            if wanted is not None and wanted < 0:
+                yield name, f"{wanted} is negative; 0 for none, null for one epoch"
+            if wanted is None and any(weight is not None for weight in weights):
+                yield name, "a blend by weights needs a number; null takes whole epochs"
+        try:
+            parse_split(self.split)
+        except UserError as error:
+            yield "split", str(error).removeprefix("split: ")
+
+
+def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
+    """Build folder/index; the leader does all the work, on all cores it has."""
+    from megatron_jobs.data.build_index import IndexPlan, build_sample_index
+
+    if not rank.leads:
+        return {}
+    sources = [_open(tokens) for tokens in config.tokens]
+    plan = IndexPlan(
+        split=config.split,
+        seq_len=config.seq_len,
+        seed=config.seed,
+        samples={
+            "train": config.train_samples,
+            "valid": config.valid_samples,
+            "test": config.test_samples,
+        },
+    )
+    out = folder / "index"
+    remove(out)
+    with whole_folder(out) as part:
+        samples = build_sample_index(part, sources, plan)
+    return {
+        "documents": sum(source.facts.documents for source in sources),
+        "tokens": sum(source.facts.tokens for source in sources),
+        **{f"{split}_samples": count for split, count in samples.items()},
+    }
+
+
+def _open(tokens: Tokens) -> "Source":
+    """The token file of a folder or a .bin, looked through as a whole."""
+    from megatron_jobs.data.build_index import Source
+    from megatron_jobs.data.token_facts import TokenFacts, facts_path
+    from megatron_jobs.data.token_file import TokenFile
+
+    path = tokens.path
+    if not path.is_dir() and path.suffix != ".bin":
+        raise UserError(f"{path}: must be a folder of the tokenize stage, or a .bin")
+    prefix = path / "tokens" if path.is_dir() else path.with_suffix("")
+    file = TokenFile.open(prefix)
+    file.check()
+    if not facts_path(prefix).exists():
+        facts = TokenFacts.of_bare_file(prefix, documents=len(file), tokens=file.tokens)
+        return Source(prefix, file, facts, tokens.weight)
+    facts = TokenFacts.read(prefix)
+    if facts.tokens != file.tokens:
+        found = f"{facts_path(prefix)} tells of {facts.tokens} tokens"
+        raise DataError(f"{found}, {prefix}.idx of {file.tokens}; they do not belong together")
+    return Source(prefix, file, facts, tokens.weight)

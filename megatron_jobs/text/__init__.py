@@ -1,0 +1,1 @@
+"""Text in: files, lines, documents, sentences, tokenizers; never torch."""

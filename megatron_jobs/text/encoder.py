@@ -1,0 +1,83 @@
+"""Text to token ids, by the tokenizer.json of a Hugging Face tokenizer."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from megatron_jobs.errors import DataError, UserError
+from megatron_jobs.runtime.files import file_hash
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A tokenizer and what a token file has to know of it."""
+
+    tokenizer: Tokenizer
+    vocab_size: int
+    """All ids are below it."""
+    eod: int | None
+    """The id that ends a document."""
+    hash: str
+    """SHA-256 of tokenizer.json."""
+    template: bool
+    """Whether the tokenizer's own template (such as a token that begins a text) is applied."""
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text."""
+        encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=self.template)
+        return [encoding.ids for encoding in encodings]
+
+
+def load_encoder(
+    path: Path, *, eod: str | None = None, special_in_text: bool = False, template: bool = False
+) -> Encoder:
+    """The encoder of a tokenizer folder, or of a tokenizer.json.
+
+    Args:
+        eod: the token that ends a document; None for the eos_token of the folder's
+            tokenizer_config.json or special_tokens_map.json.
+        special_in_text: whether a special token's name in a text becomes that token.
+        template: whether the tokenizer's template adds its special tokens to each text.
+    Raises: UserError when there is no tokenizer.json or no such token, DataError when it is
+        damaged.
+    """
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; a fast Hugging Face tokenizer has one")
+    tokenizer = _read_tokenizer(file)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = not special_in_text
+    name = eod or _named_eos(file.parent)
+    number = tokenizer.token_to_id(name) if name else None
+    if name and number is None:
+        raise UserError(f"eod: found {name!r}, which {file} does not know; name one of its tokens")
+    size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+    return Encoder(tokenizer, size, number, file_hash(file), template)
+
+
+def _read_tokenizer(file: Path) -> Tokenizer:
+    text = file.read_text(encoding="utf-8", errors="replace")
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{file}: not JSON: {error}") from error
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the library raises no narrower one
+        raise DataError(f"{file}: not a tokenizer: {error}") from error
+
+
+def _named_eos(folder: Path) -> str | None:
+    """The eos_token that the files beside tokenizer.json name."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        file = folder / name
+        values: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        token = values.get("eos_token")
+        if token:
+            return str(token["content"] if isinstance(token, dict) else token)
+    return None

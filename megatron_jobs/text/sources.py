@@ -1,0 +1,107 @@
+"""Text files, and how they are cut into pieces that can be read apart."""
+
+import bisect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+from megatron_jobs.errors import UserError
+
+LINES = (".jsonl", ".json")
+"""One JSON object a line."""
+WHOLE = (".txt",)
+"""One document a file."""
+PACKED = ".gz"
+READABLE = [kind + packed for kind in (*LINES, *WHOLE) for packed in ("", PACKED)]
+PART_BYTES = 1 << 26
+LEAST_PARTS = 8
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A file of documents."""
+
+    path: Path
+    size: int
+    """Bytes on disk."""
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is gzip."""
+        return self.path.name.endswith(PACKED)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is one document."""
+        return self.path.name.removesuffix(PACKED).endswith(WHOLE)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The lines of a file whose first byte lies in [start, end)."""
+
+    file: TextFile
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, to the nearest line."""
+        return self.end - self.start
+
+
+def text_files(inputs: Iterable[Path]) -> list[TextFile]:
+    """The files that `inputs` name, in order; of a folder all readable ones below it, by name.
+
+    Raises: UserError for a name that cannot be read, a folder without files, or no text at all.
+    """
+    found: list[TextFile] = []
+    for path in inputs:
+        if path.is_dir():
+            below = sorted(p for p in path.rglob("*") if p.is_file() and _readable(p))
+            if not below:
+                raise UserError(f"{path}: no file in it ends in {', '.join(READABLE)}")
+        elif not path.is_file():
+            raise UserError(f"{path}: no such file or folder")
+        elif not _readable(path):
+            raise UserError(f"{path}: can read files that end in {', '.join(READABLE)}")
+        else:
+            below = [path]
+        found += [TextFile(file, file.stat().st_size) for file in below]
+    if not any(file.size for file in found):
+        names = ", ".join(str(file.path) for file in found[:3]) or "nothing"
+        raise UserError(f"input: found {names}, without a single byte; give it some text")
+    return found
+
+
+def default_parts(files: Sequence[TextFile]) -> int:
+    """Parts of some 64 MiB each: enough to share out, small enough to do again."""
+    return max(LEAST_PARTS, -(-sum(file.size for file in files) // PART_BYTES))
+
+
+def cut(files: Sequence[TextFile], parts: int) -> list[list[Piece]]:
+    """The pieces of each of `parts` parts of about the same number of bytes.
+
+    Lines are cut anywhere and belong to where they start. What cannot be read from the middle
+    (gzip, a whole document) belongs, whole, to where the file starts.
+    """
+    total = sum(file.size for file in files)
+    bounds = [total * part // parts for part in range(parts + 1)]
+    starts = [0, *accumulate(file.size for file in files)]
+    result: list[list[Piece]] = [[] for _ in range(parts)]
+    for file, first in zip(files, starts, strict=False):
+        if file.packed or file.whole:
+            part = min(bisect.bisect_right(bounds, first), parts) - 1
+            result[part].append(Piece(file, 0, file.size))
+            continue
+        for part in range(parts):
+            start = max(bounds[part] - first, 0)
+            end = min(bounds[part + 1] - first, file.size)
+            if start < end:
+                result[part].append(Piece(file, start, end))
+    return result
+
+
+def _readable(path: Path) -> bool:
+    return path.name.endswith(tuple(READABLE))

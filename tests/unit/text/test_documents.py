@@ -1,0 +1,160 @@
+"""Cutting files, reading lines, and what is no document."""
+
+import base64
+import gzip
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from megatron_jobs.errors import DataError, UserError
+from megatron_jobs.text.documents import Document, Rejected, read_documents
+from megatron_jobs.text.lines import read_lines
+from megatron_jobs.text.rejects import HEADS, RAW, RejectWriter, write_rejects
+from megatron_jobs.text.sources import Piece, cut, default_parts, text_files
+
+
+def a_file(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def lines_of(pieces: list[Piece], limit: int = 1000) -> list[tuple[str, bytes]]:
+    """(file, whole line) of each line, however long."""
+    found = []
+    for piece in pieces:
+        for line in read_lines(piece, limit):
+            whole = line.head + b"".join(line.rest)
+            # of a line that is too long only the \n is sure to be left out
+            found.append((piece.file.path.name, whole.removesuffix(b"\r")))
+    return found
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize("case", range(5))
+def test_parts_read_each_line_once_in_order(tmp_path: Path, parts: int, case: int) -> None:
+    """Random files of random line ends, some empty, some packed, against splitting them whole."""
+    random = np.random.default_rng(case)
+    wanted = []
+    for name in ("a.jsonl", "b.json.gz", "c.jsonl", "d.txt", "e.jsonl", "f.jsonl.gz"):
+        sizes = random.integers(0, 30, random.integers(0, 12))
+        lines = [bytes(random.integers(97, 122, size, np.uint8)) for size in sizes]
+        ends = [bytes(random.choice([b"\n", b"\r\n"])) for _ in lines]
+        content = b"".join(a + b for a, b in zip(lines, ends, strict=True))
+        if lines and lines[-1] and random.integers(2):
+            content = content.removesuffix(ends[-1])
+        a_file(tmp_path / name, content)
+        wanted += [(name, content)] if name == "d.txt" else [(name, line) for line in lines]
+    plan = cut(text_files([tmp_path]), parts)
+    assert len(plan) == parts
+    assert [found for pieces in plan for found in lines_of(pieces, limit=20)] == wanted
+
+
+def test_parts_are_of_about_one_size(tmp_path: Path) -> None:
+    a_file(tmp_path / "a.jsonl", bytes(1000))
+    a_file(tmp_path / "b.jsonl", bytes(500))
+    plan = cut(text_files([tmp_path]), 4)
+    assert [sum(piece.size for piece in part) for part in plan] == [375] * 4
+    assert default_parts(text_files([tmp_path])) == 8
+
+
+def test_a_folder_gives_its_readable_files_by_name(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a/z.txt.gz", "a/c.json", "readme.md"):
+        a_file(tmp_path / name, b"x\n")
+    names = [str(f.path.relative_to(tmp_path)) for f in text_files([tmp_path])]
+    assert names == ["a/c.json", "a/z.txt.gz", "b.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", b"x", r"x\.csv: can read files that end in \.jsonl, \.jsonl\.gz, \.json"),
+        ("x.jsonl.zst", b"x", r"x\.jsonl\.zst: can read files that end in"),
+        ("x.jsonl", b"", r"input: found .*x\.jsonl, without a single byte; give it some text"),
+        ("folder/x.csv", b"x", r"folder: no file in it ends in \.jsonl"),
+        ("", b"", "none: no such file or folder"),
+    ],
+)
+def test_names_what_cannot_be_read(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    path = a_file(tmp_path / name, content) if name else tmp_path / "none"
+    with pytest.raises(UserError, match=message):
+        text_files([path.parent if path.parent.name == "folder" else path])
+
+
+def test_damaged_gzip_is_named(tmp_path: Path) -> None:
+    path = a_file(tmp_path / "x.jsonl.gz", b"x\n" * 1000)
+    for content in (path.read_bytes()[:-9], b"not gzip at all"):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"x\.jsonl\.gz: damaged gzip"):
+            lines_of([piece for part in cut(text_files([path]), 1) for piece in part])
+
+
+LINES = {
+    b'{"text": "good"}': "good",
+    b'{"text": "caf\\u00e9", "x": [1]}\r': "caf\u00e9",
+    b'{"text": " \\n a"}': " \n a",
+    b"no json": "not JSON",
+    b'{"text": "cut short': "not JSON",
+    b'{"text": 1' + b"0" * 5000 + b"}": "not JSON",
+    b"[" * 100_000: "JSON nested too deeply",
+    b"": "empty",
+    b"  ": "empty",
+    b'["text"]': "no JSON object",
+    b'{"words": "x"}': "no key 'text'",
+    b'{"text": null}': "'text' is no string",
+    b'{"text": ""}': "empty",
+    b'{"text": " \\n\\t"}': "empty",
+    b'{"text": "\xff\xfe"}': "not UTF-8",
+    b'{"text": "\\ud800"}': "half a surrogate pair",
+    b'{"text": "' + b"x" * 200_000 + b'"}': "over 0.15 MB",
+}
+
+
+def test_every_kind_of_line(tmp_path: Path) -> None:
+    path = a_file(tmp_path / "x.jsonl", b"\xef\xbb\xbf" + b"\n".join(LINES))
+    ((piece,),) = cut(text_files([path]), 1)
+    for number, (item, (line, wanted)) in enumerate(
+        zip(read_documents(piece, key="text", limit=150_000), LINES.items(), strict=True), 1
+    ):
+        assert item.number == number
+        if isinstance(item, Document):
+            assert item.text == wanted
+        else:
+            assert item.reason == wanted
+            assert b"".join(item.raw) == line.removesuffix(b"\r")
+
+
+def test_a_text_file_is_one_document(tmp_path: Path) -> None:
+    path = a_file(tmp_path / "x.txt.gz", "a\n\nbé\n".encode())
+    ((piece,),) = cut(text_files([path]), 1)
+    content = "a\n\nbé\n"
+    assert list(read_documents(piece, key="text", limit=9)) == [
+        Document(1, content, content.encode())
+    ]
+    long = next(read_documents(piece, key="text", limit=5))
+    assert isinstance(long, Rejected)
+    assert b"".join(long.raw) == content.encode()
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b'a "\\\n'[:-1], "é\u2028\x00".encode(), b"\xff\x00", b"\xc3"]
+)
+@pytest.mark.parametrize("times", [1, 400_000])
+def test_what_is_put_aside_comes_back_to_the_byte(tmp_path: Path, line: bytes, times: int) -> None:
+    """Chunks cut letters in two; the record is one line of JSON all the same."""
+    whole = b"x" + line * times
+    chunks = [whole[i : i + 99_999] for i in range(0, len(whole), 99_999)]
+    with (tmp_path / HEADS).open("w") as heads, (tmp_path / RAW).open("wb") as raw:
+        RejectWriter(heads, raw).add(0, Rejected(3, "bad", iter(chunks)))
+    out = io.StringIO()
+    words = list(write_rejects(tmp_path, [(Path("/f.jsonl"), 10)], out))
+    assert words == ["/f.jsonl:13: bad"]
+    (record,) = map(json.loads, out.getvalue().removesuffix("\n").split("\n"))
+    text = record.pop("text", None)
+    raw_again = text.encode() if text is not None else base64.b64decode(record.pop("base64"))
+    assert raw_again == whole
+    assert (text is not None) == (line not in (b"\xff\x00", b"\xc3"))
+    assert record == {"file": "/f.jsonl", "line": 13, "reason": "bad", "bytes": len(whole)}
