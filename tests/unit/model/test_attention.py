@@ -1,0 +1,69 @@
+"""The core of attention against a loop over heads and positions. Shapes as in the module."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.model.attention import CausalAttention
+from megatron_jobs.model.build import core_config
+from megatron_jobs.model.config import ModelConfig
+
+ALONE = SimpleNamespace(cp=SimpleNamespace(size=lambda: 1, rank=lambda: 0))
+MODEL = ModelConfig(layers=1, hidden=32, heads=4, kv_heads=2, vocab_size=128, seq_len=16)
+
+
+def attention(model: ModelConfig = MODEL) -> CausalAttention:
+    return CausalAttention(core_config(model, Mesh(), "fp32"), pg_collection=ALONE)
+
+
+def drawn(queries: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(4)
+    q = torch.randn(queries, 3, 4, 8, generator=draw)
+    k, v = torch.randn(2, keys, 3, 2, 8, generator=draw)
+    return q, k, v
+
+
+def slowly(q: Tensor, k: Tensor, v: Tensor, forbidden: Tensor | None = None) -> Tensor:
+    """One query, one sequence and one head at a time."""
+    queries, batch, heads, size = q.shape
+    keys, share = k.size(0), heads // k.size(2)
+    out = torch.zeros(queries, batch, heads * size)
+    for t in range(queries):
+        seen = [s for s in range(keys) if s <= t + keys - queries]
+        seen = [s for s in seen if forbidden is None or not forbidden[t, s]]
+        for b in range(batch):
+            for n in range(heads):
+                score = k[seen, b, n // share] @ q[t, b, n] / math.sqrt(size)
+                mixed = score.softmax(0) @ v[seen, b, n // share]
+                out[t, b, n * size : (n + 1) * size] = mixed
+    return out
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (7, 7), (1, 7), (3, 7)])
+def test_queries_are_the_last_positions(queries: int, keys: int) -> None:
+    q, k, v = drawn(queries, keys)
+    assert_close(attention()(q, k, v), slowly(q, k, v))
+
+
+def test_a_mask_forbids_more() -> None:
+    q, k, v = drawn(4, 6)
+    forbidden = torch.zeros(4, 6, dtype=torch.bool)
+    forbidden[:, 0] = True
+    forbidden[2, 3] = True
+    assert_close(attention()(q, k, v, forbidden[None, None]), slowly(q, k, v, forbidden))
+
+
+def test_gradients_reach_every_input() -> None:
+    inputs = [x.double().requires_grad_() for x in drawn(2, 3)]
+    assert torch.autograd.gradcheck(attention(), inputs)
+
+
+def test_no_dropout_when_evaluating() -> None:
+    core = attention(MODEL.model_copy(update={"attention_dropout": 0.5})).eval()
+    q, k, v = drawn(5, 5)
+    assert_close(core(q, k, v), slowly(q, k, v))
