@@ -1,4 +1,4 @@
-# The part that all batch scripts share; `mj submit` writes the #SBATCH lines and these values before it:
+# The part that all batch scripts share; `mj submit` writes the #SBATCH lines before it, and
 #   job        the job's folder: where this script runs (sbatch --chdir)
 #   python     the interpreter
 #   code       folder with the package as it was submitted
@@ -15,8 +15,9 @@ restarts=${SLURM_RESTART_COUNT:-0}
 
 run_job() {
   "${enter[@]}" --begin "$job" || return
-  srun --nodes="$nodes" --ntasks=$((nodes * ranks)) --ntasks-per-node="$ranks" --kill-on-bad-exit=1 \
-    --output=logs/rank-%5t.log --open-mode=append "${srun_words[@]}" "${enter[@]}" "$job" || return
+  srun --nodes="$nodes" --ntasks=$((nodes * ranks)) --ntasks-per-node="$ranks" \
+    --kill-on-bad-exit=1 --output=logs/rank-%5t.log --open-mode=append \
+    "${srun_words[@]}" "${enter[@]}" "$job" || return
   "${enter[@]}" --finish "$job"
 }
 
@@ -32,6 +33,7 @@ elif ((status == stopped && restarts < max_restarts)); then
   scontrol requeue "$SLURM_JOB_ID"
   sleep 60 # Slurm ends this script here; a status of its own would be taken for the job's
 elif ((status == stopped)); then
-  echo "stopped in time, but after $restarts restarts not put back in the queue: submit it again to go on"
+  echo "stopped in time, but after $restarts restarts not put back in the queue:" \
+    "submit it again to go on"
 fi
 exit "$status"
