@@ -51,7 +51,7 @@ class Config(Settings):
         weights = [source.weight for source in self.tokens]
         if not self.tokens:
             yield "tokens", "found nothing, must name at least one token file"
-        if any(weight is None for weight in weights) != all(weight is None for weight in weights):
+        if len({weight is None for weight in weights}) > 1:
             yield "tokens", f"found weights {weights}; give one to all sources or to none"
         if any(weight is not None and not 0 < weight < float("inf") for weight in weights):
             yield "tokens", f"found weights {weights}; all must be positive"

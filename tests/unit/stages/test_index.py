@@ -1,0 +1,120 @@
+"""The index stage: settings to index; sample for sample it is tested in unit/data."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from megatron_jobs.config.settings import all_problems, input_paths
+from megatron_jobs.data.sample_index import SampleIndex
+from megatron_jobs.data.token_facts import TokenFacts
+from megatron_jobs.data.token_file import write_token_file
+from megatron_jobs.errors import DataError, UserError
+from megatron_jobs.runtime.files import tree_hash, write_json
+from megatron_jobs.runtime.rank import ALONE, Rank
+from megatron_jobs.stages.index import Config, run
+
+
+def make_tokens(folder: Path, documents: int, seed: int = 0) -> Path:
+    """A folder as the tokenize stage leaves it."""
+    random = np.random.default_rng(seed)
+    lengths = random.integers(1, 50, documents)
+    prefix = folder / "tokens"
+    with write_token_file(prefix, vocab_size=300) as writer:
+        writer.add(random.integers(0, 300, lengths.sum()), lengths.tolist())
+    bare = TokenFacts.of_bare_file(prefix, documents=documents, tokens=int(lengths.sum()))
+    known = {"vocab_size": 300, "eod": 7, "tokenizer_hash": "h", "text_bytes": 9000}
+    TokenFacts(**(vars(bare) | known)).write(prefix)
+    return folder
+
+
+def test_one_source(tmp_path: Path) -> None:
+    tokens = make_tokens(tmp_path / "tokens", 100)
+    config = Config(tokens=[{"path": tokens}], seq_len=8, train_samples=50, test_samples=None)
+    numbers = run(config, ALONE, tmp_path / "job")
+    index = SampleIndex.open(tmp_path / "job/index")
+    assert (index.seq_len, index.vocab_size, index.eod, index.tokenizer_hash) == (8, 300, 7, "h")
+    assert index.facts["sources"][0]["text_bytes"] == 9000
+    assert numbers["documents"] == 100
+    for split in ("train", "valid", "test"):
+        assert len(index.split(split)) == numbers[f"{split}_samples"] > 0
+    assert run(config, Rank(index=1, world=2), tmp_path / "other") == {}
+
+
+def test_a_blend_of_a_folder_and_a_bare_file(tmp_path: Path) -> None:
+    tokens = make_tokens(tmp_path / "tokens", 100)
+    (tmp_path / "tokens/tokens.json").unlink()
+    both = [{"path": tokens, "weight": 3}, {"path": tokens / "tokens.bin", "weight": 1}]
+    config = Config(tokens=both, seq_len=8, train_samples=400, valid_samples=0)
+    run(config, ALONE, tmp_path / "job")
+    index = SampleIndex.open(tmp_path / "job/index")
+    train = index.split("train")
+    assert train.source is not None
+    assert np.bincount(train.source).tolist() == [300, 100]
+    assert len(index.split("valid")) == 0
+    assert index.vocab_size is None
+
+
+def test_running_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    tokens = make_tokens(tmp_path / "tokens", 100)
+    config = Config(tokens=[{"path": tokens, "weight": 1}], seq_len=8, train_samples=50,
+                    valid_samples=5)  # fmt: skip
+    run(config, ALONE, tmp_path / "job")
+    first = tree_hash(tmp_path / "job/index")
+    run(config, ALONE, tmp_path / "job")
+    assert tree_hash(tmp_path / "job/index") == first
+
+
+def test_a_split_without_documents_is_refused(tmp_path: Path) -> None:
+    tokens = make_tokens(tmp_path / "tokens", 10)
+    with pytest.raises(UserError, match=r"split: 98,1,1 leaves valid none of .*'s 10 docume"):
+        run(Config(tokens=[{"path": tokens}], seq_len=8, valid_samples=3), ALONE, tmp_path / "job")
+    assert not (tmp_path / "job/index").exists()
+
+
+def test_tokens_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").touch()
+    with pytest.raises(UserError, match=r"x\.txt: must be a folder of the tokenize stage, or a "):
+        run(Config(tokens=[{"path": tmp_path / "x.txt"}]), ALONE, tmp_path)
+    with pytest.raises(DataError, match=r"tokens\.bin: no such file|tokens\.idx: no such file"):
+        run(Config(tokens=[{"path": tmp_path}]), ALONE, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"version": 2}, r"tokens\.json: version: found 2, only 1 can be read"),
+        ({"version": 1, "words": 1}, r"tokens\.json: not the facts of a token file: TypeError"),
+        ([], r"tokens\.json: not the facts of a token file"),
+        (
+            {"version": 1, "documents": 9, "tokens": 8, "bin_hash": "", "idx_hash": ""},
+            r"tokens\.json tells of 8 tokens, .*\.idx of \d+; they do not belong together",
+        ),
+    ],
+)
+def test_facts_that_lie(tmp_path: Path, facts: object, message: str) -> None:
+    tokens = make_tokens(tmp_path / "tokens", 10)
+    write_json(tokens / "tokens.json", facts)
+    with pytest.raises(DataError, match=message):
+        run(Config(tokens=[{"path": tokens}]), ALONE, tmp_path)
+
+
+def test_settings_that_cannot_work(tmp_path: Path) -> None:
+    config = Config(
+        tokens=[{"path": tmp_path, "weight": -1}, {"path": tmp_path}],
+        split="a",
+        seq_len=0,
+        seed=-1,
+        train_samples=-1,
+    )
+    assert list(all_problems(config)) == [
+        ("tokens", "found weights [-1.0, None]; give one to all sources or to none"),
+        ("tokens", "found weights [-1.0, None]; all must be positive"),
+        ("seq_len", "0 must be at least 1"),
+        ("seed", "-1 must be from 0 to 4294967295"),
+        ("train_samples", "-1 is negative; 0 for none, null for one epoch"),
+        ("valid_samples", "a blend by weights needs a number; null takes whole epochs"),
+        ("split", "found 'a', must be one to three numbers such as 98,1,1"),
+    ]
+    assert dict(all_problems(Config(tokens=[])))["tokens"].startswith("found nothing")
+    assert [name for name, _ in input_paths(config)] == ["tokens.0.path", "tokens.1.path"]
