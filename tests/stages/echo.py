@@ -8,7 +8,7 @@ from typing import Literal
 
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Settings
-from megatron_jobs.errors import UserError
+from megatron_jobs.errors import Stopped, UserError
 from megatron_jobs.runtime.files import wait_for
 from megatron_jobs.runtime.rank import Rank
 
@@ -26,6 +26,8 @@ class Config(Settings):
     guilty: int = 0
     """The rank that is in trouble; the others wait for ever."""
     seconds: float = 0
+    saving: float = 0
+    """Seconds that the leader needs to save when it is stopped."""
 
 
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
@@ -33,13 +35,23 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     print(f"rank {rank.index} of {rank.world} on {rank.host}")
     if config.trouble:
         _be_in_trouble(config, rank)
-    time.sleep(config.seconds)
+    try:
+        time.sleep(config.seconds)
+    except Stopped:
+        _save(config, rank, folder)
+        raise
     words = folder / "words"
     words.mkdir(exist_ok=True)
     before = config.reads.joinpath("0.txt").read_text() if config.reads else ""
     words.joinpath(f"{rank.index}.txt").write_text(before + config.text * config.count + "\n")
     wait_for(lambda: len(list(words.iterdir())) == rank.world, "all words", seconds=60)
     return {"ranks": rank.world, "nodes": rank.nodes}
+
+
+def _save(config: Config, rank: Rank, folder: Path) -> None:
+    if rank.leads:
+        time.sleep(config.saving)
+        folder.joinpath("saved").touch()
 
 
 def _be_in_trouble(config: Config, rank: Rank) -> None:
