@@ -5,19 +5,14 @@ The checkpoint code calls `prepare_for_save`, `prepare_optimizer_for_load` and
 """
 
 import functools
-import multiprocessing
+import queue
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from megatron.core.dist_checkpointing.strategies import filesystem_async
+from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from torch import Tensor
-
-from megatron_jobs.parallel.device import install
-
-install()
-
-from megatron.core.dist_checkpointing.strategies import filesystem_async  # noqa: E402
-from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer  # noqa: E402
 
 
 @functools.cache
@@ -57,14 +52,14 @@ def mend_optimizer_after_load(optimizer: Any) -> None:
 
 
 def prepare_for_save(chunks: Sequence[Any]) -> None:
-    """Bring the weights of wrapped chunks up to date, and give the writer a queue that starts fast.
+    """Bring the weights of wrapped chunks up to date, and give the writer a queue in this process.
 
-    The writer's own queue starts an interpreter for each rank (8-17 s on 8 ranks, not 1.6 s).
+    The writer of a synchronous save is this very process, in threads. The queue it would make
+    starts another interpreter for each rank (8-17 s on 8 ranks), which outlives a killed rank.
     """
     finish_parameters(chunks)
     if filesystem_async._results_queue is None:
-        queue = multiprocessing.get_context("fork").Manager().Queue()
-        filesystem_async._results_queue = queue
+        filesystem_async._results_queue = queue.Queue()
 
 
 def finish_parameters(chunks: Sequence[Any]) -> None:

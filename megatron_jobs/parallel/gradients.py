@@ -2,17 +2,14 @@
 
 from typing import Any
 
-from megatron_jobs.config.mesh import Mesh
-from megatron_jobs.parallel.cures import unwrap
-from megatron_jobs.parallel.device import install
-
-install()
-
-from megatron.core.distributed import (  # noqa: E402
+from megatron.core.distributed import (
     DistributedDataParallel,
     DistributedDataParallelConfig,
     finalize_model_grads,
 )
+
+from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.parallel.cures import unwrap
 
 
 def wrap(chunks: list[Any], mesh: Mesh) -> list[DistributedDataParallel]:

@@ -8,16 +8,13 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from megatron.core import parallel_state, tensor_parallel
 from torch._C._distributed_c10d import HashStore, Store, TCPStore
 
 from megatron_jobs.config.mesh import Mesh
-from megatron_jobs.parallel.device import has_gpu, install, use_local_device
+from megatron_jobs.parallel.device import has_gpu, use_local_device
 from megatron_jobs.runtime.files import wait_for, write_text
 from megatron_jobs.runtime.rank import Rank
-
-install()
-
-from megatron.core import parallel_state, tensor_parallel  # noqa: E402
 
 LOOPBACK = "127.0.0.1"
 SEED_STRIDE = 10_007

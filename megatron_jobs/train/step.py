@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
 from megatron_jobs.config.mesh import Mesh
@@ -20,14 +22,9 @@ from megatron_jobs.model.config import ModelConfig
 from megatron_jobs.optim.build import build_optimizer, clip_gradients, set_rates
 from megatron_jobs.optim.config import OptimConfig
 from megatron_jobs.parallel.cures import finish_parameters
-from megatron_jobs.parallel.device import engine_device, install
+from megatron_jobs.parallel.device import engine_device
 from megatron_jobs.parallel.gradients import attach, wrap
 from megatron_jobs.train.batch import MicroBatch, own_part
-
-install()
-
-from megatron.core import parallel_state  # noqa: E402
-from megatron.core.pipeline_parallel import get_forward_backward_func  # noqa: E402
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

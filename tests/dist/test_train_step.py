@@ -101,6 +101,22 @@ def test_every_rank_reports_the_same_and_counts_what_counts(rank: Rank) -> None:
     assert both[0] == both[1]
 
 
+@ranks(2)
+def test_dropout_leaves_what_tensor_ranks_share_equal(rank: Rank) -> None:
+    """Other numbers dropped from what both hold would let them drift apart."""
+    open_groups(Mesh(tensor=2), seed=1)
+    model = MODEL.model_copy(update={"dropout": 0.2, "attention_dropout": 0.2})
+    engine = build_engine(model, Mesh(tensor=2), OPTIM, precision="fp32", seed=3)
+    for step in range(1, 4):
+        train_step(engine, micro_batches(step), step)
+    norm = unwrap(engine.chunks[0]).decoder.final_layernorm.weight.detach()
+    other = norm.clone()
+    dist.broadcast(other, src=0)
+    assert torch.equal(norm, other)
+    first, again = (evaluate_loss(engine, micro_batches(9)) for _ in range(2))
+    assert first == again, "nothing is dropped in evaluation"
+
+
 @ranks(1)
 def test_clipping_scales_all_gradients_to_the_given_norm(rank: Rank) -> None:
     """SGD would show it at once; Adam's first moment does too: it is (1 - beta1) x gradient."""
