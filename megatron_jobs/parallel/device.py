@@ -76,6 +76,7 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", module=r"megatron\..*")
     warnings.filterwarnings("ignore", message=r".*(Transformer Engine|Apex|apex).*")
     warnings.filterwarnings("ignore", message=r"`torch\.distributed.* is deprecated")
+    warnings.filterwarnings("ignore", module=r"torch\.distributed\.checkpoint\..*")
 
 
 def place_tensors_on_cpu() -> None:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_jobs.infer.sampling import Sampling, kept_probabilities, next_tokens
+from megatron_jobs.config.sampling import Sampling
+from megatron_jobs.infer.sampling import kept_probabilities, next_tokens
 
 
 def by_hand(logits: np.ndarray, sampling: Sampling) -> np.ndarray:

@@ -1,0 +1,127 @@
+"""What a checkpoint folder says of itself, and which one is the latest.
+
+ROOT/latest                  the name of the newest whole checkpoint, replaced at once
+ROOT/step-00000100/          megatron-core `torch_dist` files, random.pt, manifest.json
+ROOT/step-00000200.partial/  being written, or left by a kill: never read
+"""
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from megatron_jobs.errors import DataError
+from megatron_jobs.runtime.files import (
+    PARTIAL,
+    file_hash,
+    read_json,
+    remove,
+    write_json,
+    write_text,
+)
+
+NAME = "manifest.json"
+LATEST = "latest"
+STEP_FOLDER = re.compile(r"step-(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All that is needed to trust a checkpoint and to go on from it."""
+
+    step: int
+    layout: dict[str, int | bool]
+    """Ranks and mesh of the run that saved it."""
+    record: dict[str, Any]
+    """What the training loop notes: model and batch settings, samples, tokenizer, losses."""
+    fingerprints: list[str]
+    """Hash of every state tensor of each rank, in the order of ranks."""
+    files: dict[str, dict[str, int | str]]
+    """Name -> bytes and sha256 of every other file of the folder."""
+
+
+def step_folder(root: Path, step: int) -> Path:
+    """Where the checkpoint of a step stands."""
+    return root / f"step-{step:08}"
+
+
+def describe_files(folder: Path) -> dict[str, dict[str, int | str]]:
+    """Sizes and hashes of all files below `folder` but the manifest."""
+    return {
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": file_hash(path),
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != NAME
+    }
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of a folder that is otherwise whole."""
+    write_json(folder / NAME, asdict(manifest))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a checkpoint; DataError when there is none or it cannot be read."""
+    try:
+        return Manifest(**read_json(folder / NAME))
+    except FileNotFoundError as error:
+        raise DataError(f"{folder}: no {NAME}; not a whole checkpoint") from error
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{folder / NAME}: not a manifest: {error}") from error
+
+
+def check_files(folder: Path, manifest: Manifest, *, part: int = 0, parts: int = 1) -> str:
+    """What is wrong with the files of a checkpoint, or nothing.
+
+    Args:
+        part, parts: of `parts` checkers this one hashes every file whose place is `part`.
+    """
+    for place, (name, wanted) in enumerate(sorted(manifest.files.items())):
+        path = folder / name
+        if not path.is_file():
+            return f"{path}: is missing"
+        size = path.stat().st_size
+        if size != wanted["bytes"]:
+            return f"{path}: has {size} bytes, the manifest says {wanted['bytes']}"
+        if place % parts == part and file_hash(path) != wanted["sha256"]:
+            return f"{path}: its bytes are not those that were saved (sha256 differs)"
+    return ""
+
+
+def latest_checkpoint(root: Path) -> Path | None:
+    """The newest whole checkpoint below `root`, or None."""
+    try:
+        name = (root / LATEST).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return None
+    if not STEP_FOLDER.fullmatch(name) or not (root / name / NAME).is_file():
+        raise DataError(f"{root / LATEST}: names {name!r}, which is not a whole checkpoint there")
+    return root / name
+
+
+def find_checkpoint(path: Path) -> Path:
+    """`path` itself if it is a checkpoint, else the latest one below it."""
+    if (path / NAME).is_file():
+        return path
+    found = latest_checkpoint(path)
+    if found is None:
+        raise DataError(f"{path}: holds no whole checkpoint")
+    return found
+
+
+def set_latest(root: Path, folder: Path) -> None:
+    """Make `folder` the latest, at once."""
+    write_text(root / LATEST, folder.name + "\n")
+
+
+def remove_older(root: Path, keep: int) -> None:
+    """Keep the newest `keep` checkpoints (0: all), and nothing unfinished."""
+    whole = sorted(path for path in root.iterdir() if STEP_FOLDER.fullmatch(path.name))
+    newest = latest_checkpoint(root)
+    for path in whole[:-keep] if keep else []:
+        if path != newest:
+            remove(path)
+    for path in root.glob(f"step-*{PARTIAL}"):
+        remove(path)

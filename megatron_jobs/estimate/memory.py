@@ -1,0 +1,28 @@
+"""Memory of one rank in training, by arithmetic."""
+
+from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.precision import Precision
+from megatron_jobs.model.config import ModelConfig
+
+WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+
+def training_bytes(
+    model: ModelConfig, mesh: Mesh, precision: Precision, *, micro_size: int, world: int
+) -> int:
+    """Bytes that weights, gradients, optimizer and activations take on the fullest rank, about.
+
+    Gradients are fp32 over the whole part of the model; the optimizer's 12 bytes a parameter
+    (master weight and two moments) are shared by the data ranks. Activations: Korthikanti et al.
+    2022, arXiv:2205.05198, table 2 without the attention scores, which are not kept; the first
+    pipeline stage keeps the activations of `pipeline` micro batches.
+    """
+    width = WEIGHT_BYTES[precision]
+    held = model.parameters() / (mesh.tensor * mesh.pipeline)
+    state = held * (width + 4) + 12 * held / max(mesh.data(world), 1)
+    tokens = model.seq_len / mesh.context * micro_size
+    layer = tokens * model.hidden * 17 * width / mesh.tensor
+    if mesh.recompute == "layer":
+        layer = tokens * model.hidden * width
+    logits = tokens * model.padded_vocab() / mesh.tensor * (width + 8)
+    return round(state + layer * model.layers + logits)

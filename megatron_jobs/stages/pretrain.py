@@ -1,0 +1,96 @@
+"""Train a model from its first weights, or on from its last checkpoint."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from megatron_jobs.config.batch import BatchConfig
+from megatron_jobs.config.loop import LoopConfig
+from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.precision import Precision
+from megatron_jobs.config.resources import Resources
+from megatron_jobs.config.settings import InputPath, Problem
+from megatron_jobs.model.config import ModelConfig
+from megatron_jobs.optim.config import OptimConfig
+from megatron_jobs.runtime.rank import Rank
+
+OUTPUTS = ("checkpoints",)
+RESOURCES = Resources(hours=24)
+PRELOAD = ("megatron_jobs.train.loop",)
+MEET = ".meet"
+
+
+class Config(LoopConfig):
+    """Which samples train which model, how it is laid out, and for how long."""
+
+    index: InputPath
+    """The folder that the index stage wrote."""
+    model: ModelConfig
+    mesh: Mesh = Mesh()
+    optim: OptimConfig = OptimConfig()
+    batch: BatchConfig = BatchConfig()
+    precision: Precision = "bf16"
+    seed: int = 1234
+    """Of the first weights and of dropout."""
+
+
+def check(config: Config, resources: Resources) -> Iterator[Problem]:
+    """What keeps this model and batch from being cut over these ranks."""
+    world, batch = resources.world, config.batch
+    for setting, sentence in config.mesh.rank_problems(world):
+        yield f"mesh.{setting}", sentence
+    for setting, sentence in config.model.mesh_problems(config.mesh):
+        yield f"model.{setting}", sentence
+    for setting, sentence in config.mesh.batch_problems(batch.global_size, batch.micro_size, world):
+        yield f"batch.{setting}", sentence
+
+
+def describe(config: Config, resources: Resources) -> list[tuple[str, str]]:
+    """Mesh, sizes and memory, for `mj show`."""
+    from megatron_jobs.estimate.memory import training_bytes
+
+    mesh, world, model = config.mesh, resources.world, config.model
+    axes = f"data {mesh.data(world)} x tensor {mesh.tensor} x pipeline {mesh.pipeline}"
+    tokens = config.batch.global_size * model.seq_len
+    memory = training_bytes(
+        model, mesh, config.precision, micro_size=config.batch.micro_size, world=world
+    )
+    return [
+        ("mesh", f"{axes} x context {mesh.context} = {world} ranks"),
+        ("parameters", f"{model.parameters():,}"),
+        ("tokens a step", f"{tokens:,}; in all {tokens * config.steps:,}"),
+        ("FLOPs in all", f"{model.flops_per_token() * tokens * config.steps:.2e}"),
+        ("memory a rank", f"about {memory / 2**20:,.0f} MiB"),
+    ]
+
+
+def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
+    """Train to the last step; the numbers are those of the last one."""
+    from megatron_jobs.parallel.groups import close, connect, open_groups
+    from megatron_jobs.train.feed import check_index, open_feed
+    from megatron_jobs.train.loop import train
+    from megatron_jobs.train.plot import plot_losses
+    from megatron_jobs.train.step import build_engine
+
+    samples = config.steps * config.batch.global_size
+    index = check_index(config.index, config.model, samples=samples)
+    connect(rank, folder / MEET)
+    open_groups(config.mesh, config.seed)
+    engine = build_engine(
+        config.model,
+        config.mesh,
+        config.optim.over(config.steps),
+        precision=config.precision,
+        seed=config.seed,
+    )
+    record = {
+        "model": config.model.model_dump(mode="json"),
+        "precision": config.precision,
+        "tokenizer_hash": index.tokenizer_hash,
+        "samples_per_step": config.batch.global_size,
+    }
+    feed = open_feed(index, config.batch)
+    numbers = train(config, engine, feed, rank=rank, folder=folder, record=record)
+    close()
+    if rank.leads and not plot_losses(folder):
+        print("no plot of the losses: matplotlib is not installed (pip install matplotlib)")
+    return numbers | {"parameters": config.model.parameters()}

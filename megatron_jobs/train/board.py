@@ -1,0 +1,38 @@
+"""What a run writes down: metrics.jsonl, TensorBoard events, progress; on the leader alone."""
+
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from megatron_jobs.runtime.journal import NAME, Journal, rewind_journal
+from megatron_jobs.runtime.progress import Progress
+
+TENSORBOARD = "tensorboard"
+
+
+class Board:
+    """Records of steps and validations; what lost work had written is taken back."""
+
+    def __init__(self, folder: Path, *, start: int, steps: int) -> None:
+        rewind_journal(folder / NAME, start)
+        self.journal = Journal(folder / NAME)
+        self.events = SummaryWriter(str(folder / TENSORBOARD), purge_step=start + 1)
+        self.progress = Progress(folder, total=steps, unit="steps")
+        self.progress.update(start)
+
+    def record(self, step: int, kind: str, numbers: dict[str, float]) -> None:
+        """Write the numbers of a step to metrics.jsonl and TensorBoard, under `kind/name`."""
+        entry: dict[str, Any] = {"step": step, "kind": kind, **numbers}
+        self.journal.write(entry)
+        for name, value in numbers.items():
+            self.events.add_scalar(f"{kind}/{name}", value, step)
+
+    def show(self, step: int, **numbers: float) -> None:
+        """Put the step and some numbers on the live progress line."""
+        self.progress.update(step, **numbers)
+
+    def close(self) -> None:
+        """Everything to the disk."""
+        self.events.close()
+        self.journal.file.close()

@@ -1,0 +1,130 @@
+"""The training loop: step, log, evaluate, save, stop; plain lines in this order."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from megatron_jobs.checkpoint.load import load_checkpoint
+from megatron_jobs.checkpoint.manifest import latest_checkpoint
+from megatron_jobs.checkpoint.save import save_checkpoint
+from megatron_jobs.checkpoint.state import Training
+from megatron_jobs.config.loop import LoopConfig
+from megatron_jobs.errors import Stopped
+from megatron_jobs.parallel.device import engine_device
+from megatron_jobs.runtime.rank import Rank
+from megatron_jobs.runtime.stop import deferred_stop, stop_reason
+from megatron_jobs.train.board import Board
+from megatron_jobs.train.feed import Feed
+from megatron_jobs.train.step import Engine, StepResult, evaluate_loss, train_step
+
+CHECKPOINTS = "checkpoints"
+
+
+def train(
+    config: LoopConfig,
+    engine: Engine,
+    feed: Feed,
+    *,
+    rank: Rank,
+    folder: Path,
+    record: dict[str, Any],
+) -> dict[str, float]:
+    """Train from the latest checkpoint in `folder`, or from the start, to the last step.
+
+    Args:
+        record: goes into every checkpoint beside the loop's own notes.
+    Returns: the last numbers.
+    Raises: Stopped after a stop signal, with everything saved.
+    """
+    training = Training(engine.chunks, engine.optimizer, layout_of(engine, rank))
+    root = folder / CHECKPOINTS
+    start = _resume(root, training)
+    numbers: dict[str, float] = {}
+    with deferred_stop(), _board(rank, folder, start, config.steps) as board:
+        for step in range(start + 1, config.steps + 1):
+            began = time.perf_counter()
+            result = train_step(engine, feed.train(step), step)
+            seconds = time.perf_counter() - began
+            numbers |= {"loss": result.loss, "tokens_per_second": result.tokens / seconds}
+            stop = someone_must_stop()
+            last = stop or step == config.steps
+            if board and (last or step % config.log_every == 0):
+                board.record(step, "train", _step_numbers(result, seconds))
+                board.show(step, **numbers)
+            if due(step, config.evaluate_every) or step == config.steps:
+                numbers |= _validate(config, engine, feed, board, step)
+            if due(step, config.save_every) or last:
+                notes = record | {"step": step, "loss": result.loss}
+                save_checkpoint(root, step, training, notes, keep=config.keep)
+            if stop and step < config.steps:
+                raise Stopped(f"after step {step}, state saved")
+    return numbers | {"steps": config.steps}
+
+
+def due(step: int, every: int) -> bool:
+    """Whether something done every so many steps is done after this one; 0 is never."""
+    return every > 0 and step % every == 0
+
+
+def layout_of(engine: Engine, rank: Rank) -> dict[str, int | bool]:
+    """Ranks and mesh: what must be equal for a resume bit for bit."""
+    return {"world": rank.world, **engine.mesh.model_dump()}
+
+
+def someone_must_stop() -> bool:
+    """Whether any rank was asked to stop; the same answer on all of them."""
+    flag = torch.tensor([1.0 if stop_reason() else 0.0], device=engine_device())
+    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    return bool(flag.item())
+
+
+def _resume(root: Path, training: Training) -> int:
+    """The step of the checkpoint that was loaded, or 0."""
+    found = [latest_checkpoint(root) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(found, src=0)
+    if found[0] is None:
+        return 0
+    manifest = load_checkpoint(found[0], training)
+    print(f"resumed from {found[0]}", flush=True)
+    return manifest.step
+
+
+def _validate(
+    config: LoopConfig, engine: Engine, feed: Feed, board: Board | None, step: int
+) -> dict[str, float]:
+    batches = min(config.evaluate_batches, feed.validation_batches)
+    if batches == 0:
+        return {}
+    losses = [evaluate_loss(engine, feed.validation(n)) for n in range(batches)]
+    loss = sum(part.total for part in losses) / max(sum(part.tokens for part in losses), 1)
+    if board:
+        board.record(step, "validation", {"loss": loss})
+    return {"validation_loss": loss}
+
+
+def _step_numbers(result: StepResult, seconds: float) -> dict[str, float]:
+    return {
+        "loss": result.loss,
+        "gradient_norm": result.grad_norm,
+        "learning_rate": result.learning_rate,
+        "tokens": result.tokens,
+        "tokens_per_second": result.tokens / seconds,
+        "seconds": seconds,
+        "skipped": float(result.skipped),
+    }
+
+
+@contextmanager
+def _board(rank: Rank, folder: Path, start: int, steps: int) -> Iterator[Board | None]:
+    """The leader's board; None on the other ranks."""
+    board = Board(folder, start=start, steps=steps) if rank.leads else None
+    try:
+        yield board
+    finally:
+        if board:
+            board.close()
