@@ -3,23 +3,25 @@
 from collections.abc import Iterator
 from typing import Literal
 
+from pydantic import PositiveInt
+
 from megatron_jobs.config.settings import Problem, Settings
 
 
 class Mesh(Settings):
     """Degrees of parallelism. Data parallelism takes whatever ranks the others leave."""
 
-    tensor: int = 1
+    tensor: PositiveInt = 1
     """Ranks over which each matrix is cut."""
-    pipeline: int = 1
+    pipeline: PositiveInt = 1
     """Stages of consecutive layers, one a rank."""
-    virtual: int = 1
+    virtual: PositiveInt = 1
     """Blocks of layers on each pipeline stage; over 1 the stages take turns (interleaved 1F1B)."""
-    context: int = 1
+    context: PositiveInt = 1
     """Ranks over which each sequence is cut."""
-    expert: int = 1
+    expert: PositiveInt = 1
     """Ranks over which the experts of a layer are dealt out; they come from the data ranks."""
-    expert_tensor: int = 1
+    expert_tensor: PositiveInt = 1
     """Ranks over which each expert's matrices are cut."""
     sequence_parallel: bool = False
     """Cut activations between tensor-parallel parts along the sequence too: less memory."""
@@ -43,9 +45,6 @@ class Mesh(Settings):
 
     def problems(self) -> Iterator[Problem]:
         """Axes that cannot work together, whatever the model."""
-        for axis in ("tensor", "pipeline", "virtual", "context", "expert", "expert_tensor"):
-            if getattr(self, axis) < 1:
-                yield axis, f"{getattr(self, axis)} is not a count of ranks; 1 leaves it out"
         if self.virtual > 1 and self.pipeline == 1:
             yield "virtual", f"{self.virtual} needs pipeline > 1; there is one stage to interleave"
         if self.sequence_parallel and self.tensor == 1:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Literal
 
+from pydantic import NonNegativeInt, PositiveInt
+
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.settings import Problem, Settings
 
@@ -10,27 +12,27 @@ from megatron_jobs.config.settings import Problem, Settings
 class ModelConfig(Settings):
     """A decoder-only transformer. The defaults are those of a Llama; presets give the sizes."""
 
-    layers: int
+    layers: PositiveInt
     """Transformer layers."""
-    hidden: int
+    hidden: PositiveInt
     """Width of the residual stream."""
-    heads: int
+    heads: PositiveInt
     """Attention heads for queries."""
-    kv_heads: int | None = None
+    kv_heads: PositiveInt | None = None
     """Attention heads for keys and values (grouped-query attention); None: as many as heads."""
-    head_dim: int | None = None
+    head_dim: PositiveInt | None = None
     """Width of one head; None: hidden / heads."""
-    ffn: int | None = None
+    ffn: PositiveInt | None = None
     """Inner width of the feed-forward block (of each expert); None: 4 x hidden."""
-    vocab_size: int
+    vocab_size: PositiveInt
     """Tokens of the tokenizer."""
-    pad_vocab_to: int = 128
+    pad_vocab_to: PositiveInt = 128
     """The embedding gets a multiple of this many rows; independent of the mesh."""
-    seq_len: int = 2048
+    seq_len: PositiveInt = 2048
     """The longest sequence, in tokens."""
     position: Literal["rope", "learned"] = "rope"
     """How a token knows its place: rotary angles, or a learned vector for each position."""
-    rope_base: int = 10000
+    rope_base: PositiveInt = 10000
     """Longest wavelength of the rotary angles, divided by 2 pi."""
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     norm_eps: float = 1e-5
@@ -49,9 +51,9 @@ class ModelConfig(Settings):
     """Share of activations dropped after the embedding, attention and feed-forward blocks."""
     attention_dropout: float = 0.0
     """Share of attention weights dropped."""
-    experts: int = 0
+    experts: NonNegativeInt = 0
     """Experts of each feed-forward block; 0 makes it dense."""
-    experts_per_token: int = 2
+    experts_per_token: PositiveInt = 2
     """Experts that each token visits."""
     balance_loss: float = 0.0
     """Weight of the loss that keeps experts equally busy; 0 leaves it out."""
@@ -112,19 +114,14 @@ class ModelConfig(Settings):
 
     def problems(self) -> Iterator[Problem]:
         """Sizes that cannot work together, on any mesh."""
-        for name in ("layers", "hidden", "heads", "vocab_size", "pad_vocab_to", "seq_len"):
-            if getattr(self, name) < 1:
-                yield name, f"{getattr(self, name)} is not a size; it must be at least 1"
-                return
         if self.head_dim is None and self.hidden % self.heads:
             yield "heads", f"{self.heads} heads do not divide hidden = {self.hidden}"
-        if self.groups() < 1 or self.heads % self.groups():
+        if self.heads % self.groups():
             yield "kv_heads", f"{self.kv_heads} does not divide heads = {self.heads}"
         if self.position == "rope" and self.head_size() % 2:
             yield "head_dim", f"{self.head_size()} is odd; rotary angles turn pairs of columns"
-        if self.experts and not 1 <= self.experts_per_token <= self.experts:
-            rule = f"between 1 and experts = {self.experts}"
-            yield "experts_per_token", f"{self.experts_per_token} is not {rule}"
+        if 0 < self.experts < self.experts_per_token:
+            yield "experts_per_token", f"{self.experts_per_token} is over experts = {self.experts}"
 
     def mesh_problems(self, mesh: Mesh) -> Iterator[Problem]:
         """What of this model cannot be cut by `mesh`; names are relative to the model."""

@@ -23,7 +23,6 @@ def test_a_good_mesh_has_no_problems() -> None:
 @pytest.mark.parametrize(
     ("mesh", "problem"),
     [
-        (Mesh(tensor=0), ("tensor", "0 is not a count of ranks; 1 leaves it out")),
         (
             Mesh(virtual=2),
             ("virtual", "2 needs pipeline > 1; there is one stage to interleave"),

@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.tree import SHIPPED
@@ -57,7 +58,6 @@ def test_a_token_visits_some_experts() -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"layers": 0}, ("layers", "0 is not a size; it must be at least 1")),
         ({"heads": 5, "kv_heads": 5}, ("heads", "5 heads do not divide hidden = 64")),
         ({"kv_heads": 3}, ("kv_heads", "3 does not divide heads = 4")),
         (
@@ -66,12 +66,18 @@ def test_a_token_visits_some_experts() -> None:
         ),
         (
             {"experts": 2, "experts_per_token": 3},
-            ("experts_per_token", "3 is not between 1 and experts = 2"),
+            ("experts_per_token", "3 is over experts = 2"),
         ),
     ],
 )
 def test_sizes_that_clash(change: dict[str, int], problem: tuple[str, str]) -> None:
     assert list(SMALL.model_copy(update=change).problems()) == [problem]
+
+
+@pytest.mark.parametrize("name", ["layers", "hidden", "heads", "kv_heads", "vocab_size", "seq_len"])
+def test_sizes_are_positive(name: str) -> None:
+    with pytest.raises(ValidationError, match=rf"(?s)\b{name}\b.*greater than 0"):
+        ModelConfig(**{**SMALL.model_dump(), name: 0})
 
 
 @pytest.mark.parametrize(
