@@ -5,7 +5,7 @@ missing. Joined in order they are what one part would have been: tokens and reje
 depend on how the text was cut or who made which part.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -73,11 +73,8 @@ def make_part(
             (part / RAW).open("wb") as raw,
         ):
             maker = _PartMaker(rules, tokens, RejectWriter(heads, raw))
-            done = 0
-            for place, piece in enumerate(pieces):
-                for read in maker.add_piece(place, piece):
-                    report(done + min(read, piece.size))
-                done += piece.size
+            for done in maker.add_all(pieces):
+                report(done)
         write_json(part / FACTS, maker.facts())
 
 
@@ -91,8 +88,16 @@ class _PartMaker:
         self.counts = Counts()
         self.lines: list[int] = []
 
-    def add_piece(self, place: int, piece: Piece) -> Iterator[int]:
-        """Add all of a piece; yields the bytes of its lines now and then."""
+    def add_all(self, pieces: Sequence[Piece]) -> Iterator[int]:
+        """Add all pieces; yields the bytes of input done, now and then."""
+        done = 0
+        for place, piece in enumerate(pieces):
+            for read in self._add_piece(place, piece):
+                yield done + min(read, piece.size)
+            done += piece.size
+            yield done
+
+    def _add_piece(self, place: int, piece: Piece) -> Iterator[int]:
         batch: list[Document] = []
         letters = read = 0
         self.lines.append(0)
@@ -152,15 +157,19 @@ def join_rejects(
 
     Returns: the first few, as FILE:LINE: reason.
     """
-    first: list[str] = []
-    seen: Counter[Path] = Counter()
     with whole_file(out) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        for part, pieces in zip(parts, plan, strict=True):
-            lines = read_json(part / FACTS)["lines"]
-            for words in _write_part(part, pieces, lines, seen, file):
-                if len(first) < examples:
-                    first.append(words)
+        words = _write_parts(parts, plan, file)
+        first = list(islice(words, examples))
+        deque(words, maxlen=0)  # write the others too
     return first
+
+
+def _write_parts(
+    parts: Sequence[Path], plan: Sequence[Sequence[Piece]], out: IO[str]
+) -> Iterator[str]:
+    seen: Counter[Path] = Counter()
+    for part, pieces in zip(parts, plan, strict=True):
+        yield from _write_part(part, pieces, read_json(part / FACTS)["lines"], seen, out)
 
 
 def _write_part(

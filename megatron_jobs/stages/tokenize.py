@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +19,14 @@ from megatron_jobs.runtime.rank import Rank
 if TYPE_CHECKING:
     from megatron_jobs.data.token_facts import TokenFacts
     from megatron_jobs.data.token_parts import Counts, TokenRules
-    from megatron_jobs.text.sources import TextFile
+    from megatron_jobs.text.encoder import Encoder
 
 OUTPUTS = ("tokens", "rejected.jsonl")
 RESOURCES = Resources(ranks=2)
 FORMAT = 1
 """Of the parts; those of another format are made again."""
+PUNKT = "punkt.json"
+PUNKT_LETTERS = 1 << 24
 LONGEST_WAIT = 7 * 86400.0
 """Seconds; a rank that dies ends the job long before."""
 
@@ -46,6 +49,13 @@ class Config(Settings):
     """Whether the name of a special token in a text becomes that token, or stays text."""
     template: bool = False
     """Whether the tokenizer's own template adds its tokens (such as a beginning) to each text."""
+    split_sentences: bool = False
+    """Make each sentence a sequence of its own, and a document of several."""
+    keep_newlines: bool = False
+    """Leave the white space between sentences at their ends, instead of dropping it."""
+    punkt: InputPath | None = None
+    """What finds the sentences: a punkt.json of an earlier job, or a language's folder of nltk's
+    punkt_tab; null to learn it from the input (its first 16 million letters)."""
     parts: int = 0
     """Parts that are made apart and not made again after a kill; 0 for one per 64 MiB. The result
     does not depend on it."""
@@ -65,6 +75,8 @@ class Config(Settings):
             yield "max_line_mb", f"{self.max_line_mb} leaves no line, must be positive"
         if not 0 <= self.max_rejected_share <= 1:
             yield "max_rejected_share", f"{self.max_rejected_share} must be from 0 to 1"
+        if not self.split_sentences and (self.keep_newlines or self.punkt):
+            yield "split_sentences", "is false: keep_newlines and punkt would do nothing"
 
 
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
@@ -89,52 +101,65 @@ class _Work:
         from megatron_jobs.text.sources import cut, default_parts, text_files
 
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # ranks are forked, and are parallel enough
-        files = text_files(config.input)
         self.config, self.rank, self.folder = config, rank, folder
-        self.plan = cut(files, config.parts or default_parts(files))
-        self.rules = self._load_rules()
-        self.home = folder / f"parts-{self._key(files)}"
+        self.files = text_files(config.input)
+        self.plan = cut(self.files, config.parts or default_parts(self.files))
+        self.encoder = _load_encoder(config)
+        self.home = folder / f"parts-{self._key()}"
         self.parts = [self.home / f"part-{i:06d}" for i in range(len(self.plan))]
-        self.progress = Progress(folder, total=sum(file.size for file in files), unit="bytes")
+        self.progress = Progress(folder, total=sum(f.size for f in self.files), unit="bytes")
 
-    def _load_rules(self) -> "TokenRules":
-        from megatron_jobs.data.token_parts import TokenRules
-        from megatron_jobs.text.encoder import load_encoder
-
-        config = self.config
-        encoder = load_encoder(
-            config.tokenizer,
-            eod=config.eod,
-            special_in_text=config.special_in_text,
-            template=config.template,
-        )
-        if config.append_eod and encoder.eod is None:
-            found = f"{config.tokenizer} names no eos_token"
-            raise UserError(
-                f"eod: {found}; name the token that ends a document, or append_eod=false"
-            )
-        limit = int(config.max_line_mb * 1e6)
-        return TokenRules(
-            encoder=encoder, key=config.key, limit=limit, append_eod=config.append_eod
-        )
-
-    def _key(self, files: "Sequence[TextFile]") -> str:
+    def _key(self) -> str:
         """Names the folder of the parts: those of other settings or inputs are not gone on with."""
         settings = self.config.model_dump(mode="json", exclude={"max_rejected_share", "parts"})
-        stats = [(str(file.path), file.size, file.path.stat().st_mtime_ns) for file in files]
-        made_of = [FORMAT, settings, len(self.plan), stats, self.rules.encoder.hash]
+        stats = [(str(file.path), file.size, file.path.stat().st_mtime_ns) for file in self.files]
+        made_of = [FORMAT, settings, len(self.plan), stats, self.encoder.hash]
         return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
+
+    def _rules(self) -> "TokenRules":
+        from megatron_jobs.data.token_parts import TokenRules
+
+        return TokenRules(
+            encoder=self.encoder,
+            key=self.config.key,
+            limit=self.limit,
+            append_eod=self.config.append_eod,
+            sentences=self._splitter() if self.config.split_sentences else None,
+        )
+
+    @property
+    def limit(self) -> int:
+        """Bytes of the longest line."""
+        return int(self.config.max_line_mb * 1e6)
+
+    def _splitter(self) -> Callable[[str], list[str]]:
+        """Cuts texts into sentences; the leader learns how, unless that is given."""
+        from megatron_jobs.text.sentences import SentenceSplitter, load_punkt
+
+        model = self.config.punkt or self.home / PUNKT
+        if not model.exists() and self.rank.leads:
+            self._learn_sentences(model)
+        wait_for(model.exists, f"the leader to write {model}", seconds=LONGEST_WAIT)
+        return SentenceSplitter(load_punkt(model), keep_space=self.config.keep_newlines).split
+
+    def _learn_sentences(self, model: Path) -> None:
+        from megatron_jobs.text.documents import first_texts
+        from megatron_jobs.text.sentences import save_punkt, train_punkt
+
+        texts = first_texts(self.files, PUNKT_LETTERS, key=self.config.key, limit=self.limit)
+        save_punkt(train_punkt(texts), model)
 
     def make_parts(self, out: Path) -> None:
         """Make the parts of this rank that are not there yet."""
         from megatron_jobs.data.token_parts import make_part
 
+        rules = self._rules()
         for i in range(self.rank.index, len(self.plan), self.rank.world):
             # the leader removes parts only after `out` is there
             if self.parts[i].exists() or out.exists():
                 continue
             done = self._bytes_done() if self.rank.leads else 0
-            make_part(self.parts[i], self.plan[i], self.rules, partial(self._report, done))
+            make_part(self.parts[i], self.plan[i], rules, partial(self._report, done))
 
     def wait_for_parts(self) -> None:
         """Return when every rank has made its parts."""
@@ -148,7 +173,9 @@ class _Work:
         examples = join_rejects(self.parts, self.plan, rejected)
         self._judge(count_parts(self.parts), examples, rejected)
         with whole_folder(out) as unfinished:
-            join_tokens(self.parts, unfinished, self.rules.encoder)
+            join_tokens(self.parts, unfinished, self.encoder)
+            if (self.home / PUNKT).exists():
+                shutil.copy(self.home / PUNKT, unfinished)
         remove(self.home)
 
     def _judge(self, counts: "Counts", examples: list[str], rejected: Path) -> None:
@@ -178,6 +205,21 @@ class _Work:
     def _all_done(self) -> bool:
         self.progress.update(self._bytes_done())
         return all(part.exists() for part in self.parts)
+
+
+def _load_encoder(config: Config) -> "Encoder":
+    from megatron_jobs.text.encoder import load_encoder
+
+    encoder = load_encoder(
+        config.tokenizer,
+        eod=config.eod,
+        special_in_text=config.special_in_text,
+        template=config.template,
+    )
+    if config.append_eod and encoder.eod is None:
+        found = f"{config.tokenizer} names no eos_token"
+        raise UserError(f"eod: {found}; name the token that ends a document, or append_eod=false")
+    return encoder
 
 
 def _numbers(facts: "TokenFacts") -> dict[str, float]:

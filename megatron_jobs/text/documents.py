@@ -1,12 +1,12 @@
 """Documents out of lines; what is none is rejected with its reason, never lost."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from megatron_jobs.text.lines import Line, read_lines
-from megatron_jobs.text.sources import Piece
+from megatron_jobs.text.sources import Piece, TextFile
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,17 @@ def read_documents(piece: Piece, *, key: str, limit: int) -> Iterator[Document |
     """
     for line in read_lines(piece, limit):
         yield _document_of(line, piece.file.whole, key, limit)
+
+
+def first_texts(files: Sequence[TextFile], letters: int, *, key: str, limit: int) -> Iterator[str]:
+    """Texts of the documents of `files` until they hold some number of letters."""
+    for file in files:
+        for item in read_documents(Piece(file, 0, file.size), key=key, limit=limit):
+            if isinstance(item, Document):
+                yield item.text
+                letters -= len(item.text)
+            if letters <= 0:
+                return
 
 
 def _document_of(line: Line, whole: bool, key: str, limit: int) -> Document | Rejected:
