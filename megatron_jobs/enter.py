@@ -5,9 +5,12 @@ Without a flag this process is one rank (started by srun). --fork starts all ran
 (exit status 3: the receipt holds, nothing to do), and write the receipt.
 """
 
+import contextlib
 import importlib
+import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from megatron_jobs.errors import EXIT_BUG, EXIT_DONE, EXIT_STOPPED, EXIT_USER, UserError
 from megatron_jobs.jobs.folder import JobFolder
@@ -89,5 +92,14 @@ def finish_job(folder: JobFolder) -> int:
 
 STEPS = {"--fork": fork_all, "--begin": begin_job, "--finish": finish_job}
 
+
+def leave(status: int) -> NoReturn:
+    """End now: on the interpreter's own way out, threads of torch that still run abort it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))
