@@ -1,8 +1,9 @@
 """What is known of a token file beside its tokens: PREFIX.json."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from megatron_jobs.data.token_file import bin_path, idx_path
 from megatron_jobs.errors import DataError
@@ -58,6 +59,30 @@ class TokenFacts:
             bin_hash=file_hash(bin_path(prefix)),
             idx_hash=file_hash(idx_path(prefix)),
         )
+
+
+def join_facts(prefixes: Sequence[Path], prefix: Path) -> bool:
+    """Write the facts of token files that were joined into one; False where they do not all agree.
+
+    Counts are added up; vocabulary, end of document and tokenizer must be the same in all.
+    """
+    if not all(facts_path(one).exists() for one in prefixes):
+        return False
+    every = [TokenFacts.read(one) for one in prefixes]
+    if len({(facts.vocab_size, facts.eod, facts.tokenizer_hash) for facts in every}) > 1:
+        return False
+    counts = ("documents", "tokens", "text_bytes", "rejected")
+    sums: dict[str, Any] = {
+        name: _sum([getattr(facts, name) for facts in every]) for name in counts
+    }
+    bin_hash, idx_hash = file_hash(bin_path(prefix)), file_hash(idx_path(prefix))
+    replace(every[0], **sums, bin_hash=bin_hash, idx_hash=idx_hash).write(prefix)
+    return True
+
+
+def _sum(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def facts_path(prefix: Path) -> Path:

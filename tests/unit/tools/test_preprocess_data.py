@@ -1,0 +1,183 @@
+"""The customary command lines against megatron-core's builder fed with the same ids."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from megatron_jobs.data.token_facts import TokenFacts
+from megatron_jobs.data.token_file import TokenFile
+from megatron_jobs.runtime.rank import ALONE
+from megatron_jobs.stages.tokenizer import Config, run
+from megatron_jobs.text.sentences import SentenceSplitter, load_punkt, train_punkt
+from tests.megatron_datasets import megatron_datasets
+from tools import merge_datasets, preprocess_data
+
+BOOKS = Path(__file__).parents[3] / "megatron_jobs/plans/books.jsonl"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """corpus.jsonl with texts and titles, and a tokenizer whose template begins each text."""
+    folder = tmp_path_factory.mktemp("corpus")
+    lines = BOOKS.read_text().splitlines()[:3]
+    texts = [json.loads(line)["text"][:3000] for line in lines]
+    texts += ["one", "", "Tail <|endoftext|> of Mr. Bennet.  It was 1.5 m."]
+    lines = [json.dumps({"text": text, "title": f"No. {n}"}) for n, text in enumerate(texts)]
+    (folder / "corpus.jsonl").write_text("\n".join(lines) + "\n")
+    run(Config(input=[BOOKS], vocab_size=400), ALONE, folder)
+    tokenizer = json.loads((folder / "tokenizer/tokenizer.json").read_text())
+    tokenizer["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+        ],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {
+            "<|im_start|>": {"id": "<|im_start|>", "ids": [2], "tokens": ["<|im_start|>"]}
+        },
+    }
+    (folder / "tokenizer/tokenizer.json").write_text(json.dumps(tokenizer))
+    return folder
+
+
+def flags(corpus: Path, out: Path, *others: str) -> list[str]:
+    words = f"--input {corpus}/corpus.jsonl --output-prefix {out} --workers 2"
+    words += f" --tokenizer-type HuggingFaceTokenizer --tokenizer-model {corpus}/tokenizer"
+    return [*words.split(), *others, "--max-rejected-share", "0.5"]
+
+
+def by_megatron(prefix: Path, documents: list[list[list[int]]]) -> tuple[bytes, bytes]:
+    """What megatron-core's builder writes of the sequences of documents."""
+    builder = megatron_datasets().indexed_dataset.IndexedDatasetBuilder(
+        f"{prefix}.bin", dtype=np.uint16
+    )
+    for sequences in documents:
+        ids = [token for sequence in sequences for token in sequence]
+        builder.add_document(ids, [len(sequence) for sequence in sequences])
+    builder.finalize(f"{prefix}.idx")
+    return Path(f"{prefix}.bin").read_bytes(), Path(f"{prefix}.idx").read_bytes()
+
+
+def both(prefix: Path) -> tuple[bytes, bytes]:
+    return Path(f"{prefix}.bin").read_bytes(), Path(f"{prefix}.idx").read_bytes()
+
+
+def texts_of(corpus: Path, key: str) -> list[str]:
+    lines = (corpus / "corpus.jsonl").read_text().splitlines()
+    return [text for text in (json.loads(line)[key] for line in lines) if text]
+
+
+@pytest.mark.parametrize("eod", [False, True])
+@pytest.mark.parametrize("special", [False, True])
+def test_each_key_equals_megatron(tmp_path: Path, corpus: Path, eod: bool, special: bool) -> None:
+    others = ["--json-keys", "text", "title"] + ["--append-eod"] * eod
+    others += ["--tokenizer-hf-no-include-special-tokens"] * (not special)
+    assert preprocess_data.main(flags(corpus, tmp_path / "out", *others)) == 0
+    encode = AutoTokenizer.from_pretrained(corpus / "tokenizer")
+    for key in ("text", "title"):
+        documents = [
+            [encode(text, add_special_tokens=special).input_ids + [0] * eod]
+            for text in texts_of(corpus, key)
+        ]
+        assert both(tmp_path / f"out_{key}_document") == by_megatron(tmp_path / "their", documents)
+    names = {path.name for path in tmp_path.glob("out*")} - {"out_text_document.rejected.jsonl"}
+    suffixes = ("bin", "idx", "json")
+    assert names == {f"out_{key}_document.{s}" for key in ("text", "title") for s in suffixes}
+    (record,) = map(json.loads, (tmp_path / "out_text_document.rejected.jsonl").open())
+    assert (record["line"], record["reason"]) == (5, "empty")
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_sentences_equal_megatron(tmp_path: Path, corpus: Path, keep: bool) -> None:
+    others = ["--split-sentences", "--append-eod", "--partitions", "3"] + ["--keep-newlines"] * keep
+    assert preprocess_data.main(flags(corpus, tmp_path / "out", *others)) == 0
+    encode = AutoTokenizer.from_pretrained(corpus / "tokenizer")
+    texts = texts_of(corpus, "text")
+    splitter = SentenceSplitter(train_punkt(texts), keep_space=keep)
+    documents = [[encode(s).input_ids for s in splitter.split(text)] for text in texts]
+    for sequences in documents:
+        sequences[-1].append(0)
+    assert both(tmp_path / "out_text_sentence") == by_megatron(tmp_path / "their", documents)
+    assert len(TokenFile.open(tmp_path / "out_text_sentence")) > 2 * len(texts)
+
+
+def test_a_model_of_nltk_data_is_taken(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that knows no abbreviation cuts after every 'Mr.'."""
+    folder = tmp_path / "tokenizers/punkt_tab/english"
+    folder.mkdir(parents=True)
+    for name in ("collocations.tab", "sent_starters.txt", "abbrev_types.txt", "ortho_context.tab"):
+        (folder / name).touch()
+    monkeypatch.setenv("NLTK_DATA", str(tmp_path))
+    assert preprocess_data.main(flags(corpus, tmp_path / "out", "--split-sentences")) == 0
+    splitter = SentenceSplitter(load_punkt(folder), keep_space=False)
+    sentences = sum(len(splitter.split(text)) for text in texts_of(corpus, "text"))
+    assert len(TokenFile.open(tmp_path / "out_text_sentence")) == sentences
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        (["--vocab-file", "x"], "--vocab-file: not supported here; save the tokenizer"),
+        (["--find-optimal-num-workers"], "--find-optimal-num-workers: not supported here; take"),
+        (["--tokenizer-type", "GPT2BPETokenizer"], "found GPT2BPETokenizer, only HuggingFaceTok"),
+        (["--workers", "0"], "--workers: found 0, must be at least 1"),
+        (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+    ],
+)
+def test_flags_that_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], others: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        preprocess_data.main(flags(tmp_path, tmp_path / "out", *others))
+    assert message in capsys.readouterr().err
+
+
+def test_what_is_not_there_is_named(
+    tmp_path: Path, corpus: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = flags(corpus, tmp_path / "out")
+    assert preprocess_data.main([*words, "--input", "none.jsonl"]) == 2
+    assert preprocess_data.main([*words, "--tokenizer-model", "gpt2"]) == 2
+    assert preprocess_data.main([*words, "--keep-newlines"]) == 2
+    assert preprocess_data.main([*words, "--max-rejected-share", "0"]) == 2
+    errors = capfd.readouterr().err
+    assert "preprocess_data: --input: none.jsonl: no such file\n" in errors
+    assert "--tokenizer-model: gpt2: no such folder; save a tokenizer of the hub there" in errors
+    assert "split_sentences: is false: keep_newlines and punkt would do nothing" in errors
+    assert "input: 1 of 6 lines are no documents (1 empty), at most 0.0% may be" in errors
+
+
+def test_merged_files_equal_one(tmp_path: Path, corpus: Path) -> None:
+    lines = (corpus / "corpus.jsonl").read_text().splitlines()
+    (tmp_path / "parts").mkdir()
+    for part in range(2):
+        (tmp_path / "corpus.jsonl").write_text("\n".join(lines[3 * part : 3 * part + 3]))
+        words = flags(corpus, tmp_path / f"parts/{part}")
+        words[1] = str(tmp_path / "corpus.jsonl")
+        assert preprocess_data.main(words) == 0
+    assert preprocess_data.main(flags(corpus, tmp_path / "whole")) == 0
+    merge = ["--input", str(tmp_path / "parts"), "--output-prefix", str(tmp_path / "merged")]
+    assert merge_datasets.main(merge) == 0
+    assert both(tmp_path / "merged") == both(tmp_path / "whole_text_document")
+    whole = TokenFacts.read(tmp_path / "whole_text_document")
+    assert TokenFacts.read(tmp_path / "merged") == whole
+
+
+def test_merging_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--output-prefix", str(tmp_path / "merged")]
+    assert merge_datasets.main(["--input", str(tmp_path / "none"), *out]) == 2
+    assert merge_datasets.main(["--input", str(tmp_path), *out]) == 2
+    (tmp_path / "a.bin").touch()
+    assert merge_datasets.main(["--input", str(tmp_path), *out]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[0].endswith("none: no such folder")
+    assert errors[1].endswith("holds no .bin and .idx")
+    assert errors[2].endswith("a.idx: no such file; a token file is a .bin and a .idx")
+    with pytest.raises(SystemExit, match="2"):
+        merge_datasets.main(["--input", ".", *out, "--multimodal"])

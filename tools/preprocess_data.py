@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""JSONL to PREFIX_KEY_document.bin and .idx, with the flags of Megatron-LM's preprocess_data.py.
+
+    tools/preprocess_data.py --input corpus.jsonl --output-prefix corpus --append-eod --workers 8 \
+        --tokenizer-type HuggingFaceTokenizer --tokenizer-model path/to/tokenizer
+
+It is the `tokenize` stage run once a key: a run that was killed goes on where it stopped, and lines
+that are no documents are put aside in PREFIX_KEY_document.rejected.jsonl.
+"""
+
+import argparse
+import glob
+import os
+import sys
+from pathlib import Path
+
+from megatron_jobs.config.settings import all_problems
+from megatron_jobs.errors import EXIT_DONE, EXIT_USER, ConfigError, UserError
+from megatron_jobs.runtime.files import remove
+from megatron_jobs.runtime.launch import fork_ranks
+from megatron_jobs.stages import tokenize
+
+TOKENIZER = "HuggingFaceTokenizer"
+REFUSED = {
+    "--vocab-file": f"save the tokenizer for {TOKENIZER} and give it as --tokenizer-model",
+    "--merge-file": f"save the tokenizer for {TOKENIZER} and give it as --tokenizer-model",
+    "--vocab-size": "the tokenizer says it",
+    "--find-optimal-num-workers": "take one worker a core",
+    "--workers-to-check": "take one worker a core",
+    "--max-documents": "take one worker a core",
+    "--performance-dir": "take one worker a core",
+}
+"""Flags that Megatron-LM knows and this does not, and what to do instead."""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 something the user can mend, else that of the rank that failed."""
+    asked = read_flags(words)
+    try:
+        for key in asked.json_keys:
+            status = tokenize_key(asked, key)
+            if status != EXIT_DONE:
+                return status
+    except UserError as error:
+        print(f"preprocess_data: {error}", file=sys.stderr)
+        return EXIT_USER
+    return EXIT_DONE
+
+
+def read_flags(words: list[str] | None) -> argparse.Namespace:
+    """The flags, those of Megatron-LM that are not supported refused with a word."""
+    parser = argparse.ArgumentParser("preprocess_data.py", description=str(__doc__).split("\n")[0])
+    add = parser.add_argument
+    add("--input", required=True, help="JSONL file, or a pattern such as 'shard_*.jsonl'")
+    add("--json-keys", nargs="+", default=["text"], help="keys to extract, each to its own files")
+    add("--split-sentences", action="store_true", help="make each sentence a sequence")
+    add("--keep-newlines", action="store_true", help="keep white space between sentences")
+    add("--lang", default="english", help="language of $NLTK_DATA/tokenizers/punkt_tab, if there")
+    add("--append-eod", action="store_true", help="end each document with the end token")
+    add("--tokenizer-type", default=TOKENIZER, help=f"only {TOKENIZER}")
+    add("--tokenizer-model", required=True, type=Path, help="folder with a tokenizer.json")
+    add("--tokenizer-hf-no-include-special-tokens", action="store_true",
+        help="leave out what the tokenizer's template adds to each text")  # fmt: skip
+    add("--output-prefix", required=True, help="path of the outputs without key and suffix")
+    add("--workers", type=int, required=True, help="processes")
+    add("--partitions", type=int, default=1, help="parts that are made apart, at least")
+    add("--keep-sequential-samples", action="store_true", help="always so")
+    add("--log-interval", type=int, default=1000, help="accepted; progress goes to a file")
+    add("--max-rejected-share", type=float, default=0.05, help="lines that may be put aside")
+    for flag, instead in REFUSED.items():
+        add(flag, nargs="*", action=Refuse, help=argparse.SUPPRESS, metavar=instead)
+    asked = parser.parse_args(words)
+    if asked.tokenizer_type != TOKENIZER:
+        instead = f"found {asked.tokenizer_type}, only {TOKENIZER} is supported"
+        parser.error(f"--tokenizer-type: {instead}")
+    if asked.workers < 1:
+        parser.error(f"--workers: found {asked.workers}, must be at least 1")
+    return asked
+
+
+class Refuse(argparse.Action):
+    """A flag that is known and not supported."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        flag = self.option_strings[0]
+        parser.error(f"{flag}: not supported here; {self.metavar}")
+
+
+def tokenize_key(asked: argparse.Namespace, key: str) -> int:
+    """Run the tokenize stage for one key in `asked.workers` processes; their exit status."""
+    level = "sentence" if asked.split_sentences else "document"
+    prefix = Path(f"{asked.output_prefix}_{key}_{level}").absolute()
+    work = prefix.with_name(prefix.name + ".work")
+    config = make_config(asked, key)
+    outcome = fork_ranks(
+        lambda rank: tokenize.run(config, rank, work),
+        asked.workers,
+        error_file=lambda rank: work / f"error.{rank}",
+    )
+    if outcome.status == EXIT_DONE:
+        publish(work, prefix)
+    return outcome.status
+
+
+def make_config(asked: argparse.Namespace, key: str) -> tokenize.Config:
+    """The stage's settings that the flags describe."""
+    if not asked.tokenizer_model.exists():
+        hint = "save a tokenizer of the hub there first (AutoTokenizer's save_pretrained)"
+        raise UserError(f"--tokenizer-model: {asked.tokenizer_model}: no such folder; {hint}")
+    files = sorted(glob.glob(asked.input))
+    if not files:
+        raise UserError(f"--input: {asked.input}: no such file")
+    punkt = Path(os.environ.get("NLTK_DATA", "none"), "tokenizers", "punkt_tab", asked.lang)
+    config = tokenize.Config(
+        input=[Path(file) for file in files],
+        tokenizer=asked.tokenizer_model,
+        key=key,
+        append_eod=asked.append_eod,
+        special_in_text=True,
+        template=not asked.tokenizer_hf_no_include_special_tokens,
+        split_sentences=asked.split_sentences,
+        keep_newlines=asked.keep_newlines,
+        punkt=punkt if asked.split_sentences and punkt.is_dir() else None,
+        parts=0 if asked.partitions == 1 else asked.partitions,
+        max_rejected_share=asked.max_rejected_share,
+    )
+    problems = list(all_problems(config))
+    if problems:
+        raise ConfigError("flags", problems)
+    return config
+
+
+def publish(work: Path, prefix: Path) -> None:
+    """Give the stage's outputs their customary names; the .idx comes last."""
+    for suffix in (".bin", ".json", ".idx"):
+        os.replace(work / f"tokens/tokens{suffix}", f"{prefix}{suffix}")
+    rejected = work / "rejected.jsonl"
+    if rejected.stat().st_size:
+        os.replace(rejected, f"{prefix}.rejected.jsonl")
+        print(f"preprocess_data: lines put aside: {prefix}.rejected.jsonl", file=sys.stderr)
+    remove(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
