@@ -1,9 +1,11 @@
 """A real Slurm of two nodes for the tests, brought up once and taken down at the end."""
 
+import contextlib
 import os
 import shlex
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def _slurm_environment() -> Iterator[dict[str, str]]:
+def _slurm_environment(pytestconfig: pytest.Config) -> Iterator[dict[str, str]]:
     """The variables with which Slurm's commands find the cluster."""
     memory = Path("/dev/shm")
     place = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
@@ -34,13 +36,11 @@ def _slurm_environment() -> Iterator[dict[str, str]]:
     }
     environment = os.environ | mine
     try:
-        up = subprocess.run(
-            [DEVCLUSTER / "up"], env=environment, capture_output=True, text=True, check=False
-        )
-        if up.returncode == UNAVAILABLE:
-            pytest.skip(f"no Slurm here: {up.stderr.strip()}")
-        assert up.returncode == 0, up.stderr
-        yield variables_of(Path(up.stdout.strip()))
+        status, printed, words = bring_up(environment, pytestconfig)
+        if status == UNAVAILABLE:
+            pytest.skip(f"no Slurm here: {words}")
+        assert status == 0, words
+        yield variables_of(Path(printed))
     finally:
         subprocess.run([DEVCLUSTER / "down", "--purge"], env=environment, check=True)
 
@@ -53,6 +53,25 @@ def slurm(_slurm_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -
     for name, value in _slurm_environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def bring_up(environment: dict[str, str], config: pytest.Config) -> tuple[int, str, str]:
+    """Status, output and words of `up`; what it is about to install is seen before it does."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    pipe, words = subprocess.PIPE, []
+    with (
+        capture.global_and_fixture_disabled() if capture else contextlib.nullcontext(),
+        subprocess.Popen(
+            [DEVCLUSTER / "up"], env=environment, stdout=pipe, stderr=pipe, text=True
+        ) as up,
+    ):
+        assert up.stdout is not None
+        assert up.stderr is not None
+        for line in up.stderr:
+            print(f"\n{line.rstrip()}", file=sys.stderr, flush=True)
+            words.append(line.strip())
+        printed = up.stdout.read().strip()
+    return up.returncode, printed, " ".join(words)
 
 
 def free_ports(count: int) -> int:
