@@ -2,8 +2,6 @@
 
 import importlib.machinery
 import importlib.util
-import sys
-import types
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,13 +25,9 @@ def megatron_native() -> Any:
 
 def megatron_datasets() -> SimpleNamespace:
     """megatron-core's dataset modules, by their last name."""
-    if importlib.util.find_spec("triton") is None:
-        name = "megatron.core.transformer.moe.ops.paged_stash"
-        stand_in = types.ModuleType(name)
-        stand_in.__dict__.update(
-            GLOBAL_BLOCK_SIZE=1024, paged_stash_copy_kernel=None, paged_stash_pop_kernel=None
-        )
-        sys.modules.setdefault(name, stand_in)
+    from megatron_jobs.parallel.device import install
+
+    install()
     names = ("indexed_dataset", "gpt_dataset", "blended_megatron_dataset_builder")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
