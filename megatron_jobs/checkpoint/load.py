@@ -14,10 +14,13 @@ from megatron_jobs.checkpoint.state import (
     fingerprint,
     set_random_state,
     sharded_state,
-    unwrap,
 )
 from megatron_jobs.errors import DataError
-from megatron_jobs.parallel.cures import mend_optimizer_after_load, prepare_optimizer_for_load
+from megatron_jobs.parallel.cures import (
+    mend_optimizer_after_load,
+    prepare_optimizer_for_load,
+    unwrap,
+)
 
 
 def load_checkpoint(folder: Path, training: Training) -> Manifest:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from megatron.core import parallel_state, tensor_parallel
 
+from megatron_jobs.parallel.cures import unwrap
+
 
 @dataclass(frozen=True)
 class Training:
@@ -42,11 +44,6 @@ def sharded_state(training: Training, *, loading: bool) -> dict[str, Any]:
             dict(state), is_loading=loading, metadata=metadata
         )
     return state
-
-
-def unwrap(chunk: Any) -> Any:
-    """The GPTModel inside megatron-core's DistributedDataParallel, or the model itself."""
-    return chunk.module if hasattr(chunk, "module") else chunk
 
 
 def chunk_names(chunks: list[Any]) -> Iterator[tuple[str, Any]]:

@@ -65,7 +65,7 @@ def prepare_for_save(chunks: Sequence[Any]) -> None:
 def finish_parameters(chunks: Sequence[Any]) -> None:
     """Wait for weights still being gathered (`mesh.overlap`); until then they are a step old."""
     for chunk in chunks:
-        if chunk.ddp_config.overlap_param_gather:
+        if hasattr(chunk, "ddp_config") and chunk.ddp_config.overlap_param_gather:
             chunk.disable_forward_pre_hook(param_sync=True)
             chunk.enable_forward_pre_hook()
 

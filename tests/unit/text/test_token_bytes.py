@@ -1,0 +1,22 @@
+from pathlib import Path
+
+from megatron_jobs.text.byte_pairs import save_tokenizer, train_byte_pairs
+from megatron_jobs.text.encoder import load_encoder
+from megatron_jobs.text.token_bytes import token_bytes
+
+TEXTS = [
+    "naïve café, “quoted” — 你好 🙂 the the the",
+    "\tplain\n\nlines  with   spaces",
+    "<|end|> x",
+]
+
+
+def test_bytes_add_up_to_those_of_the_text(tmp_path: Path) -> None:
+    special = ["<|end|>", "<|pad|>"]
+    tokenizer = train_byte_pairs(TEXTS * 3, vocab_size=300, special=special, least_count=2)
+    save_tokenizer(tokenizer, tmp_path, eod=special[0], pad=special[1])
+    encoder = load_encoder(tmp_path)
+    lengths = token_bytes(encoder.tokenizer, encoder.vocab_size)
+    for text, ids in zip(TEXTS, encoder.encode(TEXTS), strict=True):
+        assert lengths[ids].sum() == len(text.encode())
+    assert lengths[encoder.eod] == 0
