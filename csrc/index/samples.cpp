@@ -10,6 +10,7 @@ namespace mj {
 namespace {
 
 constexpr size_t kBlock = 1 << 14;  // visits: their lengths fit the second-level cache
+constexpr size_t kAhead = 64;       // visits: as long as a load from memory takes
 
 }  // namespace
 
@@ -23,6 +24,8 @@ TokenStream::TokenStream(std::span<const int32_t> lengths, std::span<const int32
       int64_t tokens = 0;
       const size_t end = std::min(order.size(), (block + 1) * kBlock);
       for (size_t i = block * kBlock; i < end; ++i) {
+        // a wrong number is met when its turn comes: a prefetch of it does nothing
+        if (i + kAhead < end) __builtin_prefetch(lengths.data() + order[i + kAhead]);
         const auto document = static_cast<uint32_t>(order[i]);
         MJ_CHECK(document < lengths.size(), "order[", i, "] is ", order[i], ", lengths has ",
                  lengths.size(), " documents");
