@@ -15,7 +15,7 @@ from megatron_jobs.runtime.files import wait_for
 from megatron_jobs.runtime.journal import read_journal
 
 PROFILE = Path(__file__).parents[2] / "slurm/clusters/devcluster.yaml"
-WORDS = ["pretrain.steps=8", "pretrain.evaluate_every=4"]
+WORDS = ["pretrain.steps=8", "pretrain.evaluate_every=4", "index.train_samples=640"]
 TWO_NODES = ["pretrain.resources.nodes=2", "pretrain.resources.ranks=2"]
 EXACT = ("tokenizer", "tokenize", "index")
 """Jobs whose outputs are equal to the byte; checkpoints hold Python's pickles, whose bytes vary."""
