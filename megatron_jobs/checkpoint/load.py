@@ -17,8 +17,8 @@ from megatron_jobs.checkpoint.state import (
 )
 from megatron_jobs.errors import DataError
 from megatron_jobs.parallel.cures import (
+    fill_optimizer_state,
     mend_optimizer_after_load,
-    prepare_optimizer_for_load,
     unwrap,
 )
 
@@ -32,7 +32,7 @@ def load_checkpoint(folder: Path, training: Training) -> Manifest:
     """
     manifest = _checked_manifest(folder)
     if training.optimizer is not None:
-        prepare_optimizer_for_load(training.optimizer)
+        fill_optimizer_state(training.optimizer)
     state = dist_checkpointing.load(sharded_state(training, loading=True), str(folder))
     for name, chunk in chunk_names(training.chunks):
         unwrap(chunk).load_state_dict(state[name], strict=True)
@@ -46,12 +46,16 @@ def load_checkpoint(folder: Path, training: Training) -> Manifest:
 
 
 def _checked_manifest(folder: Path) -> Manifest:
-    manifest = read_manifest(folder)
+    """The manifest of a checkpoint whose every file was hashed by one rank."""
     rank, world = dist.get_rank(), dist.get_world_size()
-    faults = [
-        text for text in gather(check_files(folder, manifest, part=rank, parts=world)) if text
-    ]
-    if faults:
+    manifest, fault = None, ""
+    try:
+        manifest = read_manifest(folder)
+        fault = check_files(folder, manifest, part=rank, parts=world)
+    except DataError as error:
+        fault = str(error)
+    faults = [text for text in gather(fault) if text]
+    if faults or manifest is None:
         raise DataError(faults[0])
     return manifest
 

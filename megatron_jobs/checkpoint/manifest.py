@@ -22,6 +22,8 @@ from megatron_jobs.runtime.files import (
 
 NAME = "manifest.json"
 LATEST = "latest"
+TENSORS = ".distcp"
+"""How the names of files of tensors end."""
 STEP_FOLDER = re.compile(r"step-(\d{8,})")
 
 
@@ -63,13 +65,31 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a checkpoint; DataError when there is none or it cannot be read."""
+    """The manifest of a checkpoint; DataError when there is none or it cannot be true."""
+    path = folder / NAME
     try:
-        return Manifest(**read_json(folder / NAME))
+        manifest = Manifest(**read_json(path))
+        wrong = _contradiction(folder, manifest)
     except FileNotFoundError as error:
         raise DataError(f"{folder}: no {NAME}; not a whole checkpoint") from error
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{folder / NAME}: not a manifest: {error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{path}: not a manifest: {type(error).__name__}: {error}") from error
+    if wrong:
+        raise DataError(f"{path}: {wrong}")
+    return manifest
+
+
+def _contradiction(folder: Path, manifest: Manifest) -> str:
+    """What a manifest says that its folder or the rest of it denies, or nothing."""
+    named = STEP_FOLDER.fullmatch(folder.name)
+    if named and int(named[1]) != manifest.step:
+        return f"is of step {manifest.step}, its folder is {folder.name}"
+    world, hashes = manifest.layout["world"], len(manifest.fingerprints)
+    if world != hashes:
+        return f"holds the hashes of {hashes} ranks, its layout has {world}"
+    kept = {path.name for path in folder.glob(f"*{TENSORS}")}
+    unknown = sorted(kept - set(manifest.files))
+    return f"does not name {unknown[0]}, which is there" if unknown else ""
 
 
 def check_files(folder: Path, manifest: Manifest, *, part: int = 0, parts: int = 1) -> str:

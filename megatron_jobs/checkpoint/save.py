@@ -1,6 +1,8 @@
 """Saving in two phases: everything under a name that is never read, then one rename."""
 
+import contextlib
 import errno
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +27,10 @@ from megatron_jobs.checkpoint.state import (
     fingerprint,
     random_state,
     sharded_state,
-    state_bytes,
+    share_bytes,
 )
-from megatron_jobs.errors import UserError
-from megatron_jobs.parallel.cures import prepare_for_save
+from megatron_jobs.errors import DataError, UserError
+from megatron_jobs.parallel.cures import fill_optimizer_state, prepare_for_save, writer_errors
 from megatron_jobs.runtime.files import PARTIAL, publish_folder, remove
 
 RANDOM = "random.pt"
@@ -48,77 +50,104 @@ def save_checkpoint(
     """
     target = step_folder(root, step)
     part = target.with_name(target.name + PARTIAL)
-    agree(lambda: _make_room(part, training), part, root)
-    agree(lambda: _write(part, training), part, root)
+    fill_optimizer_state(training.optimizer)
+    needed = sum(gather(share_bytes(training)))
+    agree(target, lambda: _make_room(part, needed), leader_only=True)
+    agree(target, lambda: _write(part, training))
     hashes, randoms = gather(fingerprint(training)), gather(random_state())
 
     def publish() -> None:
-        if dist.get_rank() != 0:
-            return
-        torch.save(randoms, part / RANDOM)
+        part.joinpath(RANDOM).write_bytes(_as_bytes(randoms))
         files = describe_files(part)
         write_manifest(part, Manifest(step, training.layout, record, hashes, files))
         remove(target)
         publish_folder(part, target)
         set_latest(root, target)
-        remove_older(root, keep)
 
-    agree(publish, part, root)
+    agree(target, publish, leader_only=True)
+    agree(
+        target,
+        lambda: remove_older(root, keep),
+        leader_only=True,
+        failed="is saved, but an older one could not be removed",
+    )
     return target
 
 
-def _make_room(part: Path, training: Training) -> None:
-    """Begin with an empty folder on a disk that has the room; every rank asks the same disk."""
-    needed = sum(gather(state_bytes(training)))
-    if dist.get_rank() == 0:
-        remove(part)
-        part.mkdir(parents=True)
-        free = shutil.disk_usage(part).free
-        if free < needed:
-            raise OSError(errno.ENOSPC, f"{needed:,} bytes are needed, {free:,} are free")
+def _make_room(part: Path, needed: int) -> None:
+    """Begin with an empty folder, on a disk that has the room."""
+    remove(part)
+    part.mkdir(parents=True)
+    free = shutil.disk_usage(part).free
+    if free < needed:
+        raise OSError(errno.ENOSPC, f"{needed:,} bytes are needed, {free:,} are free")
 
 
 def _write(part: Path, training: Training) -> None:
     prepare_for_save(training.chunks)
     state = sharded_state(training, loading=False)
-    dist_checkpointing.save(state, str(part), content_metadata=content_metadata())
+    with writer_errors() as errors:
+        dist_checkpointing.save(state, str(part), content_metadata=content_metadata())
+    if errors:
+        raise errors[0]
 
 
-def agree(work: Callable[[], None], part: Path, root: Path) -> None:
-    """Do `work` on every rank; a file-system error of one fails all, in plain words."""
+def _as_bytes(value: Any) -> bytes:
+    """What `torch.save` makes of it; writing by itself it would hide why the disk refused."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def agree(
+    target: Path,
+    work: Callable[[], None],
+    *,
+    leader_only: bool = False,
+    failed: str = "could not be saved",
+) -> None:
+    """Do `work` for the checkpoint `target` on every rank, or on the leader.
+
+    Raises: UserError on every rank, in plain words, when the file system of one refused; what there
+        is of `target` is gone then, unless it is the latest already.
+    """
     error = ""
     try:
-        work()
+        if dist.get_rank() == 0 or not leader_only:
+            work()
     except Exception as raised:
-        found = _os_error(raised)
-        if found is None:
+        error = _refusal(raised)
+        if not error:
             raise
-        full = "the disk is full: " if found.errno in FULL else ""
-        error = f"{full}{found.strerror or found}"
     errors = [text for text in gather(error) if text]
     if not errors:
         return
-    if dist.get_rank() == 0:
-        remove(part)
-    dist.barrier()
-    name = part.name.removesuffix(PARTIAL)
-    before = latest_checkpoint(root)
-    still = f"the latest checkpoint is still {before.name}" if before else "there is no checkpoint"
-    raise UserError(f"{root / name}: could not be saved, {errors[0]}; {still}")
+    still = [_take_back(target) if dist.get_rank() == 0 else ""]
+    dist.broadcast_object_list(still)
+    raise UserError(f"{target}: {failed}: {errors[0]}; {still[0]}")
 
 
-def _os_error(error: BaseException | None) -> OSError | None:
-    """The file-system error behind an error, however it was wrapped."""
-    seen: list[Any] = [error]
-    while seen:
-        found = seen.pop()
-        if isinstance(found, OSError):
-            return found
-        if isinstance(found, BaseException):
-            seen += [found.__cause__, found.__context__]
-            failures = getattr(found, "failures", {})  # torch's CheckpointException, by rank
-            seen += [wrapped[0] for wrapped in failures.values()]
-    return None
+def _take_back(target: Path) -> str:
+    """Remove what there is of a checkpoint that is not the latest; say which one is."""
+    before = None
+    with contextlib.suppress(OSError, DataError):
+        before = latest_checkpoint(target.parent)
+    leftovers = [target.with_name(target.name + PARTIAL)] + [target] * (before != target)
+    for path in leftovers:
+        with contextlib.suppress(OSError):
+            remove(path)
+    return f"the latest checkpoint is {before.name}" if before else "there is no checkpoint"
+
+
+def _refusal(error: BaseException) -> str:
+    """Why the file system refused, when that is what an error came from; else nothing."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, OSError):
+        found = found.__cause__ or found.__context__
+    if found is None:
+        return ""
+    full = "the disk is full: " if found.errno in FULL else ""
+    return f"{full}{found.strerror or found}"
 
 
 def gather(value: Any) -> list[Any]:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 
-from megatron_jobs.parallel.cures import unwrap
+from megatron_jobs.parallel.cures import optimizer_states, unwrap
+from megatron_jobs.parallel.device import random_state_of_device, set_random_state_of_device
 
 
 @dataclass(frozen=True)
@@ -54,25 +56,16 @@ def chunk_names(chunks: list[Any]) -> Iterator[tuple[str, Any]]:
 
 def state_tensors(training: Training) -> Iterator[torch.Tensor]:
     """Every tensor of this rank that training changes, in a fixed order."""
+    yield from weights(training)
+    for parameter, state in optimizer_states(training.optimizer):
+        yield parameter.detach()
+        yield from (torch.as_tensor(state[name]) for name in sorted(state))
+
+
+def weights(training: Training) -> Iterator[torch.Tensor]:
+    """The parameters of this rank's chunks."""
     for chunk in training.chunks:
-        yield from (parameter.detach() for parameter in unwrap(chunk).parameters())
-    for inner in inner_optimizers(training.optimizer):
-        for group in inner.param_groups:
-            for parameter in group["params"]:
-                yield parameter.detach()
-                state = inner.state[parameter]
-                for name in sorted(state):
-                    value = state[name]
-                    yield value if torch.is_tensor(value) else torch.tensor(float(value))
-
-
-def inner_optimizers(optimizer: Any | None) -> Iterator[Any]:
-    """The torch optimizers below megatron-core's (chained) distributed optimizer."""
-    if optimizer is None:
-        return
-    for wrapped in getattr(optimizer, "chained_optimizers", [optimizer]):
-        if wrapped.optimizer is not None:
-            yield wrapped.optimizer
+        yield from unwrap(chunk).parameters()
 
 
 def fingerprint(training: Training) -> str:
@@ -85,18 +78,37 @@ def fingerprint(training: Training) -> str:
     return digest.hexdigest()
 
 
-def state_bytes(training: Training) -> int:
-    """Bytes of this rank's share of a checkpoint, about: replicas of the weights are counted."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in state_tensors(training))
+def share_bytes(training: Training) -> int:
+    """Bytes that this rank adds to a checkpoint: weights that others hold too count for one."""
+    every = sum(map(size_of, state_tensors(training)))
+    return every - sum(size_of(weight) for weight in weights(training) if not is_first(weight))
+
+
+def size_of(tensor: torch.Tensor) -> int:
+    """Bytes of a tensor's elements."""
+    return tensor.numel() * tensor.element_size()
+
+
+def is_first(weight: torch.Tensor) -> bool:
+    """Whether this rank is the first of the data ranks that hold a parameter."""
+    if getattr(weight, "allreduce", True):
+        group = parallel_state.get_data_parallel_group(with_context_parallel=True)
+    else:  # megatron-core's mark of an expert's parameter
+        group = parallel_state.get_expert_data_parallel_group()
+    return dist.get_rank(group) == 0
 
 
 def random_state() -> dict[str, Any]:
-    """This rank's random generators: torch's, and megatron-core's of each parallel region."""
-    tracker = tensor_parallel.get_cuda_rng_tracker()
-    return {"torch": torch.get_rng_state(), "regions": dict(tracker.get_states())}
+    """This rank's random generators: torch's, the device's, megatron-core's of each region."""
+    return {
+        "torch": torch.get_rng_state(),
+        "device": random_state_of_device(),
+        "regions": dict(tensor_parallel.get_cuda_rng_tracker().get_states()),
+    }
 
 
 def set_random_state(state: dict[str, Any]) -> None:
     """Put back what `random_state` gave."""
     torch.set_rng_state(state["torch"])
+    set_random_state_of_device(state["device"])
     tensor_parallel.get_cuda_rng_tracker().set_states(state["regions"])

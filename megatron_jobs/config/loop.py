@@ -11,6 +11,7 @@ class LoopConfig(Settings):
     steps: int
     """Optimizer steps of the whole run."""
     log_every: int = 1
+    """0: only the last step."""
     evaluate_every: int = 100
     """0: only after the last step."""
     evaluate_batches: int = 4

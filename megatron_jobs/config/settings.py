@@ -32,14 +32,19 @@ class Settings(BaseModel):
 def all_problems(settings: Settings) -> Iterator[Problem]:
     """What `problems` yields over the whole tree, with dotted names."""
     yield from settings.problems()
+    for name, part in _parts(settings):
+        yield from ((f"{name}.{setting}", sentence) for setting, sentence in all_problems(part))
+
+
+def _parts(settings: Settings) -> Iterator[tuple[str, Settings]]:
+    """(dotted name, settings) of those directly below, items of lists by their place."""
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        parts = enumerate(value) if isinstance(value, (list, tuple)) else [("", value)]
-        for place, part in parts:
-            if isinstance(part, Settings):
-                prefix = name if place == "" else f"{name}.{place}"
-                for setting, sentence in all_problems(part):
-                    yield f"{prefix}.{setting}", sentence
+        if isinstance(value, Settings):
+            yield name, value
+        elif isinstance(value, (list, tuple)):
+            items = ((f"{name}.{place}", item) for place, item in enumerate(value))
+            yield from (pair for pair in items if isinstance(pair[1], Settings))
 
 
 class InputMark:

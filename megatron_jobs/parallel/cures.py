@@ -1,18 +1,22 @@
 """Cures for what megatron-core 0.19 gets wrong without Transformer Engine and apex, silently.
 
-The checkpoint code calls `prepare_for_save`, `prepare_optimizer_for_load` and
+The checkpoint code calls `prepare_for_save`, `writer_errors`, `fill_optimizer_state` and
 `mend_optimizer_after_load`; `install_cures` is called where the optimizer is built.
 """
 
+import contextlib
 import functools
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from megatron.core.dist_checkpointing import serialization
 from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from torch import Tensor
+
+from megatron_jobs.parallel.device import replace
 
 
 @functools.cache
@@ -30,12 +34,13 @@ def install_cures() -> None:
     DistributedOptimizer._set_main_param_and_optimizer_states = copy_all_but_step
 
 
-def prepare_optimizer_for_load(optimizer: Any) -> None:
-    """Give every parameter the state of an AdamW that has not stepped: loading fills what is there.
+def fill_optimizer_state(optimizer: Any) -> None:
+    """Give each parameter that has none the state of an AdamW that has not stepped.
 
-    Call it before `optimizer.sharded_state_dict(..., is_loading=True)`.
+    Call it before `optimizer.sharded_state_dict`: loading fills what is there, and before the first
+    step there is nothing that could be saved.
     """
-    for parameter, state in _states(optimizer):
+    for parameter, state in optimizer_states(optimizer):
         if not state:
             moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
             state.update(step=torch.tensor(0.0), **moments)
@@ -46,7 +51,7 @@ def mend_optimizer_after_load(optimizer: Any) -> None:
 
     megatron-core hands all of them one tensor, and AdamW would count it up once a parameter.
     """
-    for _, state in _states(optimizer):
+    for _, state in optimizer_states(optimizer):
         if isinstance(state.get("step"), Tensor):
             state["step"] = state["step"].clone()
 
@@ -60,6 +65,42 @@ def prepare_for_save(chunks: Sequence[Any]) -> None:
     finish_parameters(chunks)
     if filesystem_async._results_queue is None:
         filesystem_async._results_queue = queue.Queue()
+
+
+@contextlib.contextmanager
+def writer_errors() -> Iterator[list[Exception]]:
+    """What goes wrong in a save inside, kept for after its last collective; look when leaving.
+
+    Of an error in a file of tensors megatron-core tells only the type. One in .metadata or in
+    metadata.json ends rank 0 alone, while the others wait for it until they time out.
+    """
+    errors: list[Exception] = []
+    writer = filesystem_async.FileSystemWriterAsync
+    write, finish, configure = writer.write_preloaded_data, writer.finish, serialization.save_config
+
+    def written(*args: Any, **words: Any) -> Any:
+        place, results = write(*args, **words)
+        if not isinstance(results, Exception):
+            return place, results
+        errors.append(results)
+        return place, []
+
+    def keeping(work: Callable[..., None]) -> Callable[..., None]:
+        def done(*args: Any) -> None:
+            try:
+                work(*args)
+            except OSError as error:
+                errors.append(error)
+
+        return done
+
+    replace(writer, write_preloaded_data=staticmethod(written), finish=keeping(finish))
+    replace(serialization, save_config=keeping(configure))
+    try:
+        yield errors
+    finally:
+        replace(writer, write_preloaded_data=staticmethod(write), finish=finish)
+        replace(serialization, save_config=configure)
 
 
 def finish_parameters(chunks: Sequence[Any]) -> None:
@@ -77,8 +118,10 @@ def unwrap(chunk: Any) -> Any:
     return chunk
 
 
-def _states(optimizer: Any) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-    """(fp32 parameter, its state) of every torch optimizer inside."""
+def optimizer_states(optimizer: Any | None) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+    """(fp32 parameter, its state) of every torch optimizer inside; none of None."""
+    if optimizer is None:
+        return
     for part in getattr(optimizer, "chained_optimizers", [optimizer]):
         for group in part.optimizer.param_groups if part.optimizer else []:
             for parameter in group["params"]:

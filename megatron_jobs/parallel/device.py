@@ -49,6 +49,19 @@ def wait_for_device() -> None:
         torch.cuda.synchronize()
 
 
+def random_state_of_device() -> Tensor:
+    """The state of the generator that the device draws from by itself (dropout)."""
+    return torch.cuda.get_rng_state() if has_gpu() else torch.get_rng_state()
+
+
+def set_random_state_of_device(state: Tensor) -> None:
+    """Put back what `random_state_of_device` gave."""
+    if has_gpu():
+        torch.cuda.set_rng_state(state)
+    else:
+        torch.set_rng_state(state)
+
+
 def peak_bytes() -> int:
     """The most memory this process has held: on the GPU, else its resident set."""
     if has_gpu():

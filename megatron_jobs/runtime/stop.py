@@ -29,11 +29,12 @@ def _on_signal(number: int, _frame: object) -> None:
 @contextlib.contextmanager
 def deferred_stop() -> Iterator[None]:
     """Inside, a stop signal is only noted; the code must ask `stop_reason()` itself."""
+    before = _state["deferred"]
     _state["deferred"] = "yes"
     try:
         yield
     finally:
-        _state["deferred"] = ""
+        _state["deferred"] = before
 
 
 def stop_reason() -> str:

@@ -12,6 +12,7 @@ from megatron_jobs.config.settings import InputPath, Problem
 from megatron_jobs.model.config import ModelConfig
 from megatron_jobs.optim.config import OptimConfig
 from megatron_jobs.runtime.rank import Rank
+from megatron_jobs.runtime.stop import deferred_stop
 
 OUTPUTS = ("checkpoints",)
 RESOURCES = Resources(hours=24)
@@ -63,6 +64,7 @@ def describe(config: Config, resources: Resources) -> list[tuple[str, str]]:
     ]
 
 
+@deferred_stop()  # a rank that left while they connect would be missed by the others
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     """Train to the last step; the numbers are those of the last one."""
     from megatron_jobs.parallel.groups import close, connect, open_groups
@@ -72,7 +74,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     from megatron_jobs.train.step import build_engine
 
     samples = config.steps * config.batch.global_size
-    index = check_index(config.index, config.model, samples=samples)
+    index = check_index(config.index, config.model, samples=samples, mesh=config.mesh)
     connect(rank, folder / MEET)
     open_groups(config.mesh, config.seed)
     engine = build_engine(

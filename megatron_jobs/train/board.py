@@ -1,5 +1,6 @@
 """What a run writes down: metrics.jsonl, TensorBoard events, progress; on the leader alone."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ class Board:
     def show(self, step: int, **numbers: float) -> None:
         """Put the step and some numbers on the live progress line."""
         self.progress.update(step, **numbers)
+
+    def sync(self) -> None:
+        """All that was recorded to the disk: a checkpoint is to hold no step that they lack."""
+        self.events.flush()
+        os.fsync(self.journal.file.fileno())
 
     def close(self) -> None:
         """Everything to the disk."""

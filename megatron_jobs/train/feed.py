@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from megatron_jobs.config.batch import BatchConfig
+from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.data.cursor import SampleCursor, read_batch
 from megatron_jobs.data.sample_index import SampleIndex, SplitSamples
 from megatron_jobs.data.splits import Split
@@ -14,6 +15,9 @@ from megatron_jobs.errors import UserError
 from megatron_jobs.model.config import ModelConfig
 from megatron_jobs.parallel.groups import data_rank, data_ranks
 from megatron_jobs.train.batch import MicroBatch
+
+WHOLE = Mesh()
+"""Nothing is cut."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,8 @@ def _reader(samples: SplitSamples, batch: BatchConfig) -> Callable[[int], Iterat
     return read
 
 
-def check_index(path: Path, model: ModelConfig, *, samples: int) -> SampleIndex:
-    """Open an index and see that it fits the model and lasts for `samples` of training.
+def check_index(path: Path, model: ModelConfig, *, samples: int, mesh: Mesh = WHOLE) -> SampleIndex:
+    """Open an index and see that it fits the model and the mesh and lasts for `samples`.
 
     Raises: UserError naming the setting that does not fit; DataError when the index lies.
     """
@@ -75,6 +79,8 @@ def check_index(path: Path, model: ModelConfig, *, samples: int) -> SampleIndex:
     if index.seq_len > model.seq_len:
         found = f"model.seq_len: {model.seq_len} is below the index's seq_len {index.seq_len}"
         raise UserError(f"{found}; give at least {index.seq_len}")
+    for setting, sentence in mesh.sequence_problems(index.seq_len):
+        raise UserError(f"index: {setting}: {sentence}; build it with another")
     held = len(index.split("train"))
     if held < samples:
         found = f"steps x batch.global_size = {samples} samples, the index holds {held}"

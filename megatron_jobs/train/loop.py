@@ -14,7 +14,7 @@ from megatron_jobs.checkpoint.manifest import latest_checkpoint
 from megatron_jobs.checkpoint.save import save_checkpoint
 from megatron_jobs.checkpoint.state import Training
 from megatron_jobs.config.loop import LoopConfig
-from megatron_jobs.errors import Stopped
+from megatron_jobs.errors import DataError, Stopped
 from megatron_jobs.parallel.device import engine_device
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.runtime.stop import deferred_stop, stop_reason
@@ -25,6 +25,7 @@ from megatron_jobs.train.step import Engine, StepResult, evaluate_loss, train_st
 CHECKPOINTS = "checkpoints"
 
 
+@deferred_stop()
 def train(
     config: LoopConfig,
     engine: Engine,
@@ -43,27 +44,31 @@ def train(
     """
     training = Training(engine.chunks, engine.optimizer, layout_of(engine, rank))
     root = folder / CHECKPOINTS
-    start = _resume(root, training)
-    numbers: dict[str, float] = {}
-    with deferred_stop(), _board(rank, folder, start, config.steps) as board:
+    start, numbers = _resume(root, training)
+    speed: dict[str, float] = {}
+    with _board(rank, folder, start, config.steps) as board:
         for step in range(start + 1, config.steps + 1):
             began = time.perf_counter()
             result = train_step(engine, feed.train(step), step)
             seconds = time.perf_counter() - began
-            numbers |= {"loss": result.loss, "tokens_per_second": result.tokens / seconds}
-            stop = someone_must_stop()
-            last = stop or step == config.steps
-            if board and (last or step % config.log_every == 0):
+            numbers |= {"loss": result.loss}
+            speed = {"tokens_per_second": result.tokens / seconds}
+            last = step == config.steps
+            if board and (last or due(step, config.log_every)):
                 board.record(step, "train", _step_numbers(result, seconds))
-                board.show(step, **numbers)
-            if due(step, config.evaluate_every) or step == config.steps:
+            if board:
+                board.show(step, **numbers, **speed)
+            if last or due(step, config.evaluate_every):
                 numbers |= _validate(config, engine, feed, board, step)
-            if due(step, config.save_every) or last:
-                notes = record | {"step": step, "loss": result.loss}
+            stop = someone_must_stop()
+            if last or stop or due(step, config.save_every):
+                if board:
+                    board.sync()
+                notes = record | {"numbers": numbers}
                 save_checkpoint(root, step, training, notes, keep=config.keep)
-            if stop and step < config.steps:
+            if stop and not last:
                 raise Stopped(f"after step {step}, state saved")
-    return numbers | {"steps": config.steps}
+    return numbers | speed | {"steps": config.steps}
 
 
 def due(step: int, every: int) -> bool:
@@ -83,15 +88,28 @@ def someone_must_stop() -> bool:
     return bool(flag.item())
 
 
-def _resume(root: Path, training: Training) -> int:
-    """The step of the checkpoint that was loaded, or 0."""
-    found = [latest_checkpoint(root) if dist.get_rank() == 0 else None]
-    dist.broadcast_object_list(found, src=0)
-    if found[0] is None:
-        return 0
-    manifest = load_checkpoint(found[0], training)
-    print(f"resumed from {found[0]}", flush=True)
-    return manifest.step
+def _resume(root: Path, training: Training) -> tuple[int, dict[str, float]]:
+    """The step and the numbers of the checkpoint that was loaded, or 0 and none."""
+    found = _latest(root)
+    if found is None:
+        return 0, {}
+    manifest = load_checkpoint(found, training)
+    print(f"resumed from {found}", flush=True)
+    return manifest.step, manifest.record.get("numbers", {})
+
+
+def _latest(root: Path) -> Path | None:
+    """The checkpoint that the leader finds to be the latest; the same on every rank."""
+    found: list[Path | DataError | None] = [None]
+    if dist.get_rank() == 0:
+        try:
+            found = [latest_checkpoint(root)]
+        except DataError as error:
+            found = [error]
+    dist.broadcast_object_list(found)
+    if isinstance(found[0], DataError):
+        raise found[0]
+    return found[0]
 
 
 def _validate(
