@@ -1,8 +1,6 @@
 """The training loop: step, log, evaluate, save, stop; plain lines in this order."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from megatron_jobs.errors import DataError, Stopped
 from megatron_jobs.parallel.device import engine_device
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.runtime.stop import deferred_stop, stop_reason
-from megatron_jobs.train.board import Board
+from megatron_jobs.train.board import SilentBoard, open_board
 from megatron_jobs.train.feed import Feed
 from megatron_jobs.train.step import Engine, StepResult, evaluate_loss, train_step
 
@@ -46,24 +44,20 @@ def train(
     root = folder / CHECKPOINTS
     start, numbers = _resume(root, training)
     speed: dict[str, float] = {}
-    with _board(rank, folder, start, config.steps) as board:
+    with open_board(rank, folder, start=start, steps=config.steps) as board:
         for step in range(start + 1, config.steps + 1):
-            began = time.perf_counter()
-            result = train_step(engine, feed.train(step), step)
-            seconds = time.perf_counter() - began
+            result, seconds = _timed_step(engine, feed, step)
             numbers |= {"loss": result.loss}
             speed = {"tokens_per_second": result.tokens / seconds}
             last = step == config.steps
-            if board and (last or due(step, config.log_every)):
+            if last or due(step, config.log_every):
                 board.record(step, "train", _step_numbers(result, seconds))
-            if board:
-                board.show(step, **numbers, **speed)
+            board.show(step, **numbers, **speed)
             if last or due(step, config.evaluate_every):
                 numbers |= _validate(config, engine, feed, board, step)
             stop = someone_must_stop()
             if last or stop or due(step, config.save_every):
-                if board:
-                    board.sync()
+                board.sync()
                 notes = record | {"numbers": numbers}
                 save_checkpoint(root, step, training, notes, keep=config.keep)
             if stop and not last:
@@ -112,16 +106,22 @@ def _latest(root: Path) -> Path | None:
     return found[0]
 
 
+def _timed_step(engine: Engine, feed: Feed, step: int) -> tuple[StepResult, float]:
+    """What a step did, and its seconds."""
+    began = time.perf_counter()
+    result = train_step(engine, feed.train(step), step)
+    return result, time.perf_counter() - began
+
+
 def _validate(
-    config: LoopConfig, engine: Engine, feed: Feed, board: Board | None, step: int
+    config: LoopConfig, engine: Engine, feed: Feed, board: SilentBoard, step: int
 ) -> dict[str, float]:
     batches = min(config.evaluate_batches, feed.validation_batches)
     if batches == 0:
         return {}
     losses = [evaluate_loss(engine, feed.validation(n)) for n in range(batches)]
     loss = sum(part.total for part in losses) / max(sum(part.tokens for part in losses), 1)
-    if board:
-        board.record(step, "validation", {"loss": loss})
+    board.record(step, "validation", {"loss": loss})
     return {"validation_loss": loss}
 
 
@@ -135,14 +135,3 @@ def _step_numbers(result: StepResult, seconds: float) -> dict[str, float]:
         "seconds": seconds,
         "skipped": float(result.skipped),
     }
-
-
-@contextmanager
-def _board(rank: Rank, folder: Path, start: int, steps: int) -> Iterator[Board | None]:
-    """The leader's board; None on the other ranks."""
-    board = Board(folder, start=start, steps=steps) if rank.leads else None
-    try:
-        yield board
-    finally:
-        if board:
-            board.close()
