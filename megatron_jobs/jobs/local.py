@@ -1,9 +1,12 @@
 """Running a job, or a plan, on this machine with local processes."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,22 +61,43 @@ def _start(job: Job, watch: Watch) -> int:
     environment = os.environ | {"OMP_NUM_THREADS": str(job.resources.cpus)}
     with job.folder.logs.joinpath("launch.log").open("ab") as log:
         child = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        while True:
-            try:
-                status = child.wait(timeout=0.1)
-            except subprocess.TimeoutExpired:
-                watch(job, "running", read_progress(job.folder.path))
-            except KeyboardInterrupt:  # the child got the signal as well: it saves and ends
-                continue
-            else:
-                watch(job, "running", read_progress(job.folder.path))
-                return status
+        with _forward_signals(child):
+            return _wait(child, lambda: watch(job, "running", read_progress(job.folder.path)))
+
+
+def _wait(child: "subprocess.Popen[bytes]", watch: Callable[[], None]) -> int:
+    """The exit status of a process; ten times a second, and at its end, `watch` is called."""
+    while True:
+        try:
+            status = child.wait(timeout=0.1)
+        except subprocess.TimeoutExpired:
+            watch()
+        except KeyboardInterrupt:  # the child got the signal as well: it saves and ends
+            continue
+        else:
+            watch()
+            return status
+
+
+@contextlib.contextmanager
+def _forward_signals(child: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """While inside, TERM and USR2 to this process reach the ranks: they save and end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets only the main thread handle signals
+        return
+    names = (signal.SIGTERM, signal.SIGUSR2)
+    before = [signal.signal(name, lambda number, _: child.send_signal(number)) for name in names]
+    try:
+        yield
+    finally:
+        for name, handler in zip(names, before, strict=True):
+            signal.signal(name, handler)
 
 
 def _failure(job: Job, status: int) -> MegatronJobsError:
     """The error to raise for a job whose ranks did not all end well."""
     outcome = read_json(job.folder.outcome) if job.folder.outcome.exists() else {}
-    guilty, signal = outcome.get("guilty", -1), outcome.get("signal", "")
+    guilty, killer = outcome.get("guilty", -1), outcome.get("signal", "")
     words = last_words(job.folder, guilty)
     if status == EXIT_STOPPED:
         return Stopped(f"{job.name}: stopped and saved; run it again to go on")
@@ -82,7 +106,7 @@ def _failure(job: Job, status: int) -> MegatronJobsError:
     if guilty < 0:
         words = _tail(job.folder.logs / "launch.log")
         return JobFailed(f"{job.name}: could not start\n{words}")
-    how = f"was killed by {signal}" if signal else f"ended with status {status}"
+    how = f"was killed by {killer}" if killer else f"ended with status {status}"
     where = job.folder.log(guilty)
     return JobFailed(f"{job.name}: rank {guilty} {how}; its log: {where}\n{words or _tail(where)}")
 

@@ -1,7 +1,8 @@
 """Receipts: what a finished job read and wrote, by content. No receipt, not done.
 
 The key of a job is the hash of its stage and its settings, with every input replaced by the hash of
-its content. A receipt with the job's key holds: the job need not run again, wherever its folder is.
+its content, and without those that the stage names in LAYOUT. A receipt with the job's key holds:
+the job need not run again, wherever its folder is.
 """
 
 import datetime
@@ -119,15 +120,17 @@ def input_hashes(job: Job) -> dict[str, str]:
 
 
 def job_key(job: Job, inputs: dict[str, str]) -> str:
-    """Hash of what the job's result depends on; not of where it runs or on how many ranks."""
+    """Hash of what the job's result depends on; not of where it runs, on what ranks and how."""
     settings = job.config.model_dump(mode="json")
     for setting, content in inputs.items():
         _put(settings, setting.split("."), f"sha256:{content}")
+    for setting in getattr(job.stage, "LAYOUT", ()):
+        _put(settings, setting.split("."), None)
     text = json.dumps([job.stage_name, settings], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _put(values: Any, where: list[str], value: str) -> None:
+def _put(values: Any, where: list[str], value: str | None) -> None:
     for part in where[:-1]:
         values = values[int(part)] if isinstance(values, list) else values[part]
     if isinstance(values, list):

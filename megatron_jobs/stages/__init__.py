@@ -12,6 +12,10 @@ and may have
 
     check(config, resources)     yields problems of settings and resources together
     describe(config, resources)  (label, text) pairs that `mj show` prints
+    LAYOUT                       settings, by dotted name, that decide how the work is done and do
+                                 not change its result beyond rounding (mesh, size of micro batches,
+                                 how often to save): when they are changed, unfinished work is gone
+                                 on with and a receipt still holds
     PRELOAD                      modules that a local run imports once before it forks the ranks
     SHOW                         an output, a text file, that `mj run` prints at its end
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 OUTPUTS = ("evaluation.json",)
 RESOURCES = Resources()
+LAYOUT = ("mesh", "batch")
 PRELOAD = ("megatron_jobs.train.loop",)
 
 

@@ -16,6 +16,15 @@ from megatron_jobs.runtime.stop import deferred_stop
 
 OUTPUTS = ("checkpoints",)
 RESOURCES = Resources(hours=24)
+LAYOUT = (
+    "mesh",
+    "batch.micro_size",
+    "log_every",
+    "evaluate_every",
+    "evaluate_batches",
+    "save_every",
+    "keep",
+)
 PRELOAD = ("megatron_jobs.train.loop",)
 MEET = ".meet"
 
