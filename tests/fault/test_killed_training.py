@@ -18,7 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.testing import assert_close
 
 from megatron_jobs.checkpoint.manifest import Manifest, find_checkpoint, read_manifest
-from megatron_jobs.errors import EXIT_STOPPED, Stopped
+from megatron_jobs.cli import main
+from megatron_jobs.errors import EXIT_STOPPED, EXIT_USER, Stopped
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.local import JobFailed, run_plan
 from megatron_jobs.jobs.plan import Job, Plan, load_plan
@@ -28,7 +29,6 @@ from megatron_jobs.runtime.journal import read_journal
 BOOKS = Path(__file__).parents[2] / "megatron_jobs" / "plans" / "books.jsonl"
 STEPS = 20
 SAVE_EVERY = 5
-SIZES = {"global_size": 16, "micro_size": 4}
 CHAIN = f"""
 jobs:
   tokenizer: {{stage: tokenizer, input: [./text.jsonl], vocab_size: 512}}
@@ -207,6 +207,18 @@ def test_told_to_stop_it_saves_at_once_and_goes_on(undisturbed: Path, tmp_path: 
     assert_no_process_is_left(folder)
     run_plan(plan, look_away)
     assert_equals_undisturbed(folder.path, undisturbed / "pretrain")
+
+
+def test_a_vocabulary_over_the_embedding_is_said_in_plain_words(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = plan_like(undisturbed, tmp_path / "run")
+    words = ["run", plan.shown, "--run", str(plan.run), "pretrain.model.vocab_size=300"]
+    assert main(words) == EXIT_USER
+    assert capsys.readouterr().err == (
+        "mj run: pretrain: model.vocab_size: 300 is below the tokenizer's 512 tokens; "
+        "give at least 512\n"
+    )
 
 
 def test_it_goes_on_in_another_layout(undisturbed: Path, tmp_path: Path) -> None:
