@@ -32,4 +32,4 @@ $(READY): setup.py pyproject.toml constraints.txt $(SOURCES)
 	touch $(READY)
 
 clean:
-	rm -rf .venv build runs *.egg-info megatron_jobs/*.so
+	rm -rf .venv build *.egg-info megatron_jobs/*.so

@@ -1,3 +1,3 @@
-"""Train, convert, evaluate and serve language models; every stage a job, here or on Slurm."""
+"""Train, convert and evaluate language models; every stage a job, here or on Slurm."""
 
 __version__ = "0.1.0"

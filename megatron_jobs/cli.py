@@ -14,7 +14,7 @@ from megatron_jobs.errors import EXIT_BUG, EXIT_DONE, EXIT_STOPPED, EXIT_USER
 
 app = typer.Typer(
     name="mj",
-    help="Train, convert, evaluate and serve language models; every stage a job.",
+    help="Train, convert and evaluate language models; every stage a job.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -86,14 +86,23 @@ def status(run: RunFolder) -> None:
 def logs(
     run: RunFolder,
     job: Annotated[str, typer.Argument(help="The job's name.")],
-    rank: Annotated[int, typer.Option("--rank", help="Only this rank's log.")] = -1,
+    rank: Annotated[int | None, typer.Option("--rank", min=0, help="Only this rank's.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
 ) -> None:
     """Print the logs of a job's ranks."""
-    from megatron_jobs.jobs.status import log_files
+    from megatron_jobs.errors import UserError
+    from megatron_jobs.jobs.status import goes_on, log_files
     from megatron_jobs.terminal import print_logs
 
-    print_logs(log_files(run, job, rank if rank >= 0 else None), follow=follow)
+    def files() -> list[Path]:
+        try:
+            return log_files(run, job, rank)
+        except UserError:
+            if follow and goes_on(run, job):
+                return []
+            raise
+
+    print_logs(files, lambda: follow and goes_on(run, job))
 
 
 @app.command()
@@ -101,8 +110,11 @@ def cancel(run: RunFolder, jobs: Annotated[list[str] | None, typer.Argument()] =
     """Cancel jobs of a run that Slurm still holds; all of them when none is named."""
     from megatron_jobs.jobs.status import cancel_run
 
-    for name, slurm_id in cancel_run(run, jobs or []):
+    cancelled = cancel_run(run, jobs or [])
+    for name, slurm_id in cancelled:
         print(f"cancelled {name} ({slurm_id})")
+    if not cancelled:
+        print("nothing to cancel: Slurm holds none of these jobs")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -112,6 +124,8 @@ def main(words: list[str] | None = None) -> int:
         app(given, standalone_mode=True)
     except SystemExit as leaving:
         return int(leaving.code or EXIT_DONE)
+    except KeyboardInterrupt:
+        return EXIT_STOPPED
     except Exception as error:
         return _explain(given, error)
     return EXIT_DONE
@@ -119,14 +133,14 @@ def main(words: list[str] | None = None) -> int:
 
 def _explain(words: list[str], error: Exception) -> int:
     """Print what went wrong in the form that suits its kind."""
-    from megatron_jobs.errors import MegatronJobsError, Stopped, UserError
+    from megatron_jobs.errors import DataError, MegatronJobsError, Stopped, UserError
 
     verb = words[0] if words else ""
     if isinstance(error, MegatronJobsError):
         print(f"mj {verb}: {error}", file=sys.stderr)
     else:
         traceback.print_exception(error)
-    if isinstance(error, UserError):
+    if isinstance(error, (UserError, DataError)):
         return EXIT_USER
     return EXIT_STOPPED if isinstance(error, Stopped) else EXIT_BUG
 

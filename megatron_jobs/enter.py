@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from megatron_jobs.errors import EXIT_BUG, EXIT_DONE, EXIT_STOPPED, EXIT_USER, UserError
+from megatron_jobs.errors import EXIT_BUG, EXIT_DONE, EXIT_STOPPED, EXIT_USER, DataError, UserError
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.plan import Job, load_job
 from megatron_jobs.jobs.receipt import begin, finish
 from megatron_jobs.runtime.files import write_json
-from megatron_jobs.runtime.launch import fork_ranks, run_and_report
+from megatron_jobs.runtime.launch import end_with_parent, fork_ranks, run_and_report
 from megatron_jobs.runtime.rank import Rank, read_rank
-from megatron_jobs.runtime.stop import install_stop_signals
+from megatron_jobs.runtime.stop import heed_stop, install_stop_signals
 
 EXIT_NOTHING_TO_DO = 3
 USAGE = "usage: python -m megatron_jobs.enter [--fork|--begin|--finish] RUN/JOB"
@@ -27,6 +27,7 @@ USAGE = "usage: python -m megatron_jobs.enter [--fork|--begin|--finish] RUN/JOB"
 
 def main(words: list[str]) -> int:
     """Exit status of the step asked for; see `megatron_jobs.errors`."""
+    install_stop_signals(deferred=True)  # a signal that comes while we start is not lost
     flags = [word for word in words if word.startswith("--")]
     folders = [word for word in words if not word.startswith("--")]
     if len(folders) != 1 or len(flags) > 1 or not set(flags) <= set(STEPS):
@@ -35,7 +36,7 @@ def main(words: list[str]) -> int:
     folder = JobFolder(Path(folders[0]).absolute())
     try:
         return STEPS[flags[0]](folder) if flags else enter_rank(folder)
-    except UserError as error:
+    except (UserError, DataError) as error:
         print(error, file=sys.stderr)
         return EXIT_USER
 
@@ -55,7 +56,7 @@ def enter_rank(folder: JobFolder) -> int:
 
 def run_stage(job: Job, rank: Rank) -> None:
     """Do this rank's part of the job; the leader notes the stage's numbers."""
-    install_stop_signals()
+    heed_stop()
     numbers = job.stage.run(job.config, rank, job.folder.path)
     if rank.leads:
         write_json(job.folder.numbers, numbers)
@@ -63,6 +64,7 @@ def run_stage(job: Job, rank: Rank) -> None:
 
 def fork_all(folder: JobFolder) -> int:
     """Start every rank of the job on this machine, and wait."""
+    end_with_parent()
     job = load_job(folder)
     for module in getattr(job.stage, "PRELOAD", ()):
         importlib.import_module(module)  # once, here: the forked ranks share it

@@ -3,7 +3,7 @@
 MegatronJobsError
 |-- UserError      something the user can mend: no traceback, exit status 2
 |   `-- ConfigError    every fault of a configuration, in one message
-|-- DataError      a file says one thing and holds another
+|-- DataError      a file says one thing and holds another: no traceback, exit status 2
 `-- Stopped        asked to stop in time (signal, time limit); state is saved, the job is not done
 
 Anything else that escapes is a bug of ours and shows its traceback (exit status 1).

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +21,7 @@ class LiveRun:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, markup=False, emoji=False)
         self.live = Live(console=self.console, refresh_per_second=8, transient=True)
         self.last_plain = 0.0
         self.started: dict[str, float] = {}
@@ -48,7 +48,7 @@ class LiveRun:
             shown = getattr(job.stage, "SHOW", "")
             if shown:
                 text = (job.folder.path / shown).read_text(encoding="utf-8")
-                self.console.print(f"\n{text}", soft_wrap=True, markup=False)
+                self.console.print(f"\n{text}", soft_wrap=True)
         run = self.plan.run
         places = {"receipts": "*/receipt.json", "plots": "*/*.svg", "tensorboard": "*/tensorboard"}
         for what, pattern in places.items():
@@ -165,20 +165,27 @@ def show_status(run: Path, records: list[dict[str, Any]]) -> None:
         cells = [record["job"], record["state"], record.get("slurm_id") or ""]
         cells += [_clock(seconds) if seconds is not None else "", f"{what} {reason}".strip()]
         table.add_row(*[Text(cell) for cell in cells])
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     console.print(f"{run}", soft_wrap=True)
     console.print(table)
 
 
-def print_logs(paths: list[Path], *, follow: bool, every: float = 0.5) -> None:
-    """Print log files one after the other, each headed by its name; then what is added to them."""
-    places = dict.fromkeys(paths, 0)
-    while True:
+def print_logs(files: Callable[[], list[Path]], goes_on: Callable[[], bool]) -> None:
+    """Print log files one after the other, each headed by its name; then what is added to them.
+
+    Args:
+        files: the files there are now; asked again as long as it goes on.
+        goes_on: whether more may come.
+    """
+    places: dict[Path, int] = {}
+    last = False
+    while not last:
+        last = not goes_on()  # asked before reading: what was written until then is printed
+        paths = files()
         for path in paths:
-            places[path] = _print_from(path, places[path], headed=len(paths) > 1)
-        if not follow:
-            return
-        time.sleep(every)
+            places[path] = _print_from(path, places.get(path, 0), headed=len(paths) > 1)
+        if not last:
+            time.sleep(0.5)
 
 
 def _print_from(path: Path, place: int, *, headed: bool) -> int:

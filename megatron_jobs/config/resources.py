@@ -1,22 +1,26 @@
 """What a job asks of the machine it runs on."""
 
+from typing import Annotated
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
 from megatron_jobs.config.settings import Settings
 
 
 class Resources(Settings):
     """Nodes, processes and time of one job. The same numbers serve this machine and Slurm."""
 
-    nodes: int = 1
+    nodes: PositiveInt = 1
     """Machines. On this machine the ranks of all nodes run side by side."""
-    ranks: int = 1
+    ranks: PositiveInt = 1
     """Processes on each node; on GPU nodes one a GPU."""
-    cpus: int = 1
+    cpus: PositiveInt = 1
     """CPU cores of each rank."""
-    gpus: int = 0
+    gpus: NonNegativeInt = 0
     """GPUs of each node."""
-    memory_gb: float = 0
+    memory_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
     """Memory of each node in GiB; 0 leaves it to the cluster's default."""
-    hours: float = 1
+    hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1
     """Time limit in hours."""
 
     @property

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 Problem = tuple[str, str]
 """(setting, sentence): a dotted name as the user typed it, and what is wrong with its value."""
@@ -51,7 +51,18 @@ class InputMark:
     """Annotation of a path that a job reads: it must exist, or be promised by another job."""
 
 
-InputPath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute()), InputMark()]
+def _not_empty(value: Any) -> Any:
+    if value == "":
+        raise ValueError("is empty; must name a file or folder")
+    return value
+
+
+InputPath = Annotated[
+    Path,
+    BeforeValidator(_not_empty),
+    AfterValidator(lambda path: path.expanduser().absolute()),
+    InputMark(),
+]
 """A file or folder that must be there when the job starts; made absolute."""
 
 

@@ -34,19 +34,20 @@ def read_tree(path: Path, shown: str = "") -> Tree:
     A string beginning with `./` means "beside this file" and becomes an absolute path.
     """
     name = shown or str(path)
+    tree = Tree()
     try:
-        text = path.read_text(encoding="utf-8")
-        loader = yaml.SafeLoader(text)
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
+        if isinstance(node, yaml.MappingNode):
+            tree.values = _mapping(tree, loader, node, "", (name, path.parent.absolute()))
+            return tree
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{name}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except RecursionError as error:
+        raise UserError(f"{name}: not a tree: an alias leads back to itself") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
         raise UserError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(node, yaml.MappingNode):
-        raise UserError(f"{name}: must be a mapping of settings, `name: value` on each line")
-    tree = Tree()
-    tree.values = _mapping(tree, loader, node, "", (name, path.parent.absolute()))
-    return tree
+    raise UserError(f"{name}: must be a mapping of settings, `name: value` on each line")
 
 
 def _mapping(
@@ -89,13 +90,13 @@ def apply_words(tree: Tree, words: list[str]) -> None:
             continue
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             value = text
         _set(tree, name, value)
 
 
 def _set(tree: Tree, name: str, value: Any) -> None:
-    *parents, last = name.split(".")
+    *parents, last = name_parts(tree.values, name)
     place: Any = tree.values
     for depth, parent in enumerate(parents):
         place = _step_into(place, parent)
@@ -115,6 +116,14 @@ def _set(tree: Tree, name: str, value: Any) -> None:
         del tree.origins[old]
     for leaf in leaf_names(value, name):
         tree.origins[leaf] = "command line"
+
+
+def name_parts(values: dict[str, Any], name: str) -> list[str]:
+    """A dotted name cut at its dots; the longest first key that is there may hold dots itself."""
+    heads = [key for key in values if name == key or name.startswith(f"{key}.")]
+    head = max(heads, key=len, default=name.partition(".")[0])
+    rest = name[len(head) + 1 :]
+    return [head, *rest.split(".")] if rest else [head]
 
 
 def _step_into(place: Any, name: str) -> Any:
@@ -167,6 +176,7 @@ def _lay_under(tree: Tree, place: dict[str, Any], prefix: str, kind: str) -> Non
         tree.problems.append((f"{prefix}preset", no_such("preset", wanted, known)))
         return
     preset = read_tree(path)
+    tree.problems += [(f"{prefix}{name}", f"{path}: {text}") for name, text in preset.problems]
     for key, value in preset.values.items():
         if key not in place:
             place[key] = value

@@ -58,6 +58,11 @@ class JobFolder:
         return self.path / "stopped"
 
     @property
+    def lock(self) -> Path:
+        """Held by the processes of a run on this machine; see `jobs.lock`."""
+        return self.path / ".lock"
+
+    @property
     def logs(self) -> Path:
         return self.path / "logs"
 
@@ -69,7 +74,7 @@ class JobFolder:
     @property
     def bookkeeping(self) -> frozenset[str]:
         """Names that the job layer writes: they stay when outdated work is moved aside."""
-        kept = (self.config, self.source, self.logs, self.slurm)
+        kept = (self.config, self.source, self.logs, self.slurm, self.lock)
         return frozenset({path.name for path in kept} | {"sbatch.sh", "submit.txt", "submitit"})
 
     def log(self, rank: int) -> Path:
@@ -119,6 +124,7 @@ def code_version() -> str:
     lines = [f"megatron-jobs {megatron_jobs.__version__} from {root}", f"python {sys.version}"]
     if (root / ".git").exists():
         lines.append(f"commit {_git(root, 'rev-parse', 'HEAD')}")
+        lines.append(_git(root, "status", "--porcelain", "--", "megatron_jobs", "csrc"))
         lines.append(_git(root, "diff", "HEAD", "--", "megatron_jobs", "csrc"))
     return "\n".join(lines) + "\n"
 

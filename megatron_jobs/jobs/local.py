@@ -19,11 +19,12 @@ from megatron_jobs.errors import (
     UserError,
 )
 from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.lock import held_alone, make_run_folder
 from megatron_jobs.jobs.plan import Job, Plan
 from megatron_jobs.jobs.receipt import begin, finish, read_receipt
-from megatron_jobs.runtime.files import read_json, remove
-from megatron_jobs.runtime.progress import NAME as PROGRESS
+from megatron_jobs.runtime.files import read_json
 from megatron_jobs.runtime.progress import read_progress
+from megatron_jobs.runtime.stop import SIGNALS
 
 Watch = Callable[[Job, str, dict[str, Any] | None], None]
 """Called with the job, one of skipped, running, done, and its progress or receipt."""
@@ -33,64 +34,64 @@ class JobFailed(MegatronJobsError):
     """A job's ranks ended badly; the message holds the first one's last words."""
 
 
-def run_plan(plan: Plan, watch: Watch) -> None:
+def quietly(job: Job, state: str, record: dict[str, Any] | None) -> None:
+    """A `Watch` that looks away."""
+
+
+def run_plan(plan: Plan, watch: Watch = quietly) -> None:
     """Run each job whose receipt does not hold, in order; stop at the first that fails."""
+    make_run_folder(plan.run)
     for job in plan.jobs.values():
         run_job(job, watch)
 
 
-def run_job(job: Job, watch: Watch) -> None:
+def run_job(job: Job, watch: Watch = quietly) -> None:
     """Run one job in processes of its own and leave its receipt.
 
     Raises: UserError (the user can mend it), Stopped (asked to stop; state is saved), JobFailed.
     """
-    if not begin(job):
-        watch(job, "skipped", read_receipt(job.folder))
-        return
-    for path in (job.folder.outcome, job.folder.numbers, job.folder.path / PROGRESS):
-        remove(path)
-    status = _start(job, watch)
-    if status != EXIT_DONE:
-        raise _failure(job, status)
-    watch(job, "done", finish(job))
+    with held_alone(job) as lock, _noted_signals() as noted:
+        if not begin(job):
+            watch(job, "skipped", read_receipt(job.folder))
+            return
+        status = _start(job, watch, lock, noted)
+        if status != EXIT_DONE:
+            raise _failure(job, status)
+        watch(job, "done", finish(job))
+        if noted:  # it was done before it could stop; what comes after it is not begun
+            raise Stopped(f"{job.name}: done; asked to stop before the next job")
 
 
-def _start(job: Job, watch: Watch) -> int:
-    """The exit status of the process that holds all ranks."""
-    command = [sys.executable, "-m", "megatron_jobs.enter", "--fork", str(job.folder.path)]
+def _start(job: Job, watch: Watch, lock: int, noted: list[int]) -> int:
+    """The exit status of the process that holds all ranks; signals that are noted reach it."""
+    command = [sys.executable, "-P", "-m", "megatron_jobs.enter", "--fork", str(job.folder.path)]
     environment = os.environ | {"OMP_NUM_THREADS": str(job.resources.cpus)}
     with job.folder.logs.joinpath("launch.log").open("ab") as log:
-        child = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        with _forward_signals(child):
-            return _wait(child, lambda: watch(job, "running", read_progress(job.folder.path)))
-
-
-def _wait(child: "subprocess.Popen[bytes]", watch: Callable[[], None]) -> int:
-    """The exit status of a process; ten times a second, and at its end, `watch` is called."""
+        child = subprocess.Popen(command, env=environment, stdout=log, stderr=log, pass_fds=(lock,))
+    told = 0
     while True:
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             status = child.wait(timeout=0.1)
-        except subprocess.TimeoutExpired:
-            watch()
-        except KeyboardInterrupt:  # the child got the signal as well: it saves and ends
-            continue
-        else:
-            watch()
+            watch(job, "running", read_progress(job.folder.path))
             return status
+        for number in noted[told:]:
+            child.send_signal(number)
+        told = len(noted)
+        watch(job, "running", read_progress(job.folder.path))
 
 
 @contextlib.contextmanager
-def _forward_signals(child: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """While inside, TERM and USR2 to this process reach the ranks: they save and end."""
+def _noted_signals() -> Iterator[list[int]]:
+    """While inside, stop signals to this process are only noted, in the list."""
+    noted: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python lets only the main thread handle signals
+        yield noted  # Python lets only the main thread handle signals
         return
-    names = (signal.SIGTERM, signal.SIGUSR2)
-    before = [signal.signal(name, lambda number, _: child.send_signal(number)) for name in names]
+    before = [signal.signal(name, lambda number, _: noted.append(number)) for name in SIGNALS]
     try:
-        yield
+        yield noted
     finally:
-        for name, handler in zip(names, before, strict=True):
+        for name, handler in zip(SIGNALS, before, strict=True):
             signal.signal(name, handler)
 
 

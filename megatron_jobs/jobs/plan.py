@@ -1,13 +1,16 @@
 """A plan: jobs by name, checked as a whole before anything starts.
 
 A value `@train/checkpoints` is the path of that output in the folder of job `train`, and is the
-dependency. A file with `stage:` at its top is a plan of that one job.
+dependency; `@@` begins a text that starts with one @. A file with `stage:` at its top is a plan
+of that one job.
 """
 
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from megatron_jobs.config.build import build_settings
 from megatron_jobs.config.resources import Resources
@@ -16,12 +19,13 @@ from megatron_jobs.config.tree import (
     SHIPPED,
     Tree,
     apply_words,
+    name_parts,
     no_such,
     read_tree,
     underlay_presets,
 )
 from megatron_jobs.errors import ConfigError, UserError
-from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.folder import JobFolder, read_job
 from megatron_jobs.stages import Stage, load_stage
 
 RESERVED = ("stage", "resources", "after")
@@ -95,8 +99,7 @@ def load_plan(name: str, words: list[str], run: Path | None = None) -> Plan:
 
 def load_job(folder: JobFolder) -> Job:
     """The job that stands in a folder, from its own config.yaml alone."""
-    tree = read_tree(folder.config)
-    description = tree.values
+    description = read_job(folder)
     stage = load_stage(description["stage"])
     config, problems = build_settings(stage.Config, _settings_of(description))
     resources, more = build_settings(Resources, description["resources"])
@@ -122,24 +125,37 @@ def _settings_of(entry: dict[str, Any]) -> dict[str, Any]:
 def _entries(tree: Tree, path: Path, name: str, words: list[str]) -> dict[str, Any]:
     """The jobs of a file, words applied; tree.origins are then named `job.setting`."""
     if "stage" in tree.values:
-        job = str(tree.values["stage"])
+        job = str(tree.values["stage"]).rpartition(".")[2]
         tree.values = {job: tree.values}
         tree.origins = {f"{job}.{key}": value for key, value in tree.origins.items()}
         words = [f"{job}.{word}" for word in words]
-    elif set(tree.values) == {"jobs"} and isinstance(tree.values["jobs"], dict):
+    elif set(tree.values) == {"jobs"}:
+        if not isinstance(tree.values["jobs"], dict) or not tree.values["jobs"]:
+            raise UserError(f"{name}: jobs: must name at least one job, `name: {{stage: ...}}`")
         tree.values = tree.values["jobs"]
         tree.origins = {key.removeprefix("jobs."): value for key, value in tree.origins.items()}
     else:
         found = ", ".join(tree.values)
         raise UserError(f"{name}: found {found}; a plan has `jobs:`, a single job has `stage:`")
+    known = []
     for word in words:
-        job = word.partition("=")[0].partition(".")[0]
-        if job not in tree.values:
+        job = name_parts(tree.values, word.partition("=")[0])[0]
+        if job in tree.values:
+            known.append(word)
+        else:
             tree.problems.append((word, no_such("job", job, sorted(tree.values))))
-    known = [word for word in words if word.partition("=")[0].partition(".")[0] in tree.values]
     apply_words(tree, known)
     underlay_presets(tree)
     return tree.values
+
+
+class _Entry(Settings):
+    """What every job of a plan may say beside its stage's settings."""
+
+    stage: str
+    resources: dict[str, Any] | None = None
+    after: list[str] = Field(default_factory=list)
+    """Jobs to wait for, beside those whose outputs are read."""
 
 
 class _Builder:
@@ -176,12 +192,17 @@ class _Builder:
         stage_name, stage = self._stage(name)
         if stage is None:
             return None
+        frame, wrong = build_settings(_Entry, {k: entry[k] for k in RESERVED if k in entry})
+        if frame is None:
+            self.problems += [(f"{name}.{setting}", text) for setting, text in wrong]
+            return None
         settings = self._resolve(name, _settings_of(entry), name)
-        for other in entry.get("after", []):
-            self._needs(name, str(other), f"{name}.after")
+        for other in frame.after:
+            self._needs(name, other, f"{name}.after")
         config, found = build_settings(stage.Config, settings)
-        asked = stage.RESOURCES.model_dump() | (entry.get("resources") or {})
-        resources, more = build_settings(Resources, asked)
+        resources, more = build_settings(
+            Resources, stage.RESOURCES.model_dump() | (frame.resources or {})
+        )
         faults = found + [(f"resources.{setting}", text) for setting, text in more]
         if config is not None and resources is not None:
             faults += list(getattr(stage, "check", _no_check)(config, resources))
@@ -224,6 +245,8 @@ class _Builder:
             return [self._resolve(job, item, f"{dotted}.{i}") for i, item in enumerate(value)]
         if not isinstance(value, str) or not value.startswith("@"):
             return value
+        if value.startswith("@@"):  # a text that begins with @
+            return value[1:]
         other, _, below = value[1:].partition("/")
         if self._needs(job, other, dotted):
             self._check_output(other, below, dotted)

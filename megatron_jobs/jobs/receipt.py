@@ -26,6 +26,7 @@ from megatron_jobs.runtime.files import (
     write_json,
 )
 from megatron_jobs.runtime.progress import NAME as PROGRESS
+from megatron_jobs.runtime.rank import slurm_job_id
 
 REPLACED = ".replaced"
 """Folder of a run to which outdated work is moved: nothing is deleted in silence."""
@@ -66,14 +67,33 @@ def begin(job: Job) -> bool:
     key = job_key(job, inputs)
     if _holds(job, key):
         return False
-    before = read_json(job.folder.started)["key"] if job.folder.started.exists() else None
-    if before is not None and (before != key or job.folder.receipt.exists()):
+    before = read_json(job.folder.started) if job.folder.started.exists() else {}
+    if before and (before["key"] != key or job.folder.receipt.exists()):
         _move_aside(job)
-    remove(job.folder.stopped)
+        before = {}
+    starts = _earlier_starts(job.folder, before)
+    _forget_last_start(job.folder)
     write_job(job.folder, job.description())
-    record = {"key": key, "inputs": inputs, "time": time.time(), "energy_uj": _energy_counter()}
-    write_json(job.folder.started, record)
+    start = {"time": time.time(), "slurm_job_id": slurm_job_id(), "energy_uj": _energy_counter()}
+    write_json(job.folder.started, {"key": key, "inputs": inputs, "starts": [*starts, start]})
     return True
+
+
+def _earlier_starts(folder: JobFolder, started: dict[str, Any]) -> list[dict[str, Any]]:
+    """The starts of work that is gone on with, the last ended when it last gave a sign of life."""
+    starts: list[dict[str, Any]] = started.get("starts", [])
+    if starts:
+        signs = [path.stat().st_mtime for path in (*folder.logs.glob("*"), folder.started)]
+        starts[-1]["ended"] = max(signs)
+    return starts
+
+
+def _forget_last_start(folder: JobFolder) -> None:
+    """Remove what says how the last start ended."""
+    for path in (folder.stopped, folder.outcome, folder.numbers, folder.path / PROGRESS):
+        remove(path)
+    for path in folder.logs.glob("rank-*.error"):
+        remove(path)
 
 
 def finish(job: Job) -> dict[str, Any]:
@@ -82,8 +102,10 @@ def finish(job: Job) -> dict[str, Any]:
     Raises: DataError when an output that the stage promises is not there.
     """
     started = read_json(job.folder.started)
-    ended = time.time()
-    hours = (ended - started["time"]) / 3600
+    starts, ended = started["starts"], time.time()
+    seconds = sum(start.get("ended", ended) - start["time"] for start in starts)
+    hours = seconds / 3600
+    slurm_ids = [start["slurm_job_id"] for start in starts if start["slurm_job_id"]]
     receipt = {
         "job": job.name,
         "stage": job.stage_name,
@@ -94,14 +116,15 @@ def finish(job: Job) -> dict[str, Any]:
         "numbers": read_json(job.folder.numbers),
         "versions": versions(),
         "host": os.uname().nodename,
-        "slurm_job_ids": job.folder.slurm_ids(),
+        "slurm_job_ids": list(dict.fromkeys(slurm_ids)),
+        "starts": len(starts),
         "ranks": job.resources.world,
-        "started": _iso(started["time"]),
+        "started": _iso(starts[0]["time"]),
         "ended": _iso(ended),
-        "seconds": round(ended - started["time"], 3),
+        "seconds": round(seconds, 3),
         "cpu_hours": round(hours * job.resources.world * job.resources.cpus, 6),
         "gpu_hours": round(hours * job.resources.nodes * job.resources.gpus, 6),
-        "energy_joules": _joules_since(started["energy_uj"]),
+        "energy_joules": _joules_since(starts[0]["energy_uj"]) if len(starts) == 1 else None,
     }
     remove(job.folder.path / PROGRESS)
     write_json(job.folder.receipt, receipt)
@@ -174,9 +197,11 @@ def _move_aside(job: Job) -> None:
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
     target = job.run / REPLACED / f"{job.name}-{stamp}"
     target.mkdir(parents=True)
-    for path in job.folder.path.iterdir():
-        if path.name not in job.folder.bookkeeping and PARTIAL not in path.name:
-            path.rename(target / path.name)
+    names = {path.name for path in job.folder.path.iterdir() if PARTIAL not in path.name}
+    last = job.folder.started.name  # as long as it is there the work is known to be outdated
+    for name in sorted(names - job.folder.bookkeeping, key=lambda name: name == last):
+        (job.folder.path / name).rename(target / name)
+    print(f"{job.name}: what stood there, of other settings or inputs, is now in {target}")
 
 
 def _energy_counter() -> int | None:

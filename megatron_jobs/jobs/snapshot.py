@@ -1,5 +1,7 @@
 """A copy of this package in the run folder: what is submitted is what runs, whatever is edited."""
 
+import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -16,15 +18,14 @@ def snapshot_code(run: Path) -> Path:
     The same code is copied once, however many jobs are submitted with it.
     """
     source = Path(megatron_jobs.__file__).parent
-    staging = run / CODE / "copy"
+    staging = run / CODE / f"copy-{os.getpid()}"  # two may submit at once
     remove(staging)
     skip = shutil.ignore_patterns("__pycache__", "*.pyc")
     with whole_folder(staging) as part:
         shutil.copytree(source, part / "megatron_jobs", ignore=skip)
+        write_text(part / SOURCE, code_version())
     target = run / CODE / tree_hash(staging)[:16]
-    if target.exists():
-        shutil.rmtree(staging)
-    else:
+    with contextlib.suppress(OSError):  # it is there already
         staging.rename(target)
-        write_text(target / SOURCE, code_version())
+    remove(staging)
     return target

@@ -3,17 +3,17 @@
 The truth is put together from the receipt, from Slurm, and from what a local run leaves.
 """
 
-import os
 import re
 from collections.abc import Mapping
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from megatron_jobs.config.tree import no_such
-from megatron_jobs.errors import EXIT_STOPPED, UserError
+from megatron_jobs.errors import EXIT_DONE, EXIT_STOPPED, UserError
 from megatron_jobs.jobs.folder import JobFolder, read_job
 from megatron_jobs.jobs.local import last_words
+from megatron_jobs.jobs.lock import is_held
 from megatron_jobs.jobs.queue import COMING_BACK, SlurmState, cancel, live_states, slurm_states
 from megatron_jobs.jobs.receipt import read_receipt
 from megatron_jobs.runtime.files import read_json
@@ -52,6 +52,12 @@ def plan_status(run: Path) -> list[Record]:
     return list(records.values())
 
 
+def goes_on(run: Path, job: str) -> bool:
+    """Whether a job of a run is waiting or running."""
+    states = {record["job"]: record["state"] for record in plan_status(run)}
+    return states.get(job) in ("waiting", "running")
+
+
 def cancel_run(run: Path, jobs: list[str]) -> list[tuple[str, str]]:
     """Cancel the named jobs of a run, or all; (job, Slurm id) of those that Slurm still held.
 
@@ -80,10 +86,13 @@ def log_files(run: Path, job: str, rank: int | None) -> list[Path]:
     ranks = sorted(folder.logs.glob("rank-*.log"))
     if rank is None:
         starts = [folder.logs / name for name in ("batch.log", "launch.log")]
-        return [path for path in starts if path.exists()] + ranks
+        found = [path for path in starts if path.exists()] + ranks
+        if not found:
+            raise UserError(f"{job}: no log yet; it has not started")
+        return found
     if folder.log(rank) not in ranks:
-        found = f"there are {len(ranks)}, counted from 0" if ranks else "it has not started"
-        raise UserError(f"{job}: no log of rank {rank}; {found}")
+        there = f"there are {len(ranks)}, counted from 0" if ranks else "it has not started"
+        raise UserError(f"{job}: no log of rank {rank}; {there}")
     return [folder.log(rank)]
 
 
@@ -92,9 +101,20 @@ def _jobs(run: Path) -> dict[str, list[str]]:
     folders = sorted(path.parent for path in run.glob("*/config.yaml"))
     if not folders:
         raise UserError(f"{run}: no run folder: no job has been started or submitted in it")
-    after = {folder.name: list(read_job(JobFolder(folder))["after"]) for folder in folders}
-    order = TopologicalSorter(after).static_order()
+    after = {folder.name: list(_description(folder).get("after") or []) for folder in folders}
+    try:
+        order = list(TopologicalSorter(after).static_order())
+    except CycleError:  # the plan was turned round since: some wrote down what they waited for then
+        order = sorted(after)
     return {name: after[name] for name in order if name in after}
+
+
+def _description(folder: Path) -> Record:
+    """What a job's config.yaml says; UserError when it is not one of ours."""
+    description = read_job(JobFolder(folder))
+    if not isinstance(description, dict) or "stage" not in description:
+        raise UserError(f"{folder / 'config.yaml'}: not a job's; is {folder.parent} a run folder?")
+    return description
 
 
 def _ask_slurm(ids: list[str]) -> Mapping[str, SlurmState]:
@@ -190,7 +210,7 @@ def _last_start(lines: list[str]) -> list[str]:
 
 def _local(folder: JobFolder) -> Record:
     """A job that ran, or runs, on this machine without Slurm."""
-    if _runs_here(folder):
+    if is_held(folder):
         return {"state": "running", "progress": read_progress(folder.path)}
     if not folder.started.exists():
         return {"state": "waiting"}
@@ -199,6 +219,8 @@ def _local(folder: JobFolder) -> Record:
     outcome = read_json(folder.outcome)
     if outcome["status"] == EXIT_STOPPED:
         return {"state": "stopped", "reason": "saved; run it again to go on"}
+    if outcome["status"] == EXIT_DONE:
+        return {"state": "interrupted", "reason": "before its receipt; run it again"}
     if outcome["signal"]:
         return {"state": "failed", "reason": f"rank {outcome['guilty']}: {outcome['signal']}"}
     return {"state": "failed", "reason": blame(folder)}
@@ -208,16 +230,3 @@ def _ran_here_since(folder: JobFolder) -> bool:
     """Whether it was started on this machine after it was submitted last."""
     launched = folder.logs / "launch.log"
     return launched.exists() and launched.stat().st_mtime > folder.slurm.stat().st_mtime
-
-
-def _runs_here(folder: JobFolder) -> bool:
-    """Whether a process of this machine holds the job's ranks; it was started with its folder."""
-    wanted = [b"--fork", os.fsencode(folder.path.absolute())]
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = process.read_bytes().split(b"\0")
-        except OSError:  # it ended
-            continue
-        if words[-3:-1] == wanted:
-            return True
-    return False

@@ -14,6 +14,7 @@ from megatron_jobs.errors import ConfigError, UserError
 from megatron_jobs.jobs.cluster import Cluster
 from megatron_jobs.jobs.executor import JobExecutor, Submission
 from megatron_jobs.jobs.folder import JobFolder, write_job
+from megatron_jobs.jobs.lock import is_held, make_run_folder
 from megatron_jobs.jobs.plan import Job, Plan
 from megatron_jobs.jobs.queue import call_slurm, cancel, live_states
 from megatron_jobs.jobs.receipt import is_done
@@ -22,6 +23,12 @@ from megatron_jobs.runtime.files import write_json, write_text
 
 SKIPPED = "done before"
 """In place of a Slurm id: the job's receipt holds."""
+UNSAFE = {
+    "%": "Slurm reads % in a folder's name as a pattern",
+    "\\": "Slurm reads \\ in a folder's name as a pattern",
+    ":": "PYTHONPATH, which names the copy of the code, is cut at a :",
+}
+"""What no run folder may have in its name, and why."""
 IN_PLAIN_WORDS = {
     "Requested node configuration is not available": "no node has that many CPUs, GPUs or memory",
     "Node count specification invalid": "the partition has fewer nodes",
@@ -56,6 +63,7 @@ def submit_plan(plan: Plan, cluster: Cluster, *, dry_run: bool) -> list[tuple[st
         _refuse_twice(waiting)
         for draft in drafts:
             _ask_slurm(draft)
+        make_run_folder(plan.run)
         code = snapshot_code(plan.run) if drafts else plan.run
         ids = _submit_all([replace(draft, code=code) for draft in drafts])
     return [(name, ids.get(name, SKIPPED)) for name in plan.jobs]
@@ -72,9 +80,8 @@ def _check(plan: Plan, cluster: Cluster) -> None:
     for job in plan.jobs.values():
         found = cluster.refusals(job.resources)
         problems += [(f"{job.name}.{setting}", sentence) for setting, sentence in found]
-        for sign in set(str(job.folder.path)) & set("%\\"):
-            rule = f"Slurm reads {sign} in a folder's name as a pattern; choose another name"
-            problems.append((job.name, f"{job.folder.path}: {rule}"))
+        for sign in set(str(job.folder.path)) & set(UNSAFE):
+            problems.append((job.name, f"{job.folder.path}: {UNSAFE[sign]}; choose another name"))
     if problems:
         raise ConfigError(plan.shown, problems)
 
@@ -90,6 +97,9 @@ def _unfinished(plan: Plan) -> list[Job]:
 
 def _refuse_twice(jobs: list[Job]) -> None:
     """UserError when Slurm still holds one of the jobs: two would write into one folder."""
+    for job in jobs:
+        if is_held(job.folder):
+            raise UserError(f"{job.name}: runs on this machine; wait for it, or stop it")
     ids = {job.name: job.folder.slurm_ids() for job in jobs}
     living = live_states([found[-1] for found in ids.values() if found])
     for name, found in ids.items():

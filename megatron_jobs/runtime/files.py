@@ -106,17 +106,31 @@ def tree_hash(path: Path) -> str:
     if path.is_file():
         return file_hash(path)
     digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        if file.is_file() and PARTIAL not in file.name:
-            digest.update(f"{file.relative_to(path).as_posix()}\0{file_hash(file)}\n".encode())
+    for file in _whole_files(path):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{file_hash(file)}\n".encode())
     return digest.hexdigest()
 
 
 def tree_bytes(path: Path) -> int:
-    """Size of a file, or of all files below a folder, in bytes."""
+    """Size of a file, or of all files below a folder but unfinished ones, in bytes."""
     if path.is_file():
         return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in _whole_files(path))
+
+
+def _whole_files(folder: Path) -> list[Path]:
+    """Every file below a folder, through links to folders too; nothing unfinished. By name."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if PARTIAL not in name]
+        found += [Path(place, name) for name in names if PARTIAL not in name]
+    return sorted(path for path in found if path.is_file())
 
 
 def wait_for(ready: Callable[[], bool], what: str, *, seconds: float, every: float = 0.05) -> None:

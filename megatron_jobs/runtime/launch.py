@@ -4,6 +4,7 @@ One rank that dies takes the others down within seconds, and its own last words 
 """
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -15,11 +16,24 @@ from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from megatron_jobs.errors import EXIT_BUG, EXIT_DONE, EXIT_STOPPED, EXIT_USER, Stopped, UserError
+from megatron_jobs.errors import (
+    EXIT_BUG,
+    EXIT_DONE,
+    EXIT_STOPPED,
+    EXIT_USER,
+    DataError,
+    Stopped,
+    UserError,
+)
 from megatron_jobs.runtime.rank import Rank
+from megatron_jobs.runtime.stop import SIGNALS, install_stop_signals, note_stop
 
 GRACE_SECONDS = 3.0
 """Between the end of the first failed rank and the kill of those still alive."""
+
+
+PR_SET_PDEATHSIG = 1
+"""Of linux/prctl.h."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +78,24 @@ def fork_ranks(
         out = output_file(rank.index) if output_file else None
         arguments = (work, rank, error_file(rank.index), out)
         processes.append(context.Process(target=_rank_main, args=arguments))
-    for process in processes:
-        process.start()
     with _forward_signals(processes):
-        return _supervise(processes)
+        try:
+            for process in processes:
+                process.start()
+            return _supervise(processes)
+        except BaseException:  # nothing of ours outlives us
+            for process in processes:
+                if process.pid is not None:
+                    process.kill()
+            raise
 
 
 def _rank_main(
     work: Callable[[Rank], object], rank: Rank, error_file: Path, output_file: Path | None
 ) -> None:
     """The whole life of one forked rank; never returns."""
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(name, signal.SIG_DFL)
+    install_stop_signals()
+    end_with_parent()
     if output_file is not None:
         append_output_to(output_file)
     status = run_and_report(lambda: work(rank), error_file)
@@ -102,7 +122,7 @@ def run_and_report(work: Callable[[], object], error_file: Path) -> int:
     except Stopped as stopped:
         print(f"stopped: {stopped}", flush=True)
         return EXIT_STOPPED
-    except UserError as error:
+    except (UserError, DataError) as error:
         _leave_words(error_file, f"{error}\n")
         return EXIT_USER
     except BaseException:  # whatever it is, it is written down and becomes the exit status
@@ -117,22 +137,31 @@ def _leave_words(error_file: Path, text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def end_with_parent() -> None:
+    """From now on the end of the parent, however it ends, reaches this process as TERM (Linux).
+
+    Source: prctl(2), PR_SET_PDEATHSIG.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 @contextlib.contextmanager
 def _forward_signals(processes: list[BaseProcess]) -> Iterator[None]:
-    """While inside, INT, TERM and USR2 to this process reach every rank as TERM or USR2."""
+    """While inside, stop signals to this process reach every rank, as TERM or USR2."""
 
     def forward(number: int, _frame: object) -> None:
+        note_stop(number)  # a rank that is yet to be forked knows of it from its birth
         wanted = signal.SIGUSR2 if number == signal.SIGUSR2 else signal.SIGTERM
         for process in processes:
-            if process.pid is not None and process.is_alive():
+            if process.pid is not None and process.exitcode is None:
                 os.kill(process.pid, wanted)
 
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-    before = [signal.signal(name, forward) for name in names]
+    before = [signal.signal(name, forward) for name in SIGNALS]
     try:
         yield
     finally:
-        for name, handler in zip(names, before, strict=True):
+        for name, handler in zip(SIGNALS, before, strict=True):
             signal.signal(name, handler)
 
 

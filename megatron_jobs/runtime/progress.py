@@ -1,10 +1,11 @@
 """How far a job is: one small file that its leader writes and `mj run` and `mj status` show."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
-from megatron_jobs.runtime.files import read_json, write_json
+from megatron_jobs.runtime.files import PARTIAL, read_json
 
 NAME = "progress.json"
 
@@ -39,7 +40,9 @@ class Progress:
         left = (self.total - done) / pace if pace > 0 else None
         record: dict[str, Any] = {"done": done, "total": self.total, "unit": self.unit}
         record |= {"seconds_left": left, "time": now, "numbers": numbers}
-        write_json(self.path, record)
+        part = self.path.with_name(f".{NAME}{PARTIAL}")
+        part.write_text(json.dumps(record), encoding="utf-8")
+        part.replace(self.path)  # whole, but not forced to the disk: it is for watching only
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Which process this is among those of its job; the only reader of SLURM_* and MJ_* variables."""
+"""Which process this is among those of its job; the only reader of SLURM_* variables."""
 
 import os
 import socket
@@ -38,21 +38,22 @@ ALONE = Rank()
 
 
 def read_rank(environment: Mapping[str, str] | None = None) -> Rank:
-    """This process's rank: from MJ_* (local launcher), else from Slurm's task variables.
+    """This process's rank, from the variables of Slurm's task; outside one it is alone.
 
-    Outside both it is a job of one process. Slurm's names: srun(1), OUTPUT ENVIRONMENT VARIABLES.
+    Ranks forked on this machine are told theirs by `runtime.launch`.
+    Source: srun(1), OUTPUT ENVIRONMENT VARIABLES.
     """
     env = os.environ if environment is None else environment
     host = socket.gethostname()
-    if "MJ_RANK" in env:
-        index, world = int(env["MJ_RANK"]), int(env["MJ_WORLD"])
-        attempt = env.get("MJ_ATTEMPT", "alone")
-        return Rank(
-            index=index, world=world, local=index, local_world=world, host=host, attempt=attempt
-        )
     if "SLURM_PROCID" in env and "SLURM_STEP_ID" in env:
         return _slurm_rank(env, host)
     return Rank(host=host)
+
+
+def slurm_job_id(environment: Mapping[str, str] | None = None) -> str:
+    """Slurm's id of the job that this process belongs to, in a step or script; or nothing."""
+    env = os.environ if environment is None else environment
+    return env.get("SLURM_JOB_ID", "")
 
 
 def _slurm_rank(env: Mapping[str, str], host: str) -> Rank:

@@ -1,8 +1,8 @@
-"""Asked to stop: USR2 (Slurm's warning before a limit or preemption), TERM and INT.
+"""Asked to stop: USR2 (Slurm's warning before a limit or preemption), TERM, INT and HUP.
 
-By default the signal raises `Stopped` where the program is: what is written is whole or absent, so
-nothing is lost. Code that must reach a safe point first, such as the training loop, defers it and
-asks `stop_reason()` once a step.
+By default the first such signal raises `Stopped` where the program is: what is written is whole or
+absent, so nothing is lost. Later ones are only noted, so that saving is not cut short. Code that
+must reach a safe point first, such as the training loop, defers it and asks `stop_reason()`.
 """
 
 import contextlib
@@ -11,18 +11,39 @@ from collections.abc import Iterator
 
 from megatron_jobs.errors import Stopped
 
+SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _state = {"reason": "", "deferred": ""}
 
 
-def install_stop_signals() -> None:
-    """From now on USR2, TERM and INT ask this process to stop."""
-    for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
+def install_stop_signals(*, deferred: bool = False) -> None:
+    """From now on these signals ask this process, and those it forks, to stop.
+
+    Args:
+        deferred: only note them until `heed_stop`: while a process starts.
+    """
+    if deferred:
+        _state["deferred"] = "yes"
+    for number in SIGNALS:
         signal.signal(number, _on_signal)
 
 
+def heed_stop() -> None:
+    """End the deferral of `install_stop_signals`; raises Stopped if a signal has come already."""
+    _state["deferred"] = ""
+    if _state["reason"]:
+        raise Stopped(f"by {_state['reason']}")
+
+
+def note_stop(number: int) -> bool:
+    """Note a signal, here and for processes forked from now on; whether it was the first."""
+    first = not _state["reason"]
+    _state["reason"] = _state["reason"] or signal.Signals(number).name
+    return first
+
+
 def _on_signal(number: int, _frame: object) -> None:
-    _state["reason"] = signal.Signals(number).name
-    if not _state["deferred"]:
+    first = note_stop(number)
+    if first and not _state["deferred"]:
         raise Stopped(f"by {_state['reason']}")
 
 

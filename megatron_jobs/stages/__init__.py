@@ -51,7 +51,7 @@ def load_stage(name: str) -> Stage:
     Stage modules import fast: what is heavy is imported inside `run`.
     Raises: UserError when there is no such stage or module.
     """
-    if name not in STAGES and "." not in name:
+    if name not in STAGES and ("." not in name or name.startswith(".")):
         raise UserError(no_such("stage", name, sorted(STAGES)))
     path = name if "." in name else f"megatron_jobs.stages.{name}"
     try:
@@ -60,4 +60,8 @@ def load_stage(name: str) -> Stage:
         if error.name is None or not path.startswith(error.name):
             raise
         raise UserError(f"no such stage: module {path!r} cannot be imported") from error
+    parts = ("OUTPUTS", "RESOURCES", "Config", "run")
+    missing = [part for part in parts if not hasattr(module, part)]
+    if missing:
+        raise UserError(f"no such stage: module {path!r} has no {', '.join(missing)}")
     return module

@@ -1,5 +1,6 @@
 """Writes its words, one file a rank; can be told to fail, to wait, or to die."""
 
+import contextlib
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ from megatron_jobs.config.settings import InputPath, Settings
 from megatron_jobs.errors import Stopped, UserError
 from megatron_jobs.runtime.files import wait_for
 from megatron_jobs.runtime.rank import Rank
+from megatron_jobs.runtime.stop import deferred_stop
 
 OUTPUTS = ("words",)
 RESOURCES = Resources()
@@ -26,6 +28,8 @@ class Config(Settings):
     guilty: int = 0
     """The rank that is in trouble; the others wait for ever."""
     seconds: float = 0
+    stubborn: bool = False
+    """Ends its work when it is asked to stop, instead of stopping."""
     saving: float = 0
     """Seconds that the leader needs to save when it is stopped."""
 
@@ -36,7 +40,8 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     if config.trouble:
         _be_in_trouble(config, rank)
     try:
-        time.sleep(config.seconds)
+        with deferred_stop() if config.stubborn else contextlib.nullcontext():
+            time.sleep(config.seconds)
     except Stopped:
         _save(config, rank, folder)
         raise

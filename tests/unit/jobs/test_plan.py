@@ -1,6 +1,7 @@
 """Plans are checked as a whole; jobs with receipts do not run again (stage: tests.stages.echo)."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,9 +119,7 @@ def test_every_fault_of_a_plan_at_once(tmp_path: Path) -> None:
 
 def test_a_missing_input_and_a_circle_are_seen_before_the_start(tmp_path: Path) -> None:
     text = "stage: tests.stages.echo\nreads: /nowhere/at/all\n"
-    assert problems_of(tmp_path, text) == {
-        "tests.stages.echo.reads": "/nowhere/at/all is not there"
-    }
+    assert problems_of(tmp_path, text) == {"echo.reads": "/nowhere/at/all is not there"}
     circle = TWO.replace("{ranks: 2}", "{ranks: 2}\n    reads: '@second/words'")
     assert problems_of(tmp_path, circle)["jobs"].startswith("wait for each other in a circle")
 
@@ -182,3 +181,78 @@ def test_help_needs_nothing_heavy() -> None:
         "assert status == 0 and not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "setting", "sentence"),
+    [
+        ("resources: big", "echo.resources", "must be a valid dictionary, got 'big'"),
+        ("after: first", "echo.after", "must be a valid list, got 'first'"),
+        ("resources: {ranks: 0}", "echo.resources.ranks", "must be greater than 0, got 0"),
+        ("resources: {hours: .nan}", "echo.resources.hours", "must be a finite number, got nan"),
+        ("resources: {gpus: -1}", "echo.resources.gpus", "must be greater than or equal to 0"),
+        ("reads: ''", "echo.reads", "is empty; must name a file or folder"),
+        ("reads: '@'", "echo.reads", "no such job: ''"),
+    ],
+)
+def test_values_of_a_wrong_kind(tmp_path: Path, text: str, setting: str, sentence: str) -> None:
+    found = problems_of(tmp_path, f"stage: tests.stages.echo\n{text}\n")
+    assert found[setting].startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("jobs: {}", "jobs: must name at least one job"),
+        ("jobs: [a]", "jobs: must name at least one job"),
+        ("tasks: {}", "found tasks; a plan has `jobs:`, a single job has `stage:`"),
+        ("stage: !foo x", "not YAML"),
+        ("stage: 2020-13-45", "not YAML"),
+        ("stage: &a [*a]", "not a tree: an alias leads back to itself"),
+    ],
+)
+def test_what_is_no_plan_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        plan_of(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("stage", "sentence"),
+    [
+        ("os.path", "no such stage: module 'os.path' has no OUTPUTS, RESOURCES, Config, run"),
+        (".x", "no such stage: '.x'"),
+        ("no.such.module", "no such stage: module 'no.such.module' cannot be imported"),
+    ],
+)
+def test_what_is_no_stage_is_refused(tmp_path: Path, stage: str, sentence: str) -> None:
+    found = problems_of(tmp_path, f"jobs: {{a: {{stage: {stage}}}}}")
+    assert found["a.stage"].startswith(sentence)
+
+
+def test_words_reach_names_with_dots(tmp_path: Path) -> None:
+    text = "jobs: {llama-1.5b: {stage: tests.stages.echo}, llama-1: {stage: tests.stages.echo}}"
+    plan = plan_of(tmp_path, text, "llama-1.5b.text=big", "llama-1.text=small")
+    assert plan.jobs["llama-1.5b"].description()["text"] == "big"
+    assert plan.jobs["llama-1"].description()["text"] == "small"
+    alone = plan_of(tmp_path, "stage: tests.stages.echo\n", "text=moon")
+    assert alone.jobs["echo"].description()["text"] == "moon"
+
+
+def test_a_text_may_begin_with_an_at_sign(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "stage: tests.stages.echo\ntext: '@@home/x'\n")
+    assert plan.jobs["echo"].description()["text"] == "@home/x"
+    run(plan)
+    assert (plan.run / "echo/words/0.txt").read_text() == "@home/x\n"
+
+
+def test_a_run_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a run").write_text("a file")
+    with pytest.raises(UserError, match="cannot be made: File exists; choose another --run"):
+        run(plan_of(tmp_path, TWO))
+
+
+def test_what_is_moved_aside_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(plan_of(tmp_path, TWO))
+    run(plan_of(tmp_path, TWO, "second.text=moon"))
+    said = capsys.readouterr().out
+    assert "second: what stood there, of other settings or inputs, is now in " in said

@@ -80,8 +80,11 @@ def test_a_job_that_runs_and_one_whose_launcher_was_killed(tmp_path: Path) -> No
         wait_for(log.exists, "the first rank", seconds=30)
         assert seen(plan) == {"b-first": ("running", "")}
         os.killpg(runner.pid, 9)
-    state, reason = seen(plan)["b-first"]
-    assert (state, reason) == ("interrupted", "ended without a word; run it again to go on")
+    wait_for(lambda: seen(plan)["b-first"][0] != "running", "the end of all ranks", seconds=10)
+    assert seen(plan)["b-first"] == (
+        "interrupted",
+        "ended without a word; run it again to go on",
+    )
 
 
 def test_a_run_that_was_copied_away_from_its_slurm(
@@ -122,3 +125,18 @@ def test_of_several_ranks_the_first_that_failed_is_blamed(tmp_path: Path) -> Non
         folder.error(rank).write_text(f"Traceback\nValueError: of {rank}\n")
         os.utime(folder.error(rank), (second, second))
     assert blame(folder) == f"rank 4: ValueError: of 4; see {folder.log(4)}"
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/config.yaml").write_text("model: big\n")
+    with pytest.raises(UserError, match=r"not a job's; is .* a run folder"):
+        plan_status(tmp_path)
+
+
+def test_jobs_that_were_turned_round_are_still_told(tmp_path: Path) -> None:
+    """Their folders say what each waited for when it ran, which may be a circle by now."""
+    for name, other in (("a", "b"), ("b", "a")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(f"stage: tokenizer\nafter: [{other}]\n")
+    assert [record["job"] for record in plan_status(tmp_path)] == ["a", "b"]

@@ -75,3 +75,18 @@ def test_a_journal_forgets_lost_work(tmp_path: Path) -> None:
     assert [record["step"] for record in read_journal(path)] == [1, 2, 3, 4]
     rewind_journal(path, 2)
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_hashes_look_through_links_and_past_unfinished_folders(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/f").write_text("one")
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near/link").symlink_to(tmp_path / "far")
+    (tmp_path / "near/back").symlink_to(tmp_path / "near")
+    before = tree_hash(tmp_path / "near")
+    assert tree_bytes(tmp_path / "near") == 3
+    (tmp_path / "near/x.partial").mkdir()
+    (tmp_path / "near/x.partial/half").write_text("unfinished")
+    assert (tree_hash(tmp_path / "near"), tree_bytes(tmp_path / "near")) == (before, 3)
+    (tmp_path / "far/f").write_text("two")
+    assert tree_hash(tmp_path / "near") != before

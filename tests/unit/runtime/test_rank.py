@@ -33,8 +33,3 @@ def test_a_task_of_srun() -> None:
 
 def test_inside_a_batch_script_but_outside_a_step_it_is_alone() -> None:
     assert read_rank({"SLURM_JOB_ID": "71", "SLURM_PROCID": "0"}).world == 1
-
-
-def test_the_local_launcher_comes_first() -> None:
-    env = {"MJ_RANK": "1", "MJ_WORLD": "2", "SLURM_PROCID": "5", "SLURM_STEP_ID": "0"}
-    assert (read_rank(env).index, read_rank(env).world) == (1, 2)

@@ -1,0 +1,74 @@
+"""One run at a time in a job's folder: a lock that ends with the processes that hold it."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from megatron_jobs.errors import UserError
+from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.plan import Job
+from megatron_jobs.jobs.queue import live_states
+
+
+@contextlib.contextmanager
+def held_alone(job: Job) -> Iterator[int]:
+    """Hold the job's folder; gives a file descriptor, for child processes to hold it as well.
+
+    Raises: UserError naming who holds it: another run on this machine, or a Slurm job.
+    """
+    _refuse_while_on_slurm(job)
+    job.folder.path.mkdir(parents=True, exist_ok=True)
+    handle = os.open(job.folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if not _take(handle):
+            holder = job.folder.lock.read_text(encoding="utf-8") or "another process"
+            raise UserError(f"{job.name}: runs already: {holder}; wait for it, or stop it")
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {os.uname().nodename}".encode())
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def is_held(folder: JobFolder) -> bool:
+    """Whether a run of this machine, or one that shares its file locks, is at work there."""
+    try:
+        handle = os.open(folder.lock, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _take(handle)
+    finally:
+        os.close(handle)
+
+
+def make_run_folder(run: Path) -> None:
+    """Make sure that the run folder is there and can be written to; UserError when it cannot."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{run}: cannot be made: {error.strerror}; choose another --run") from error
+    if not os.access(run, os.W_OK | os.X_OK):
+        raise UserError(f"{run}: cannot be written to; choose another --run")
+
+
+def _take(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _refuse_while_on_slurm(job: Job) -> None:
+    ids = job.folder.slurm_ids()[-1:]
+    if not ids:
+        return
+    try:
+        living = live_states(ids)
+    except UserError:  # no Slurm here: it cannot be asked
+        return
+    if ids[0] in living:
+        raise UserError(f"{job.name}: is Slurm job {ids[0]}; wait for it, or: mj cancel {job.run}")
