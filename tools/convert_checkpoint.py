@@ -22,7 +22,12 @@ def main(words: list[str] | None = None) -> int:
     asked = flags().parse_args(words)
     try:
         check(asked)
-        config = Config(source=asked.load_dir, tokenizer=asked.tokenizer_model, dtype=asked.dtype)
+        config = Config(
+            source=asked.load_dir,
+            tokenizer=asked.tokenizer_model,
+            dtype=asked.dtype,
+            pad_vocab_to=asked.make_vocab_size_divisible_by,
+        )
         found = convert(config, asked.save_dir)
     except (UserError, DataError) as error:
         print(f"convert_checkpoint: {error}", file=sys.stderr)
@@ -43,9 +48,15 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--load-dir", type=Path, required=True)
     parser.add_argument("--save-dir", type=Path, required=True)
     parser.add_argument("--tokenizer-model", type=Path, help="folder whose files go along")
+    parser.add_argument(
+        "--make-vocab-size-divisible-by",
+        type=int,
+        default=128,
+        help="rows of the embedding, from hf; to hf the padding is left out",
+    )
     parser.add_argument("--dtype", choices=["fp32", "bf16", "fp16"], default="fp32")
     for axis in ("tensor", "pipeline", "expert"):
-        text = "any layout reads the result; checked against the model only"
+        text = "any such layout reads the result; checked against the model only"
         parser.add_argument(f"--target-{axis}-parallel-size", type=int, default=1, help=text)
     return parser
 
@@ -62,20 +73,21 @@ def check(asked: argparse.Namespace) -> None:
     if hugging_face != (asked.loader in HUGGING_FACE):
         kind = "a Hugging Face folder" if hugging_face else "no Hugging Face folder"
         raise UserError(f"--loader {asked.loader}: {asked.load_dir} is {kind}")
+    if asked.make_vocab_size_divisible_by < 1:
+        found = f"found {asked.make_vocab_size_divisible_by}, must be at least 1"
+        raise UserError(f"--make-vocab-size-divisible-by: {found}")
     check_layout(asked, hugging_face)
 
 
 def check_layout(asked: argparse.Namespace, hugging_face: bool) -> None:
     """Raise UserError when the target layout cannot cut the model."""
-    from megatron_jobs.checkpoint.hugging_face import model_config_of
+    from megatron_jobs.checkpoint.hugging_face import read_settings
     from megatron_jobs.checkpoint.model import model_of
-    from megatron_jobs.runtime.files import read_json
 
-    model = (
-        model_config_of(read_json(asked.load_dir / "config.json"))
-        if hugging_face
-        else model_of(asked.load_dir)
-    )
+    if hugging_face:
+        _, model = read_settings(asked.load_dir, asked.make_vocab_size_divisible_by)
+    else:
+        model = model_of(asked.load_dir)
     mesh = Mesh(
         tensor=asked.target_tensor_parallel_size,
         pipeline=asked.target_pipeline_parallel_size,

@@ -18,12 +18,12 @@ def probe_tokens(vocab_size: int, seq_len: int, seed: int = 0) -> Tensor:
 
 
 @torch.no_grad()
-def our_logits(model: Any, tokens_BT: Tensor) -> Tensor:
-    """Logits [B, T, V] of a whole GPTModel on one rank, fp32."""
+def our_logits(model: Any, tokens_BT: Tensor, vocab_size: int) -> Tensor:
+    """Logits [B, T, V] of a whole GPTModel on one rank, fp32; those of padding left out."""
     positions_BT = torch.arange(tokens_BT.size(1)).expand_as(tokens_BT)
     device = next(model.parameters()).device
     logits_BTV: Tensor = model.eval()(tokens_BT.to(device), positions_BT.to(device), None)
-    return logits_BTV.float().cpu()
+    return logits_BTV[..., :vocab_size].float().cpu()
 
 
 @torch.no_grad()
@@ -38,6 +38,7 @@ def their_logits(folder: Path, tokens_BT: Tensor) -> Tensor:
 
 def compare_logits(ours_BTV: Tensor, theirs_BTV: Tensor) -> dict[str, float]:
     """The largest difference, the largest logit, and the share of equal most likely tokens."""
+    assert ours_BTV.shape == theirs_BTV.shape, f"{ours_BTV.shape} against {theirs_BTV.shape}"
     same = (ours_BTV.argmax(-1) == theirs_BTV.argmax(-1)).float().mean()
     return {
         "max_logit_difference": float((ours_BTV - theirs_BTV).abs().max()),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from megatron_jobs.checkpoint.mapping import TABLES, from_hugging_face
@@ -15,7 +16,21 @@ from megatron_jobs.runtime.files import read_json, write_json
 WEIGHTS = "model.safetensors"
 GELUS = {"gelu_tanh": "gelu_new", "gelu": "gelu"}
 """Our activation -> transformers' name of it."""
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER = "tokenizer.json"
+TOKENIZER_FILES = (
+    TOKENIZER,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "merges.txt",
+    "tokenizer.model",
+    "vocab.json",
+)
+"""What goes along; only the first must be there."""
+DIVISOR = 128
+"""Rows of an embedding: a multiple of it can be cut over any usual number of tensor ranks."""
 
 
 def architecture_of(model: ModelConfig) -> str:
@@ -38,12 +53,12 @@ def architecture_of(model: ModelConfig) -> str:
 
 
 def hugging_face_config(model: ModelConfig, special: Mapping[str, int | None]) -> dict[str, Any]:
-    """config.json of a model. The vocabulary is the padded one: no logit is lost.
+    """config.json of a model. The vocabulary is that of the tokenizer, without padding.
 
     Args:
         special: bos_token_id, eos_token_id, pad_token_id.
     """
-    shared = {"vocab_size": model.padded_vocab(), "tie_word_embeddings": model.tied, **special}
+    shared = {"vocab_size": model.vocab_size, "tie_word_embeddings": model.tied, **special}
     if architecture_of(model) == "gpt2":
         return shared | {
             "architectures": ["GPT2LMHeadModel"],
@@ -78,17 +93,17 @@ def hugging_face_config(model: ModelConfig, special: Mapping[str, int | None]) -
     }
 
 
-def model_config_of(config: Mapping[str, Any]) -> ModelConfig:
+def model_config_of(config: Mapping[str, Any], pad_vocab_to: int = DIVISOR) -> ModelConfig:
     """Our settings from a config.json; UserError when it is of another architecture or variant."""
     kind = config.get("model_type")
     if kind == "gpt2":
-        return _gpt2_settings(config)
+        return _gpt2_settings(config, pad_vocab_to)
     if kind == "llama":
-        return _llama_settings(config)
+        return _llama_settings(config, pad_vocab_to)
     raise UserError(f"config.json: model_type {kind!r}: no table; there are {', '.join(TABLES)}")
 
 
-def _llama_settings(config: Mapping[str, Any]) -> ModelConfig:
+def _llama_settings(config: Mapping[str, Any], pad_vocab_to: int) -> ModelConfig:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     kind = rope.get("rope_type", "default")
     if kind != "default":
@@ -101,7 +116,7 @@ def _llama_settings(config: Mapping[str, Any]) -> ModelConfig:
         kv_heads=config.get("num_key_value_heads") or heads,
         ffn=config["intermediate_size"],
         vocab_size=config["vocab_size"],
-        pad_vocab_to=1,
+        pad_vocab_to=pad_vocab_to,
         seq_len=config["max_position_embeddings"],
         position="rope",
         rope_base=int(rope.get("rope_theta") or config.get("rope_theta", 10000)),
@@ -121,7 +136,7 @@ def _llama_bias(config: Mapping[str, Any]) -> bool:
     return bool(attention)
 
 
-def _gpt2_settings(config: Mapping[str, Any]) -> ModelConfig:
+def _gpt2_settings(config: Mapping[str, Any], pad_vocab_to: int) -> ModelConfig:
     return ModelConfig(
         layers=config["n_layer"],
         hidden=config["n_embd"],
@@ -129,7 +144,7 @@ def _gpt2_settings(config: Mapping[str, Any]) -> ModelConfig:
         kv_heads=config["n_head"],
         ffn=config.get("n_inner") or 4 * config["n_embd"],
         vocab_size=config["vocab_size"],
-        pad_vocab_to=1,
+        pad_vocab_to=pad_vocab_to,
         seq_len=config["n_positions"],
         position="learned",
         norm="layernorm",
@@ -161,22 +176,66 @@ def write_hugging_face(
             shutil.copyfile(tokenizer / name, folder / name)
 
 
-def read_hugging_face(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+def tokenizer_folder(path: Path) -> Path:
+    """The folder of a tokenizer, named by itself or by its tokenizer.json; UserError if it is none.
+
+    A Hugging Face folder holds more of a tokenizer than that one file.
+    """
+    folder = path.parent if path.name == TOKENIZER else path
+    if not (folder / TOKENIZER).is_file():
+        raise UserError(f"tokenizer: {folder}: no {TOKENIZER} in it; name the folder that holds it")
+    return folder
+
+
+def read_settings(folder: Path, pad_vocab_to: int = DIVISOR) -> tuple[str, ModelConfig]:
+    """(architecture, our settings) of a Hugging Face folder.
+
+    Raises: DataError when config.json is missing, lacks something or cannot be true; UserError when
+        it is of an architecture that has no table.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise DataError(f"{folder}: no config.json; not a Hugging Face model")
+    try:
+        config = read_json(file)
+        model = model_config_of(config, pad_vocab_to)
+    except KeyError as error:
+        kind = config["model_type"]
+        raise DataError(f"{file}: {error.args[0]}: missing; a {kind} model has it") from error
+    except ValidationError as error:
+        (first, *_) = error.errors()
+        name = ".".join(map(str, first["loc"]))
+        raise DataError(f"{file}: {name}: found {first['input']!r}: {first['msg']}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{file}: not the settings of a model: {error}") from error
+    for setting, sentence in model.problems():
+        raise DataError(f"{file}: {setting}: {sentence}")
+    return config["model_type"], model
+
+
+def read_hugging_face(
+    folder: Path, pad_vocab_to: int = DIVISOR
+) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Settings and our tensors from a folder with one safetensors file, or several with an index.
 
-    Raises: DataError when files are missing or do not fit together.
+    Raises: DataError when files are missing, damaged or do not fit together.
     """
-    from safetensors.torch import load_file
-
-    config_file = folder / "config.json"
-    if not config_file.is_file():
-        raise DataError(f"{folder}: no config.json; not a Hugging Face model")
-    config = read_json(config_file)
+    kind, model = read_settings(folder, pad_vocab_to)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise DataError(f"{folder}: no .safetensors file")
-    model = model_config_of(config)
     theirs: dict[str, Tensor] = {}
     for file in files:
-        theirs |= load_file(file)
-    return model, from_hugging_face(theirs, model, config["model_type"])
+        theirs |= _read_tensors(file)
+    return model, from_hugging_face(theirs, model, kind)
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, Tensor] = load_file(file)
+    except SafetensorError as error:
+        raise DataError(f"{file}: not a whole safetensors file: {error}") from error
+    return tensors

@@ -1,7 +1,7 @@
 """How Hugging Face's tensors and megatron-core's correspond, as one table for each architecture.
 
-H hidden, F ffn, V vocabulary (padded), S positions, D head size, G key/value groups,
-Q query heads of a group.
+H hidden, F ffn, V vocabulary, P rows of the embedding (V padded), S positions, D head size,
+G key/value groups, Q query heads of a group.
 
 A row says which tensors of theirs make one of ours, and in which form. Both directions read the
 same row, and both check that every tensor is used once and none is left.
@@ -50,6 +50,25 @@ def split_qkv(whole: Tensor, model: ModelConfig) -> list[Tensor]:
     return [part.flatten(0, 1) for part in torch.split(grouped, sizes, dim=1)]
 
 
+def pad_rows(parts: list[Tensor], model: ModelConfig) -> Tensor:
+    """One [V, H] -> [P, H]; each further row is the mean of all.
+
+    Their logits are the mean of the others then, so that by Jensen's inequality they add at most
+    log(P / V) to a loss; rows of zeros would outweigh GPT-2's logits, which are far below zero.
+    """
+    (known_VH,) = parts
+    if len(known_VH) != model.vocab_size:
+        raise ValueError(f"{len(known_VH)} rows are not those of {model.vocab_size} tokens")
+    missing = model.padded_vocab() - len(known_VH)
+    mean_1H = known_VH.float().mean(0, keepdim=True).to(known_VH.dtype)
+    return torch.cat([known_VH, mean_1H.expand(missing, -1)])
+
+
+def trim_rows(whole: Tensor, model: ModelConfig) -> list[Tensor]:
+    """The way back from `pad_rows`."""
+    return [whole[: model.vocab_size]]
+
+
 def _pair(parts: list[Tensor], model: ModelConfig) -> Tensor:
     return torch.cat(parts)
 
@@ -91,6 +110,8 @@ def _bias_qkv_back(whole: Tensor, model: ModelConfig) -> list[Tensor]:
 
 
 PLAIN = Form(_same, _alone)
+ROWS = Form(pad_rows, trim_rows)
+"""A row for each token, and padding that is ours alone."""
 QKV = Form(join_qkv, split_qkv)
 """Separate q, k and v projections."""
 GATE_UP = Form(_pair, _unpair)
@@ -103,7 +124,7 @@ BIAS_QKV = Form(_bias_qkv, _bias_qkv_back)
 OURS, THEIRS = "decoder.layers.{layer}.", "model.layers.{layer}."
 ATTENTION, MLP = OURS + "self_attention.", OURS + "mlp."
 LLAMA = (
-    Row("embedding.word_embeddings.weight", ("model.embed_tokens.weight",), PLAIN),
+    Row("embedding.word_embeddings.weight", ("model.embed_tokens.weight",), ROWS),
     Row(OURS + "input_layernorm.weight", (THEIRS + "input_layernorm.weight",), PLAIN),
     Row(
         ATTENTION + "linear_qkv.weight",
@@ -133,11 +154,11 @@ LLAMA = (
     Row(MLP + "linear_fc2.weight", (THEIRS + "mlp.down_proj.weight",), PLAIN),
     Row(MLP + "linear_fc2.bias", (THEIRS + "mlp.down_proj.bias",), PLAIN, optional=True),
     Row("decoder.final_layernorm.weight", ("model.norm.weight",), PLAIN),
-    Row("output_layer.weight", ("lm_head.weight",), PLAIN, optional=True),
+    Row("output_layer.weight", ("lm_head.weight",), ROWS, optional=True),
 )
 BLOCK = "transformer.h.{layer}."
 GPT2 = (
-    Row("embedding.word_embeddings.weight", ("transformer.wte.weight",), PLAIN),
+    Row("embedding.word_embeddings.weight", ("transformer.wte.weight",), ROWS),
     Row("embedding.position_embeddings.weight", ("transformer.wpe.weight",), PLAIN),
     *(
         Row(OURS + f"{ours}.{kind}", (BLOCK + f"{theirs}.{kind}",), PLAIN)
@@ -154,7 +175,7 @@ GPT2 = (
     Row(MLP + "linear_fc2.bias", (BLOCK + "mlp.c_proj.bias",), PLAIN),
     Row("decoder.final_layernorm.weight", ("transformer.ln_f.weight",), PLAIN),
     Row("decoder.final_layernorm.bias", ("transformer.ln_f.bias",), PLAIN),
-    Row("output_layer.weight", ("lm_head.weight",), PLAIN, optional=True),
+    Row("output_layer.weight", ("lm_head.weight",), ROWS, optional=True),
 )
 TABLES = {"llama": LLAMA, "gpt2": GPT2}
 
@@ -190,15 +211,14 @@ def to_hugging_face(
 def from_hugging_face(
     theirs: Mapping[str, Tensor], model: ModelConfig, architecture: str
 ) -> dict[str, Tensor]:
-    """Our tensors from theirs; raises DataError when one of theirs is missing or left over."""
+    """Our tensors from theirs; raises DataError when one of theirs is missing, odd or left over."""
     ours: dict[str, Tensor] = {}
     used: set[str] = set()
     for row in rows_of(architecture, model.layers):
         missing = [name for name in row.theirs if name not in theirs]
         if not missing:
             used.update(row.theirs)
-            parts = [theirs[name] for name in row.theirs]
-            ours[row.ours] = row.form.join(parts, model).contiguous()
+            ours[row.ours] = _join(row, [theirs[name] for name in row.theirs], model)
         elif not row.optional:
             raise DataError(f"{missing[0]}: missing; it is part of {row.ours}")
     left = set(theirs) - used
@@ -207,6 +227,14 @@ def from_hugging_face(
         ours.pop("output_layer.weight", None)
     _check_none_left(left, architecture)
     return ours
+
+
+def _join(row: Row, parts: list[Tensor], model: ModelConfig) -> Tensor:
+    try:
+        return row.form.join(parts, model).contiguous()
+    except (RuntimeError, ValueError) as error:
+        shapes = ", ".join(f"{n} {list(p.shape)}" for n, p in zip(row.theirs, parts, strict=True))
+        raise DataError(f"{shapes}: cannot become {row.ours}: {error}") from error
 
 
 def _check_none_left(left: set[str], architecture: str) -> None:

@@ -15,6 +15,7 @@ def continue_prompt(
     model: Any,
     prompt: Sequence[int],
     *,
+    vocab_size: int,
     tokens: int,
     sampling: Sampling,
     seed: int = 0,
@@ -25,12 +26,14 @@ def continue_prompt(
     Args:
         model: one whole GPTModel on this rank.
         prompt: token ids, at least one.
+        vocab_size: tokens there are; only they can be drawn.
         tokens: how many follow, at most.
         seed: of the draws; the same seed gives the same text.
         stop: ids after which nothing more is drawn; they are part of the answer.
     """
     generator = torch.Generator().manual_seed(seed)
-    decoder = Decoder(model, sequences=1, length=len(prompt) + tokens)
+    length = len(prompt) + tokens
+    decoder = Decoder(model, sequences=1, length=length, vocab_size=vocab_size)
     read = torch.tensor([list(prompt)], device=engine_device())
     found: list[int] = []
     while len(found) < tokens and not (found and found[-1] in stop):

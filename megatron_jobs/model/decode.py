@@ -1,6 +1,6 @@
 """A model that remembers: each call adds tokens and gives the logits after the last.
 
-B sequences of the batch, T tokens added, V vocabulary.
+B sequences of the batch, T tokens added, V vocabulary without padding.
 """
 
 import torch
@@ -21,11 +21,13 @@ class Decoder:
     Args:
         model: one chunk with embedding and output layer.
         sequences, length: the most that can be read at once, and in all.
+        vocab_size: tokens there are; the embedding's padding gets no logits.
     """
 
-    def __init__(self, model: GPTModel, *, sequences: int, length: int) -> None:
+    def __init__(self, model: GPTModel, *, sequences: int, length: int, vocab_size: int) -> None:
         self.model = model.eval()
         self.length = length
+        self.vocab_size = vocab_size
         self.cache = StaticInferenceContext(sequences, length)
         self.read = 0
 
@@ -50,4 +52,4 @@ class Decoder:
             )
         self.cache.increment_sequence_len_offset(count)
         self.read += count
-        return logits_B1V[:, -1]
+        return logits_B1V[:, -1, : self.vocab_size]

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pydantic import PositiveInt
+
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Settings
@@ -19,9 +21,13 @@ class Config(Settings):
     """A checkpoint of ours (or a folder whose latest is taken), or a Hugging Face folder; the
     result, folder `model`, is of the other kind."""
     tokenizer: InputPath | None = None
-    """Folder of the tokenizer whose files go into a Hugging Face folder."""
+    """Folder of the tokenizer (or its tokenizer.json) whose files go into a Hugging Face folder;
+    of a Hugging Face model, null for the one beside it."""
     dtype: Precision = "fp32"
     """Of the weights written."""
+    pad_vocab_to: PositiveInt = 128
+    """Of a Hugging Face model, the embedding gets a multiple of this many rows: tensor ranks must
+    divide them. The way back leaves the padding out."""
 
 
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
@@ -47,7 +53,10 @@ def convert(config: Config, out: Path) -> dict[str, float]:
     open_groups(Mesh(), 0)
     try:
         if (config.source / "config.json").exists():
-            return import_model(config.source, out, precision=config.dtype)
+            return import_model(
+                config.source, out, precision=config.dtype, tokenizer=config.tokenizer,
+                pad_vocab_to=config.pad_vocab_to,
+            )  # fmt: skip
         return export_model(config.source, out, tokenizer=config.tokenizer, dtype=config.dtype)
     finally:
         close()

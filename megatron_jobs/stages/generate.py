@@ -1,7 +1,7 @@
 """Continuations of prompts by a trained model."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ from megatron_jobs.config.precision import Precision
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.sampling import Sampling
 from megatron_jobs.config.settings import InputPath, Problem, Settings
+from megatron_jobs.errors import UserError
+from megatron_jobs.model.config import ModelConfig
 from megatron_jobs.runtime.rank import Rank
 
 OUTPUTS = ("continuations.txt", "continuations.jsonl")
@@ -63,20 +65,17 @@ def _continuations(config: Config, folder: Path) -> Iterator[dict[str, Any]]:
     import time
 
     from megatron_jobs.checkpoint.model import model_of, open_model
+    from megatron_jobs.checkpoint.tokenizer import check_tokenizer_of
     from megatron_jobs.config.mesh import Mesh
-    from megatron_jobs.errors import UserError
     from megatron_jobs.infer.generate import continue_prompt
     from megatron_jobs.parallel.groups import close, connect, open_groups
     from megatron_jobs.runtime.rank import ALONE
     from megatron_jobs.text.encoder import load_encoder
 
     encoder, model = load_encoder(config.tokenizer), model_of(config.checkpoint)
+    check_tokenizer_of(config.checkpoint, config.tokenizer)
     starts = encoder.encode(config.prompts)
-    for place, start in enumerate(starts):
-        if len(start) + config.tokens > model.seq_len:
-            found = f"{len(start)} tokens and {config.tokens} to follow"
-            rule = f"the model was trained on {model.seq_len}; ask for fewer"
-            raise UserError(f"prompts.{place}: {found}, {rule}")
+    check_prompts(starts, config.tokens, model)
     connect(ALONE, folder)
     open_groups(Mesh(), 0)
     (chunk,) = open_model(config.checkpoint, Mesh(), config.precision)
@@ -84,10 +83,22 @@ def _continuations(config: Config, folder: Path) -> Iterator[dict[str, Any]]:
     for place, (prompt, start) in enumerate(zip(config.prompts, starts, strict=True)):
         began = time.perf_counter()
         ids = continue_prompt(
-            chunk, start, tokens=config.tokens, sampling=config.sampling,
-            seed=config.seed + place, stop=stop,
+            chunk, start, vocab_size=model.vocab_size, tokens=config.tokens,
+            sampling=config.sampling, seed=config.seed + place, stop=stop,
         )  # fmt: skip
         seconds = time.perf_counter() - began
         text = encoder.tokenizer.decode(start + ids, skip_special_tokens=True)
         yield {"prompt": prompt, "text": text, "tokens": len(ids), "seconds": seconds}
     close()
+
+
+def check_prompts(starts: Sequence[Sequence[int]], tokens: int, model: ModelConfig) -> None:
+    """Raise UserError when one is too long to be continued, or of another vocabulary."""
+    for place, start in enumerate(starts):
+        if len(start) + tokens > model.seq_len:
+            found = f"{len(start)} tokens and {tokens} to follow"
+            rule = f"the model was trained on {model.seq_len}; ask for fewer"
+            raise UserError(f"prompts.{place}: {found}, {rule}")
+        if max(start, default=0) >= model.vocab_size:
+            found = f"token {max(start)} of its tokenizer, the model knows {model.vocab_size}"
+            raise UserError(f"prompts.{place}: {found}; give the tokenizer of the model")

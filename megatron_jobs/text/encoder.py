@@ -45,9 +45,7 @@ def load_encoder(
     Raises: UserError when there is no tokenizer.json or no such token, DataError when it is
         damaged.
     """
-    file = path / "tokenizer.json" if path.is_dir() else path
-    if not file.is_file():
-        raise UserError(f"{file}: no such file; a fast Hugging Face tokenizer has one")
+    file = _tokenizer_file(path)
     tokenizer = _read_tokenizer(file)
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -58,6 +56,28 @@ def load_encoder(
         raise UserError(f"eod: found {name!r}, which {file} does not know; name one of its tokens")
     size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
     return Encoder(tokenizer, size, number, file_hash(file), template)
+
+
+def check_tokenizer(path: Path, expected_hash: str | None, what: str) -> None:
+    """Raise UserError unless a tokenizer is the one that `what` was made with.
+
+    Args:
+        path: its folder, or its tokenizer.json.
+        expected_hash: SHA-256 of the tokenizer.json that is noted in `what`; None agrees with any.
+        what: names the index or the checkpoint.
+    """
+    file = _tokenizer_file(path)
+    found = file_hash(file)
+    if expected_hash is not None and found != expected_hash:
+        made = f"{what} was made with another one, {expected_hash[:12]}"
+        raise UserError(f"tokenizer: found {file} (sha256 {found[:12]}), {made}; give that one")
+
+
+def _tokenizer_file(path: Path) -> Path:
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; a fast Hugging Face tokenizer has one")
+    return file
 
 
 def _read_tokenizer(file: Path) -> Tokenizer:
