@@ -204,8 +204,7 @@ def first_tensors(folder: Path) -> Path:
     return min(folder.glob("*.distcp"))
 
 
-def flip_byte(folder: Path) -> None:
-    path = first_tensors(folder)
+def flip_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
@@ -227,8 +226,16 @@ def lie(change: Callable[[dict[str, Any]], object]) -> Damage:
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "a flipped byte": (
-        flip_byte,
+        lambda folder: flip_byte(first_tensors(folder)),
         "{tensors}: its bytes are not those that were saved (sha256 differs)",
+    ),
+    "a flipped byte in what another rank looks through": (
+        lambda folder: flip_byte(folder / "random.pt"),
+        "{folder}/random.pt: its bytes are not those that were saved (sha256 differs)",
+    ),
+    "a flipped byte of what says where tensors are": (
+        lambda folder: flip_byte(folder / ".metadata"),
+        "{folder}/.metadata: its bytes are not those that were saved (sha256 differs)",
     ),
     "a missing file": (lambda folder: first_tensors(folder).unlink(), "{tensors}: is missing"),
     "a short file": (truncate, "{tensors}: has {less} bytes, the manifest says {bytes}"),

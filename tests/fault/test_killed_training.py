@@ -26,7 +26,8 @@ from megatron_jobs.jobs.plan import Job, Plan, load_plan
 from megatron_jobs.runtime.files import read_json, wait_for
 from megatron_jobs.runtime.journal import read_journal
 
-BOOKS = Path(__file__).parents[2] / "megatron_jobs" / "plans" / "books.jsonl"
+ROOT = Path(__file__).parents[2]
+BOOKS = ROOT / "megatron_jobs" / "plans" / "books.jsonl"
 STEPS = 20
 SAVE_EVERY = 5
 CHAIN = f"""
@@ -79,6 +80,14 @@ def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
     """(step, value) of a curve in TensorBoard, in the order of writing."""
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _the_package_is_found() -> Iterator[None]:
+    """By the processes of the jobs too, installed or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        yield
 
 
 @pytest.fixture(scope="module")
