@@ -37,7 +37,7 @@ def blend_samples(
     Args:
         lengths: samples that each source has.
         weights: None for each source in proportion to its length.
-        samples: wanted; a little more come with weights, not more than there are without.
+        samples: wanted; a little more come with weights.
             None, without weights only, for every sample of every source, once.
     Returns: int16 [samples], int64 [samples].
     Raises: DataError when more is asked of a source than it has.
@@ -46,11 +46,10 @@ def blend_samples(
         assert weights is None, "a blend by weights needs a number of samples"
         return blend_all(np.array(lengths, np.int64))
     shares = normalize(lengths if weights is None else weights)
-    if weights is None:
-        size = min(samples, sum(lengths))
-    else:
-        size = sum(planned_samples(share, samples) for share in shares)
-    source, number = blend(np.array(shares), size=size, threads=len(os.sched_getaffinity(0)))
+    planned = [samples] if weights is None else [planned_samples(s, samples) for s in shares]
+    source, number = blend(
+        np.array(shares), size=sum(planned), threads=len(os.sched_getaffinity(0))
+    )
     taken = np.bincount(source, minlength=len(shares))
     for place, (count, length) in enumerate(zip(taken.tolist(), lengths, strict=True)):
         if count > length:

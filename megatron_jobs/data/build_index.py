@@ -75,7 +75,7 @@ def _build_split(
     plan: IndexPlan,
 ) -> dict[str, Any]:
     """Build and save one split; what index.json says of it."""
-    asked = plan.samples[split]
+    asked, weights = plan.samples[split], _weights(sources)
     records: list[dict[str, Any]] = []
     for place, wanted in enumerate(_wanted_samples(sources, asked)):
         source, documents = sources[place], ranges[place]
@@ -91,7 +91,9 @@ def _build_split(
     samples = records[0]["samples"]
     if blended:
         lengths = [record["samples"] for record in records]
-        source_of, number_of = blend_samples(lengths, _weights(sources), asked)
+        if weights is None:
+            _check_epoch(split, asked, sum(lengths))
+        source_of, number_of = blend_samples(lengths, weights, asked)
         np.save(folder / f"{split}-source.npy", source_of)
         np.save(folder / f"{split}-number.npy", number_of)
         samples = len(source_of)
@@ -127,6 +129,13 @@ def _check_range(plan: IndexPlan, split: Split, source: Source, documents: range
     raise UserError(f"split: {found}; give it a larger share, or set {split}_samples=0")
 
 
+def _check_epoch(split: Split, asked: int | None, held: int) -> None:
+    """Sources are gone through again by their weights only, as in megatron-core."""
+    if asked is not None and asked > held:
+        found = f"{asked} are asked of sources without weights, which hold {held} in one epoch"
+        raise UserError(f"{split}_samples: {found}; give weights, or ask for {held} at most")
+
+
 def _check_order(plan: IndexPlan, split: Split, source: Source, order: SourceOrder) -> None:
     if len(order) == 0:
         found = f"one epoch of {source.prefix}'s {split} documents is less than a sample"
@@ -134,9 +143,9 @@ def _check_order(plan: IndexPlan, split: Split, source: Source, order: SourceOrd
 
 
 def _shared_facts(sources: Sequence[Source]) -> dict[str, Any]:
-    """Vocabulary, end of document and tokenizer, which all sources must share."""
-    shared: dict[str, Any] = {}
-    for name in ("vocab_size", "eod", "tokenizer_hash"):
+    """End of document and tokenizer, which all sources must share, and the largest vocabulary."""
+    shared: dict[str, Any] = {"vocab_size": max(source.facts.vocab_size for source in sources)}
+    for name in ("eod", "tokenizer_hash"):
         first = getattr(sources[0].facts, name)
         for source in sources[1:]:
             found = getattr(source.facts, name)

@@ -62,7 +62,11 @@ class SampleIndex:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Read index.json and map the token files; raises DataError when they do not agree."""
+        """Read index.json and map the token files.
+
+        Raises: DataError when the documents or tokens of a file are not as many as the index was
+            built of. Bytes are not compared: index.json holds their hashes (bin_hash, idx_hash).
+        """
         path = folder / NAME
         if not path.is_file():
             raise DataError(f"{path}: no such file; the index stage writes it")
@@ -70,6 +74,9 @@ class SampleIndex:
         if facts.get("version") != VERSION:
             found = facts.get("version")
             raise DataError(f"{path}: version: found {found}, only {VERSION} can be read")
+        if not isinstance(facts.get("vocab_size"), int):
+            found = facts.get("vocab_size")
+            raise DataError(f"{path}: vocab_size: found {found}, must be a number; build it again")
         tokens = []
         for source in facts["sources"]:
             file = TokenFile.open(folder / source["prefix"])
@@ -88,10 +95,9 @@ class SampleIndex:
         return int(self.facts["seq_len"])
 
     @property
-    def vocab_size(self) -> int | None:
-        """Token ids are below it; None when nobody said."""
-        size: int | None = self.facts["vocab_size"]
-        return size
+    def vocab_size(self) -> int:
+        """Token ids are below it: the tokenizer's size, or of bare files the largest id + 1."""
+        return int(self.facts["vocab_size"])
 
     @property
     def eod(self) -> int | None:

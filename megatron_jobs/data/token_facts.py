@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from megatron_jobs.data.token_file import bin_path, idx_path
+from megatron_jobs.data.token_file import TokenFile, bin_path, idx_path
 from megatron_jobs.errors import DataError
 from megatron_jobs.runtime.files import file_hash, read_json, write_json
 
@@ -14,10 +14,10 @@ VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class TokenFacts:
-    """Where the tokens came from, and hashes that say whether they still are the same."""
+    """Where the tokens came from, and hashes that tell whether they are the same as others."""
 
-    vocab_size: int | None = None
-    """Ids are below it; None when nobody said."""
+    vocab_size: int
+    """Ids are below it."""
     eod: int | None = None
     """The id that ends a document; None when there is none."""
     tokenizer_hash: str | None = None
@@ -44,6 +44,8 @@ class TokenFacts:
         try:
             values = read_json(path)
             version = values.pop("version")
+            if version == VERSION and values.get("vocab_size") is None:
+                raise DataError(f"{path}: vocab_size: missing; without it, the ids are looked at")
             if version == VERSION:
                 return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -52,8 +54,9 @@ class TokenFacts:
 
     @classmethod
     def of_bare_file(cls, prefix: Path, *, documents: int, tokens: int) -> Self:
-        """Facts of a token file that came without any: its size and hashes."""
+        """Facts of a token file that came without any: its ids, size and hashes."""
         return cls(
+            vocab_size=TokenFile.open(prefix).least_vocab(),
             documents=documents,
             tokens=tokens,
             bin_hash=file_hash(bin_path(prefix)),

@@ -39,6 +39,7 @@ CODES = {name: code for code, name in DTYPES.items()}
 SMALL_VOCABULARY = 65500
 """Below this many ids a token takes two bytes, as in megatron-core."""
 COPY_BYTES = 1 << 22
+LOOK_TOKENS = 1 << 24
 
 
 def bin_path(prefix: Path) -> Path:
@@ -123,6 +124,18 @@ class TokenFile:
                 f"{count} from {start} on lie outside it or the file's {len(self.ids)} tokens"
             )
         return self.ids[first : first + count]
+
+    def least_vocab(self) -> int:
+        """One more than the largest id; DataError when one is negative. Reads the whole .bin."""
+        largest = -1
+        for start in range(0, len(self.ids), LOOK_TOKENS):
+            piece = self.ids[start : start + LOOK_TOKENS]
+            largest = max(largest, int(piece.max()))
+            if piece.min() < 0:
+                place = start + int(piece.argmin())
+                found = f"token {place}: found {piece.min()}"
+                raise DataError(f"{bin_path(self.prefix)}: {found}, ids must not be negative")
+        return largest + 1
 
     def check(self) -> None:
         """Raise DataError unless every length, pointer and document is possible."""

@@ -1,6 +1,6 @@
 """Sample index: the order in which training reads tokens, built once, ahead of training."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ from megatron_jobs.config.settings import InputPath, Problem, Settings
 from megatron_jobs.errors import DataError, UserError
 from megatron_jobs.runtime.files import remove, whole_folder
 from megatron_jobs.runtime.rank import Rank
+from megatron_jobs.stages import Facts
 
 if TYPE_CHECKING:
     from megatron_jobs.data.build_index import Source
@@ -23,7 +24,8 @@ class Tokens(Settings):
     path: InputPath
     """Folder that the tokenize stage wrote, or the .bin of a token file."""
     weight: float | None = None
-    """Share of the samples, in any unit; null on all sources for as much as each holds."""
+    """Share of the samples, in any unit; null on all sources for as much as each holds, once: only
+    with weights are they gone through again."""
 
 
 class Config(Settings):
@@ -38,7 +40,8 @@ class Config(Settings):
     seed: int = 1234
     """Of all shuffles; from 0 to 2^32 - 1."""
     train_samples: int | None = None
-    """Samples of the train split at least; 0 for none, null for one whole epoch."""
+    """Samples of the train split at least; 0 for none, null for one whole epoch, which is also the
+    most that several sources without weights give."""
     valid_samples: int | None = None
     """The same of the validation split."""
     test_samples: int | None = 0
@@ -69,6 +72,16 @@ class Config(Settings):
             parse_split(self.split)
         except UserError as error:
             yield "split", str(error).removeprefix("split: ")
+
+
+def promise(config: Config, inputs: Mapping[str, Facts]) -> Facts:
+    """Its sizes, and the largest vocabulary of its sources."""
+    sizes = [facts.get("vocab_size") or 0 for facts in inputs.values()]
+    return {
+        "vocab_size": max(sizes, default=0) or None,
+        "seq_len": config.seq_len,
+        "train_samples": config.train_samples,
+    }
 
 
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:

@@ -10,7 +10,7 @@ from megatron_jobs.data.sample_index import SampleIndex
 from megatron_jobs.data.token_facts import TokenFacts
 from megatron_jobs.data.token_file import write_token_file
 from megatron_jobs.errors import DataError, UserError
-from megatron_jobs.runtime.files import tree_hash, write_json
+from megatron_jobs.runtime.files import read_json, tree_hash, write_json
 from megatron_jobs.runtime.rank import ALONE, Rank
 from megatron_jobs.stages.index import Config, run
 
@@ -52,7 +52,57 @@ def test_a_blend_of_a_folder_and_a_bare_file(tmp_path: Path) -> None:
     assert train.source is not None
     assert np.bincount(train.source).tolist() == [300, 100]
     assert len(index.split("valid")) == 0
-    assert index.vocab_size is None
+    ids = np.fromfile(tokens / "tokens.bin", np.uint16)
+    assert index.vocab_size == ids.max() + 1
+
+
+def test_bare_files_say_the_largest_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it stands, though the file is looked at in pieces."""
+    monkeypatch.setattr("megatron_jobs.data.token_file.LOOK_TOKENS", 7)
+    for place in (0, 6, 7, 19):
+        ids = np.full(20, 3)
+        ids[place] = 40 + place
+        with write_token_file(tmp_path / f"{place}", vocab_size=100) as writer:
+            writer.add(ids, [11, 9])
+    paths = [tmp_path / f"{place}.bin" for place in (0, 6, 19, 7)]
+    for chosen, vocab in ((paths, 60), (paths[:1], 41), (paths[1:2], 47), (paths[3:], 48)):
+        sources = [{"path": path} for path in chosen]
+        config = Config(tokens=sources, split="1", seq_len=4, valid_samples=0)
+        run(config, ALONE, tmp_path / "job")
+        assert SampleIndex.open(tmp_path / "job/index").vocab_size == vocab
+
+
+def test_an_id_below_zero_is_found(tmp_path: Path) -> None:
+    with write_token_file(tmp_path / "bare", vocab_size=70_000) as writer:
+        writer.add([1, 2, 3], [3])
+    np.array([1, -2, 3], np.int32).tofile(tmp_path / "bare.bin")
+    with pytest.raises(DataError, match=r"bare\.bin: token 1: found -2, ids must not be negative"):
+        run(Config(tokens=[{"path": tmp_path / "bare.bin"}]), ALONE, tmp_path)
+
+
+def test_sources_without_weights_are_gone_through_once(tmp_path: Path) -> None:
+    paths = [make_tokens(tmp_path / f"{seed}", 100, seed) for seed in range(2)]
+    sources = [{"path": path} for path in paths]
+    config = Config(tokens=sources, split="1", seq_len=8, valid_samples=0)
+    held = int(run(config, ALONE, tmp_path / "job")["train_samples"])
+    enough = config.model_copy(update={"train_samples": held})
+    assert run(enough, ALONE, tmp_path / "job")["train_samples"] == held
+    more = config.model_copy(update={"train_samples": held + 1})
+    found = f"train_samples: {held + 1} are asked of sources without weights, which hold {held} in"
+    with pytest.raises(UserError, match=f"{found} one epoch; give weights, or ask for {held} at m"):
+        run(more, ALONE, tmp_path / "job")
+    weighted = [source | {"weight": 1} for source in sources]
+    cured = Config(tokens=weighted, split="1", seq_len=8, train_samples=held + 1, valid_samples=0)
+    assert run(cured, ALONE, tmp_path / "job")["train_samples"] > held
+
+
+def test_an_index_without_a_vocabulary_is_refused(tmp_path: Path) -> None:
+    tokens = make_tokens(tmp_path / "tokens", 100)
+    run(Config(tokens=[{"path": tokens}], seq_len=8), ALONE, tmp_path / "job")
+    path = tmp_path / "job/index/index.json"
+    write_json(path, read_json(path) | {"vocab_size": None})
+    with pytest.raises(DataError, match=r"vocab_size: found None, must be a number; build it aga"):
+        SampleIndex.open(tmp_path / "job/index")
 
 
 def test_running_again_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -84,10 +134,21 @@ def test_tokens_that_are_none(tmp_path: Path) -> None:
     ("facts", "message"),
     [
         ({"version": 2}, r"tokens\.json: version: found 2, only 1 can be read"),
-        ({"version": 1, "words": 1}, r"tokens\.json: not the facts of a token file: TypeError"),
+        ({"version": 1, "vocab_size": None}, r"tokens\.json: vocab_size: missing; without it"),
+        (
+            {"version": 1, "vocab_size": 9, "words": 1},
+            r"tokens\.json: not the facts of a token file: TypeError",
+        ),
         ([], r"tokens\.json: not the facts of a token file"),
         (
-            {"version": 1, "documents": 9, "tokens": 8, "bin_hash": "", "idx_hash": ""},
+            {
+                "version": 1,
+                "vocab_size": 9,
+                "documents": 9,
+                "tokens": 8,
+                "bin_hash": "",
+                "idx_hash": "",
+            },
             r"tokens\.json tells of 8 tokens, .*\.idx of \d+; they do not belong together",
         ),
     ],
