@@ -32,6 +32,7 @@ SEQ_LEN = 64
 BATCH = BatchConfig(global_size=8, micro_size=4)
 MODEL = ModelConfig(layers=2, hidden=64, heads=2, ffn=128, vocab_size=256, seq_len=SEQ_LEN)
 OPTIM = OptimConfig(lr=1e-2, min_lr=1e-3, warmup_steps=3)
+RECORD = {"samples_per_step": 8, "seq_len": SEQ_LEN}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def run(rank: Rank, index: Path, folder: Path, config: LoopConfig) -> dict[str, 
     open_groups(Mesh(), 1)
     engine = build_engine(MODEL, Mesh(), OPTIM.over(config.steps), precision="fp32", seed=1)
     feed = open_feed(SampleIndex.open(index), BATCH)
-    return train(config, engine, feed, rank=rank, folder=folder, record={"word": 1})
+    return train(config, engine, feed, rank=rank, folder=folder, record=RECORD)
 
 
 def steps_of(folder: Path, kind: str) -> list[int]:

@@ -56,14 +56,7 @@ def test_the_latest_is_whole_wherever_a_save_was_killed(tmp_path: Path) -> None:
         engine, training = open_training(rank)
         for place, latest in PLACES.items():
             root = tmp_path / place
-            states = {}
-            for step in (1, 2):
-                train_step(engine, micro_batches(step), step)
-                states[step] = fingerprint(training)
-                with pytest.MonkeyPatch.context() as patch:
-                    if step == 2:
-                        patch.setattr(save, place, die)
-                    save_or_die(root, step, training)
+            states = save_one_of_two(root, place, engine, training)
             found = latest_checkpoint(root)
             assert found is not None
             assert check_files(found, read_manifest(found)) == ""
@@ -77,13 +70,17 @@ def test_the_latest_is_whole_wherever_a_save_was_killed(tmp_path: Path) -> None:
     on_ranks(1, life)
 
 
-def save_or_die(root: Path, step: int, training: Training) -> None:
-    """Step 1 is saved, step 2 is killed."""
-    if step == 1:
-        save_checkpoint(root, step, training, {})
-        return
-    with pytest.raises(Killed):
-        save_checkpoint(root, step, training, {})
+def save_one_of_two(root: Path, place: str, engine: Engine, training: Training) -> dict[int, str]:
+    """Train and save step 1, then step 2 until it is killed at a place; the state after each."""
+    train_step(engine, micro_batches(1), 1)
+    states = {1: fingerprint(training)}
+    save_checkpoint(root, 1, training, {})
+    train_step(engine, micro_batches(2), 2)
+    states[2] = fingerprint(training)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(save, place, die)
+        save_checkpoint(root, 2, training, {})
+    return states
 
 
 @ranks(1)
