@@ -47,15 +47,22 @@ def step_folder(root: Path, step: int) -> Path:
     return root / f"step-{step:08}"
 
 
-def describe_files(folder: Path) -> dict[str, dict[str, int | str]]:
-    """Sizes and hashes of all files below `folder` but the manifest."""
+def describe_files(
+    folder: Path, *, part: int = 0, parts: int = 1
+) -> dict[str, dict[str, int | str]]:
+    """Sizes and hashes of all files below `folder` but the manifest.
+
+    Args:
+        part, parts: of `parts` ranks that share the work, this one takes every file whose place
+            is `part`; together their answers are whole.
+    """
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != NAME]
     return {
         path.relative_to(folder).as_posix(): {
             "bytes": path.stat().st_size,
             "sha256": file_hash(path),
         }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != NAME
+        for path in files[part::parts]
     }
 
 

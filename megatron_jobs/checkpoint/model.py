@@ -30,6 +30,6 @@ def open_model(checkpoint: Path, mesh: Mesh, precision: Precision) -> list[Any]:
         checkpoint: one checkpoint, or a folder whose latest is taken.
         precision: what the weights become; exact when it is theirs or wider.
     """
-    chunks: list[Any] = build_model(model_of(checkpoint), mesh, precision)
+    chunks: list[Any] = build_model(model_of(checkpoint), mesh, precision, seed=None)
     load_checkpoint(find_checkpoint(checkpoint), Training(chunks, None, {}))
     return chunks

@@ -56,9 +56,13 @@ def save_checkpoint(
     agree(target, lambda: _write(part, training))
     hashes, randoms = gather(fingerprint(training)), gather(random_state())
 
+    agree(target, lambda: _write_random(part, randoms), leader_only=True)
+    shares: list[dict[str, Any]] = []
+    rank, world = dist.get_rank(), dist.get_world_size()
+    agree(target, lambda: shares.append(describe_files(part, part=rank, parts=world)))
+    files = {name: facts for share in gather(shares[0]) for name, facts in share.items()}
+
     def publish() -> None:
-        part.joinpath(RANDOM).write_bytes(_as_bytes(randoms))
-        files = describe_files(part)
         write_manifest(part, Manifest(step, training.layout, record, hashes, files))
         remove(target)
         publish_folder(part, target)
@@ -92,11 +96,11 @@ def _write(part: Path, training: Training) -> None:
         raise errors[0]
 
 
-def _as_bytes(value: Any) -> bytes:
-    """What `torch.save` makes of it; writing by itself it would hide why the disk refused."""
+def _write_random(part: Path, randoms: list[Any]) -> None:
+    """Through a buffer: torch, writing by itself, would hide why the disk refused."""
     buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
+    torch.save(randoms, buffer)
+    part.joinpath(RANDOM).write_bytes(buffer.getvalue())
 
 
 def agree(

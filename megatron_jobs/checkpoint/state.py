@@ -28,7 +28,7 @@ def content_metadata() -> dict[str, Any]:
     """How megatron-core lays out the optimizer's state: so that any other mesh can read it."""
     return {
         "distrib_optim_sharding_type": "fully_reshardable",
-        "distrib_optim_fully_reshardable_mem_efficient": False,
+        "distrib_optim_fully_reshardable_mem_efficient": True,
         "singleton_local_shards": False,
         "chained_optim_avoid_prefix": True,
     }

@@ -20,11 +20,15 @@ class LoopConfig(Settings):
     """0: only after the last step, and when asked to stop."""
     keep: int = 2
     """Checkpoints that stay; 0: all."""
+    max_skips: int = 30
+    """Steps in a row that the guard may refuse before the run is given up; fp16 needs some twenty
+    to find its loss scale."""
 
     def problems(self) -> Iterator[Problem]:
         """Counts below zero, and a run without steps."""
-        if self.steps < 1:
-            yield "steps", f"{self.steps} is below 1"
+        for name in ("steps", "max_skips"):
+            if getattr(self, name) < 1:
+                yield name, f"{getattr(self, name)} is below 1"
         for name in ("log_every", "evaluate_every", "evaluate_batches", "save_every", "keep"):
             if getattr(self, name) < 0:
                 yield name, f"{getattr(self, name)} is below 0; 0 leaves it out"

@@ -6,18 +6,26 @@ from numpy.typing import NDArray
 from megatron_jobs.data.sample_index import SplitSamples
 from megatron_jobs.data.source_order import PADDING
 
+MOST_SAMPLES = 1 << 17
+"""As many are counted; samples are in shuffled order, so the first are a fair choice."""
 
-def counted_targets(samples: SplitSamples) -> NDArray[np.int64]:
-    """Every target of a split, in the order of its samples; padding left out."""
-    targets = [samples[number][1:] for number in range(len(samples))]
+
+def counted_targets(
+    samples: SplitSamples, first: int = 0, last: int | None = None
+) -> NDArray[np.int64]:
+    """Every target of some samples of a split, in their order; padding left out."""
+    end = len(samples) if last is None else min(last, len(samples))
+    targets = [samples[number][1:] for number in range(first, end)]
     joined: NDArray[np.int64] = np.concatenate([np.empty(0, np.int64), *targets])
     kept: NDArray[np.int64] = joined[joined != PADDING]
     return kept
 
 
-def token_counts(targets: NDArray[np.int64], vocab_size: int) -> NDArray[np.int64]:
-    """How often each id occurs [vocab_size]."""
-    counts: NDArray[np.int64] = np.bincount(targets, minlength=vocab_size)
+def token_counts(samples: SplitSamples, vocab_size: int, *, chunk: int = 256) -> NDArray[np.int64]:
+    """How often each id is a target [vocab_size], in at most MOST_SAMPLES samples of a split."""
+    counts = np.zeros(vocab_size, np.int64)
+    for first in range(0, min(len(samples), MOST_SAMPLES), chunk):
+        counts += np.bincount(counted_targets(samples, first, first + chunk), minlength=vocab_size)
     return counts
 
 

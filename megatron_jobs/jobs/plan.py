@@ -26,7 +26,7 @@ from megatron_jobs.config.tree import (
 )
 from megatron_jobs.errors import ConfigError, UserError
 from megatron_jobs.jobs.folder import JobFolder, read_job
-from megatron_jobs.stages import Stage, load_stage
+from megatron_jobs.stages import Facts, Stage, load_stage
 
 RESERVED = ("stage", "resources", "after")
 """Keys of a job that are not settings of its stage."""
@@ -182,7 +182,24 @@ class _Builder:
             circle = " -> ".join(reversed(error.args[1]))
             self.problems.append(("jobs", f"wait for each other in a circle: {circle}"))
             return {}
-        return {name: jobs[name] for name in order if name in jobs}
+        ordered = {name: jobs[name] for name in order if name in jobs}
+        self._foresee(ordered)
+        return ordered
+
+    def _foresee(self, jobs: dict[str, Job]) -> None:
+        """Note where a job cannot use what those before it are going to make."""
+        promises: dict[str, Facts] = {}
+        for name, job in jobs.items():
+            inputs: dict[str, Facts] = {}
+            for setting, path in input_paths(job.config):
+                for maker in job.after:
+                    if maker in promises and path.is_relative_to(self.run / maker):
+                        inputs[setting] = promises[maker]
+            if hasattr(job.stage, "promise"):
+                promises[name] = job.stage.promise(job.config, inputs)
+            foresee = getattr(job.stage, "foresee", _no_check)
+            found = foresee(job.config, inputs)
+            self.problems += [(f"{name}.{setting}", sentence) for setting, sentence in found]
 
     def _job(self, name: str, entry: Any) -> Job | None:
         if name.startswith(".") or "/" in name or "\0" in name or not name:
@@ -292,5 +309,5 @@ def input_problem(path: Path) -> str:
     return ""
 
 
-def _no_check(config: Settings, resources: Resources) -> list[Problem]:
+def _no_check(config: Settings, beside: Any) -> list[Problem]:
     return []

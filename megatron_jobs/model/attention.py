@@ -60,7 +60,9 @@ class CausalAttention(MegatronModule):  # type: ignore[misc]
         q_BNQD, k_BGKD, v_BGKD = (x.permute(1, 2, 0, 3) for x in (q_QBND, k_KBGD, v_KBGD))
         dropout = self.dropout if self.training else 0.0
         # tensor ranks hold different heads, and must drop different weights
-        drawing = get_cuda_rng_tracker().fork() if dropout else contextlib.nullcontext()
+        # (with sequence parallelism megatron-core has forked the generator already)
+        forks = dropout > 0 and not self.config.sequence_parallel
+        drawing = get_cuda_rng_tracker().fork() if forks else contextlib.nullcontext()
         with drawing:
             out_BNQD = functional.scaled_dot_product_attention(
                 q_BNQD,

@@ -32,18 +32,19 @@ UNFUSED: dict[str, Any] = {
 
 
 def build_model(
-    model: ModelConfig, mesh: Mesh, precision: Precision = "fp32", *, seed: int = 0
+    model: ModelConfig, mesh: Mesh, precision: Precision = "fp32", *, seed: int | None = 0
 ) -> list[GPTModel]:
     """This rank's chunks of the model, with initial weights; groups must be open.
 
     There is one chunk, or `mesh.virtual` of them. Weights depend on `seed` and the model alone:
-    every mesh starts from the same ones.
+    every mesh starts from the same ones. Without a seed they are left to be loaded.
     """
     config = core_config(model, mesh, precision)
     stages = list(range(mesh.virtual)) if mesh.virtual > 1 else [None]
     chunks = [build_chunk(model, config, stage) for stage in stages]
-    for chunk in chunks:
-        initialize(chunk, model, seed=seed)
+    if seed is not None:
+        for chunk in chunks:
+            initialize(chunk, model, seed=seed)
     return chunks
 
 

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib.util
 import logging
+import os
 import resource
 import sys
 import types
@@ -33,7 +34,11 @@ def engine_device() -> torch.device:
 
 
 def has_gpu() -> bool:
-    """Whether torch sees an NVIDIA GPU here."""
+    """Whether torch sees an NVIDIA GPU here; to ask does not start CUDA, so one may fork after it.
+
+    Source: torch.cuda.is_available, "poison fork": pytorch.org/docs/stable/cuda.html.
+    """
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     return torch.cuda.is_available()
 
 

@@ -57,8 +57,10 @@ def _store(rank: Rank, meet: Path, limit: datetime.timedelta) -> Store:
     return TCPStore(host, int(port), rank.world, is_master=False, timeout=limit)
 
 
-def open_groups(mesh: Mesh, seed: int) -> None:
+def open_groups(mesh: Mesh, seed: int, *, seconds: float = 600) -> None:
     """Deal out the connected ranks to the axes of `mesh`, and seed their random numbers.
+
+    A collective that waits longer than `seconds` for a rank fails.
 
     Ranks with other data or other layers draw other numbers. Tensor-parallel ranks draw the same,
     except where their parts of a tensor differ.
@@ -70,6 +72,7 @@ def open_groups(mesh: Mesh, seed: int) -> None:
         context_parallel_size=mesh.context,
         expert_model_parallel_size=mesh.expert,
         expert_tensor_parallel_size=mesh.expert_tensor,
+        distributed_timeout_minutes=seconds / 60,
     )
     place = parallel_state.get_data_parallel_rank(with_context_parallel=True)
     place += dist.get_world_size() * parallel_state.get_pipeline_model_parallel_rank()

@@ -1,6 +1,7 @@
 """metrics.jsonl: one record a line, and none that was written by work that is lost."""
 
 import json
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,8 +19,9 @@ class Journal:
         self.file = path.open("a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record as a line of JSON."""
-        self.file.write(json.dumps(record) + "\n")
+        """Append one record as a line of JSON; numbers that are not finite become null."""
+        finite = {k: None if is_not_finite(v) else v for k, v in record.items()}
+        self.file.write(json.dumps(finite, allow_nan=False) + "\n")
         self.file.flush()
 
     def __enter__(self) -> Self:
@@ -32,6 +34,11 @@ class Journal:
         at: TracebackType | None,
     ) -> None:
         self.file.close()
+
+
+def is_not_finite(value: Any) -> bool:
+    """Whether a value is a NaN or an infinity, for which JSON has no word."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def rewind_journal(path: Path, step: int) -> None:

@@ -40,6 +40,7 @@ class Progress:
         left = (self.total - done) / pace if pace > 0 else None
         record: dict[str, Any] = {"done": done, "total": self.total, "unit": self.unit}
         record |= {"seconds_left": left, "time": now, "numbers": numbers}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_name(f".{NAME}{PARTIAL}")
         part.write_text(json.dumps(record), encoding="utf-8")
         part.replace(self.path)  # whole, but not forced to the disk: it is for watching only

@@ -11,6 +11,9 @@ A stage module has
 and may have
 
     check(config, resources)     yields problems of settings and resources together
+    promise(config, inputs)      what is known of its outputs before it has run (`Facts`)
+    foresee(config, inputs)      yields problems with what the makers of its inputs promise;
+                                 `inputs` are the promises by the name of the setting
     describe(config, resources)  (label, text) pairs that `mj show` prints
     LAYOUT                       settings, by dotted name, that decide how the work is done and do
                                  not change its result beyond rounding (mesh, size of micro batches,
@@ -23,6 +26,7 @@ To add one: write the module, name it in `STAGES`, mirror it in tests/unit/stage
 """
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +37,10 @@ from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.rank import Rank
 
 STAGES = ("tokenizer", "tokenize", "index", "pretrain", "evaluate", "convert", "generate")
+
+
+Facts = Mapping[str, int | None]
+"""Sizes by name, such as vocab_size, seq_len, train_samples; None or absent when not known yet."""
 
 
 class Stage(Protocol):

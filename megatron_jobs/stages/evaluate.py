@@ -9,6 +9,7 @@ from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Problem, Settings
+from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.rank import Rank
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     from megatron_jobs.train.score import split_loss
 
     model = model_of(config.checkpoint)
-    index = check_index(config.index, model, samples=0)
+    for setting, sentence in model.mesh_problems(config.mesh):
+        raise UserError(f"mesh: model.{setting}: {sentence}")
+    index = check_index(config.index, model, samples=0, mesh=config.mesh)
     connect(rank, folder / ".meet")
     open_groups(config.mesh, 0)
     precision = config.precision or precision_of(config.checkpoint)
@@ -89,6 +92,6 @@ def _text_numbers(config: Config, index: "SampleIndex") -> tuple[int, float]:
 
     vocab = index.vocab_size or 0
     targets = counted_targets(index.split(config.split))
-    counts = token_counts(counted_targets(index.split("train")), vocab)
+    counts = token_counts(index.split("train"), vocab)
     lengths = token_bytes(load_encoder(config.tokenizer).tokenizer, vocab)
     return int(lengths[targets].sum()), unigram_loss(counts, targets.astype(np.int64))

@@ -1,6 +1,6 @@
 """Train a model from its first weights, or on from its last checkpoint."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from megatron_jobs.config.batch import BatchConfig
@@ -13,6 +13,7 @@ from megatron_jobs.model.config import ModelConfig
 from megatron_jobs.optim.config import OptimConfig
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.runtime.stop import deferred_stop
+from megatron_jobs.stages import Facts
 
 OUTPUTS = ("checkpoints",)
 RESOURCES = Resources(hours=24)
@@ -24,6 +25,7 @@ LAYOUT = (
     "evaluate_batches",
     "save_every",
     "keep",
+    "max_skips",
 )
 PRELOAD = ("megatron_jobs.train.loop",)
 MEET = ".meet"
@@ -52,6 +54,25 @@ def check(config: Config, resources: Resources) -> Iterator[Problem]:
         yield f"model.{setting}", sentence
     for setting, sentence in config.mesh.batch_problems(batch.global_size, batch.micro_size, world):
         yield f"batch.{setting}", sentence
+
+
+def promise(config: Config, inputs: Mapping[str, Facts]) -> Facts:
+    """The sizes of the model."""
+    return {"vocab_size": config.model.vocab_size, "seq_len": config.model.seq_len}
+
+
+def foresee(config: Config, inputs: Mapping[str, Facts]) -> Iterator[Problem]:
+    """Where the index that another job will build does not fit (`check_index`: a built one)."""
+    index, model = inputs.get("index", {}), config.model
+    vocab, seq_len, held = (index.get(name) for name in ("vocab_size", "seq_len", "train_samples"))
+    if vocab and vocab > model.vocab_size:
+        yield "model.vocab_size", f"{model.vocab_size} is below the tokenizer's {vocab}"
+    if seq_len and seq_len > model.seq_len:
+        yield "model.seq_len", f"{model.seq_len} is below the index's seq_len {seq_len}"
+    wanted = config.steps * config.batch.global_size
+    if held and held < wanted:
+        text = f"{config.steps} x batch.global_size {config.batch.global_size} = {wanted} samples"
+        yield "steps", f"{text}; the index is to hold {held}: give it train_samples: {wanted}"
 
 
 def describe(config: Config, resources: Resources) -> list[tuple[str, str]]:
@@ -98,6 +119,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
         "precision": config.precision,
         "tokenizer_hash": index.tokenizer_hash,
         "samples_per_step": config.batch.global_size,
+        "seq_len": index.seq_len,
     }
     feed = open_feed(index, config.batch)
     numbers = train(config, engine, feed, rank=rank, folder=folder, record=record)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.files import remove, wait_for, whole_folder
 from megatron_jobs.runtime.progress import Progress
 from megatron_jobs.runtime.rank import Rank
+from megatron_jobs.stages import Facts
 
 if TYPE_CHECKING:
     from megatron_jobs.data.token_facts import TokenFacts
@@ -77,6 +78,11 @@ class Config(Settings):
             yield "max_rejected_share", f"{self.max_rejected_share} must be from 0 to 1"
         if not self.split_sentences and (self.keep_newlines or self.punkt):
             yield "split_sentences", "is false: keep_newlines and punkt would do nothing"
+
+
+def promise(config: Config, inputs: Mapping[str, Facts]) -> Facts:
+    """The tokenizer's vocabulary."""
+    return inputs.get("tokenizer", {})
 
 
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """A tokenizer trained on text: byte-level BPE, in the files that transformers loads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.files import remove, whole_folder
 from megatron_jobs.runtime.progress import Progress
 from megatron_jobs.runtime.rank import Rank
+from megatron_jobs.stages import Facts
 
 if TYPE_CHECKING:
     from megatron_jobs.text.sources import TextFile
@@ -59,6 +60,11 @@ class Config(Settings):
             yield "vocab_size", f"{self.vocab_size} is too small for {parts}; at least {least}"
         if self.max_line_mb <= 0:
             yield "max_line_mb", f"{self.max_line_mb} leaves no line, must be positive"
+
+
+def promise(config: Config, inputs: Mapping[str, Facts]) -> Facts:
+    """At most so many tokens: a small corpus may not have as many."""
+    return {"vocab_size": config.vocab_size}
 
 
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:

@@ -12,8 +12,8 @@ from megatron_jobs.checkpoint.manifest import latest_checkpoint
 from megatron_jobs.checkpoint.save import save_checkpoint
 from megatron_jobs.checkpoint.state import Training
 from megatron_jobs.config.loop import LoopConfig
-from megatron_jobs.errors import DataError, Stopped
-from megatron_jobs.parallel.device import engine_device
+from megatron_jobs.errors import DataError, Stopped, UserError
+from megatron_jobs.parallel.device import engine_device, peak_bytes, wait_for_device
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.runtime.stop import deferred_stop, stop_reason
 from megatron_jobs.train.board import SilentBoard, open_board
@@ -21,6 +21,8 @@ from megatron_jobs.train.feed import Feed
 from megatron_jobs.train.step import Engine, StepResult, evaluate_loss, train_step
 
 CHECKPOINTS = "checkpoints"
+SAME_SAMPLES = ("samples_per_step", "seq_len")
+"""Notes of a checkpoint that must be equal when it is gone on from."""
 
 
 @deferred_stop()
@@ -42,11 +44,15 @@ def train(
     """
     training = Training(engine.chunks, engine.optimizer, layout_of(engine, rank))
     root = folder / CHECKPOINTS
-    start, numbers = _resume(root, training)
+    start, numbers = _resume(root, training, record)
     speed: dict[str, float] = {}
+    skips = 0
     with open_board(rank, folder, start=start, steps=config.steps) as board:
         for step in range(start + 1, config.steps + 1):
             result, seconds = _timed_step(engine, feed, step)
+            skips = skips + 1 if result.skipped else 0
+            if skips > config.max_skips:
+                raise UserError(_diverged(skips, step, root))
             numbers |= {"loss": result.loss}
             speed = {"tokens_per_second": result.tokens / seconds}
             last = step == config.steps
@@ -58,7 +64,7 @@ def train(
             stop = someone_must_stop()
             if last or stop or due(step, config.save_every):
                 board.sync()
-                notes = record | {"numbers": numbers}
+                notes = record | {"numbers": numbers, "samples": step * record["samples_per_step"]}
                 save_checkpoint(root, step, training, notes, keep=config.keep)
             if stop and not last:
                 raise Stopped(f"after step {step}, state saved")
@@ -82,12 +88,26 @@ def someone_must_stop() -> bool:
     return bool(flag.item())
 
 
-def _resume(root: Path, training: Training) -> tuple[int, dict[str, float]]:
-    """The step and the numbers of the checkpoint that was loaded, or 0 and none."""
+def _diverged(skips: int, step: int, root: Path) -> str:
+    found = f"loss or gradient norm was not finite in {skips} steps in a row, to step {step}"
+    before = latest_checkpoint(root)
+    last = f"; the latest checkpoint is {before.name}" if before else ""
+    return f"optim: {found}; lower lr or clip, or warm up for longer{last}"
+
+
+def _resume(root: Path, training: Training, record: dict[str, Any]) -> tuple[int, dict[str, float]]:
+    """The step and the numbers of the checkpoint that was loaded, or 0 and none.
+
+    Raises: UserError when it was made of other batches: steps would then mean other samples.
+    """
     found = _latest(root)
     if found is None:
         return 0, {}
     manifest = load_checkpoint(found, training)
+    for name in SAME_SAMPLES:
+        before, now = manifest.record.get(name), record.get(name)
+        if before != now:
+            raise UserError(f"{name}: {now}, but {found} was trained with {before}")
     print(f"resumed from {found}", flush=True)
     return manifest.step, manifest.record.get("numbers", {})
 
@@ -110,6 +130,7 @@ def _timed_step(engine: Engine, feed: Feed, step: int) -> tuple[StepResult, floa
     """What a step did, and its seconds."""
     began = time.perf_counter()
     result = train_step(engine, feed.train(step), step)
+    wait_for_device()
     return result, time.perf_counter() - began
 
 
@@ -133,5 +154,6 @@ def _step_numbers(result: StepResult, seconds: float) -> dict[str, float]:
         "tokens": result.tokens,
         "tokens_per_second": result.tokens / seconds,
         "seconds": seconds,
+        "peak_memory_gib": peak_bytes() / 2**30,
         "skipped": float(result.skipped),
     }

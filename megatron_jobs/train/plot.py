@@ -18,7 +18,11 @@ def plot_losses(folder: Path) -> bool:
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.add_subplot(xlabel="step", ylabel="loss (nats per token)")
     for kind, style in (("train", "-"), ("validation", "o-")):
-        points = [(r["step"], r["loss"]) for r in records if r.get("kind") == kind and "loss" in r]
+        points = [
+            (r["step"], r["loss"])
+            for r in records
+            if r.get("kind") == kind and r.get("loss") is not None
+        ]
         axes.plot([x for x, _ in points], [y for _, y in points], style, label=kind, markersize=4)
     axes.grid(alpha=0.3)
     axes.legend()

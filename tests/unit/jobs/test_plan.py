@@ -238,6 +238,21 @@ def test_words_reach_names_with_dots(tmp_path: Path) -> None:
     assert alone.jobs["echo"].description()["text"] == "moon"
 
 
+def test_what_one_job_makes_must_fit_the_next() -> None:
+    words = ["tokenizer.vocab_size=8192", "index.seq_len=300", "pretrain.steps=5000"]
+    with pytest.raises(ConfigError) as caught:
+        load_plan("plans/quickstart.yaml", words)
+    assert dict(caught.value.problems) == {
+        "pretrain.model.vocab_size": "4096 is below the tokenizer's 8192",
+        "pretrain.model.seq_len": "256 is below the index's seq_len 300",
+        "pretrain.steps": "5000 x batch.global_size 16 = 80000 samples; "
+        "the index is to hold 5120: give it train_samples: 80000",
+    }
+    larger = ["pretrain.model.vocab_size=8192", "pretrain.model.seq_len=300"]
+    enough = ["index.train_samples=80000"]
+    assert len(load_plan("plans/quickstart.yaml", words + larger + enough).jobs) == 7
+
+
 def test_a_text_may_begin_with_an_at_sign(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, "stage: tests.stages.echo\ntext: '@@home/x'\n")
     assert plan.jobs["echo"].description()["text"] == "@home/x"
