@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from megatron_jobs.data.token_facts import join_facts
+from megatron_jobs.data.token_facts import facts_path, join_facts, shared_tokenizer
 from megatron_jobs.data.token_file import merge_token_files
 from megatron_jobs.errors import EXIT_DONE, EXIT_USER, DataError, UserError
 
@@ -23,13 +23,27 @@ def main(words: list[str] | None = None) -> int:
     if asked.multimodal:
         parser.error("--multimodal: not supported here; token files of text only")
     try:
-        prefixes = token_files(asked.input)
-        merge_token_files(prefixes, asked.output_prefix)
-        join_facts(prefixes, asked.output_prefix)
+        merge(token_files(asked.input), asked.output_prefix)
     except (UserError, DataError) as error:
         print(f"merge_datasets: {error}", file=sys.stderr)
         return EXIT_USER
     return EXIT_DONE
+
+
+def merge(prefixes: list[Path], out: Path) -> None:
+    """Join token files and what is known of them into `out`."""
+    if out.resolve() in [prefix.resolve() for prefix in prefixes]:
+        cure = "remove it, or write to another folder"
+        raise UserError(f"--output-prefix: {out}: is among the files to be joined; {cure}")
+    bare = [prefix for prefix in prefixes if not facts_path(prefix).exists()]
+    if not bare:
+        shared_tokenizer(prefixes)
+    facts_path(out).unlink(missing_ok=True)  # never those of an earlier file
+    merge_token_files(prefixes, out)
+    if bare:
+        print(f"merge_datasets: {facts_path(bare[0])} is missing: none written", file=sys.stderr)
+    else:
+        join_facts(prefixes, out)
 
 
 def token_files(folder: Path) -> list[Path]:

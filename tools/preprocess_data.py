@@ -16,7 +16,7 @@ from pathlib import Path
 
 from megatron_jobs.config.settings import all_problems
 from megatron_jobs.errors import EXIT_DONE, EXIT_USER, ConfigError, UserError
-from megatron_jobs.runtime.files import remove
+from megatron_jobs.runtime.files import read_json, remove, write_json
 from megatron_jobs.runtime.launch import fork_ranks
 from megatron_jobs.stages import tokenize
 
@@ -92,14 +92,17 @@ def tokenize_key(asked: argparse.Namespace, key: str) -> int:
     prefix = Path(f"{asked.output_prefix}_{key}_{level}").absolute()
     work = prefix.with_name(prefix.name + ".work")
     config = make_config(asked, key)
-    outcome = fork_ranks(
-        lambda rank: tokenize.run(config, rank, work),
-        asked.workers,
-        error_file=lambda rank: work / f"error.{rank}",
-    )
-    if outcome.status == EXIT_DONE:
-        publish(work, prefix)
-    return outcome.status
+    begin(work, config)
+    if not (work / "tokens").exists():
+        outcome = fork_ranks(
+            lambda rank: tokenize.run(config, rank, work),
+            asked.workers,
+            error_file=lambda rank: work / f"error.{rank}",
+        )
+        if outcome.status != EXIT_DONE:
+            return outcome.status
+    publish(work, prefix)
+    return EXIT_DONE
 
 
 def make_config(asked: argparse.Namespace, key: str) -> tokenize.Config:
@@ -130,15 +133,43 @@ def make_config(asked: argparse.Namespace, key: str) -> tokenize.Config:
     return config
 
 
+def begin(work: Path, config: tokenize.Config) -> None:
+    """Go on with the tokens in `work` only if they were made with these settings and files."""
+    file = config.tokenizer / "tokenizer.json" if config.tokenizer.is_dir() else config.tokenizer
+    read = [path.stat() for path in (*config.input, file) if path.is_file()]
+    made_of = {
+        "settings": config.model_dump(mode="json"),
+        "files": [[status.st_size, status.st_mtime_ns] for status in read],
+    }
+    noted = work / "made_of.json"
+    if not noted.exists() or read_json(noted) != made_of:
+        remove(work / "tokens")
+        write_json(noted, made_of)
+
+
 def publish(work: Path, prefix: Path) -> None:
-    """Give the stage's outputs their customary names; the .idx comes last."""
+    """Give the stage's outputs their customary names; what a killed run has moved is skipped.
+
+    The .idx makes a token file: the old one goes first, the new one comes last.
+    """
+    if (work / "tokens/tokens.idx").exists():
+        Path(f"{prefix}.idx").unlink(missing_ok=True)
+    move_rejected(work / "rejected.jsonl", Path(f"{prefix}.rejected.jsonl"))
     for suffix in (".bin", ".json", ".idx"):
-        os.replace(work / f"tokens/tokens{suffix}", f"{prefix}{suffix}")
-    rejected = work / "rejected.jsonl"
-    if rejected.stat().st_size:
-        os.replace(rejected, f"{prefix}.rejected.jsonl")
-        print(f"preprocess_data: lines put aside: {prefix}.rejected.jsonl", file=sys.stderr)
+        if (work / f"tokens/tokens{suffix}").exists():
+            os.replace(work / f"tokens/tokens{suffix}", f"{prefix}{suffix}")
     remove(work)
+
+
+def move_rejected(rejected: Path, out: Path) -> None:
+    """Leave the lines that were put aside, or none of an earlier run."""
+    if not rejected.exists():
+        return
+    if rejected.stat().st_size:
+        os.replace(rejected, out)
+        print(f"preprocess_data: lines put aside: {out}", file=sys.stderr)
+    else:
+        out.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from megatron_jobs.data.token_file import TokenFile, bin_path, idx_path
-from megatron_jobs.errors import DataError
+from megatron_jobs.errors import DataError, UserError
 from megatron_jobs.runtime.files import file_hash, read_json, write_json
 
 VERSION = 1
@@ -64,23 +64,34 @@ class TokenFacts:
         )
 
 
-def join_facts(prefixes: Sequence[Path], prefix: Path) -> bool:
-    """Write the facts of token files that were joined into one; False where they do not all agree.
+def shared_tokenizer(prefixes: Sequence[Path]) -> TokenFacts:
+    """Facts of the first token file; UserError where another was made by another tokenizer."""
+    first = TokenFacts.read(prefixes[0])
+    for prefix in prefixes[1:]:
+        facts = TokenFacts.read(prefix)
+        for name in ("tokenizer_hash", "vocab_size", "eod"):
+            found, expected = getattr(facts, name), getattr(first, name)
+            if found != expected:
+                other = (
+                    f"{facts_path(prefixes[0])} says {expected}; tokenize all with one tokenizer"
+                )
+                raise UserError(f"{facts_path(prefix)}: {name}: found {found}, {other}")
+    return first
 
-    Counts are added up; vocabulary, end of document and tokenizer must be the same in all.
+
+def join_facts(prefixes: Sequence[Path], prefix: Path) -> None:
+    """Write the facts of token files of one tokenizer that were joined into one, counts added up.
+
+    Raises: UserError as `shared_tokenizer`.
     """
-    if not all(facts_path(one).exists() for one in prefixes):
-        return False
+    first = shared_tokenizer(prefixes)
     every = [TokenFacts.read(one) for one in prefixes]
-    if len({(facts.vocab_size, facts.eod, facts.tokenizer_hash) for facts in every}) > 1:
-        return False
     counts = ("documents", "tokens", "text_bytes", "rejected")
     sums: dict[str, Any] = {
         name: _sum([getattr(facts, name) for facts in every]) for name in counts
     }
     bin_hash, idx_hash = file_hash(bin_path(prefix)), file_hash(idx_path(prefix))
-    replace(every[0], **sums, bin_hash=bin_hash, idx_hash=idx_hash).write(prefix)
-    return True
+    replace(first, **sums, bin_hash=bin_hash, idx_hash=idx_hash).write(prefix)
 
 
 def _sum(counts: list[int | None]) -> int | None:

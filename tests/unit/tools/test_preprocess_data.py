@@ -1,14 +1,17 @@
 """The customary command lines against megatron-core's builder fed with the same ids."""
 
 import json
+import os
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
 from megatron_jobs.data.token_facts import TokenFacts
-from megatron_jobs.data.token_file import TokenFile
+from megatron_jobs.data.token_file import TokenFile, write_token_file
 from megatron_jobs.runtime.rank import ALONE
 from megatron_jobs.stages.tokenizer import Config, run
 from megatron_jobs.text.sentences import SentenceSplitter, load_punkt, train_punkt
@@ -153,6 +156,69 @@ def test_what_is_not_there_is_named(
     assert "input: 1 of 6 lines are no documents (1 empty), at most 0.0% may be" in errors
 
 
+class Killed(BaseException):
+    """Stands for a signal."""
+
+
+@pytest.fixture
+def earlier(tmp_path: Path, corpus: Path) -> Path:
+    """A prefix under which a run over another corpus has left tokens and a rejected line."""
+    (tmp_path / "corpus.jsonl").write_text('{"text": ""}\n{"text": "It was."}\n')
+    words = flags(corpus, tmp_path / "out")
+    words[1] = str(tmp_path / "corpus.jsonl")
+    assert preprocess_data.main(words) == 0
+    assert (tmp_path / "out_text_document.rejected.jsonl").exists()
+    return tmp_path / "out_text_document"
+
+
+@pytest.mark.parametrize("moves", range(4))
+def test_publishing_goes_on_after_a_kill(
+    tmp_path: Path, corpus: Path, earlier: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    """Whatever was moved before it; until all are, the old .idx does not vouch for the new .bin."""
+    assert preprocess_data.main(flags(corpus, tmp_path / "whole")) == 0
+    moved: list[str] = []
+
+    def move(source: Path, out: Path) -> None:
+        if len(moved) == moves:
+            raise Killed
+        moved.append(str(out))
+        os.rename(source, out)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess_data, "os", SimpleNamespace(replace=move, environ=os.environ))
+        with pytest.raises(Killed):
+            preprocess_data.main(flags(corpus, tmp_path / "out"))
+    assert len(moved) == moves
+    assert not Path(f"{earlier}.idx").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess_data, "fork_ranks", None)  # nothing is left to be tokenized
+        assert preprocess_data.main(flags(corpus, tmp_path / "out")) == 0
+    for suffix in ("bin", "idx", "json", "rejected.jsonl"):
+        whole = Path(f"{tmp_path}/whole_text_document.{suffix}")
+        assert Path(f"{earlier}.{suffix}").read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob("*.work"))
+
+
+def test_what_a_kill_left_is_not_published_for_other_settings(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess_data, "publish", lambda *_: None)
+        assert preprocess_data.main(flags(corpus, tmp_path / "out")) == 0
+    assert preprocess_data.main(flags(corpus, tmp_path / "out", "--append-eod")) == 0
+    assert preprocess_data.main(flags(corpus, tmp_path / "new", "--append-eod")) == 0
+    assert both(tmp_path / "out_text_document") == both(tmp_path / "new_text_document")
+
+
+def test_rejects_of_an_earlier_run_do_not_stay(tmp_path: Path, corpus: Path, earlier: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text('{"text": "It was."}\n')
+    words = flags(corpus, tmp_path / "out")
+    words[1] = str(tmp_path / "corpus.jsonl")
+    assert preprocess_data.main(words) == 0
+    assert not Path(f"{earlier}.rejected.jsonl").exists()
+
+
 def test_merged_files_equal_one(tmp_path: Path, corpus: Path) -> None:
     lines = (corpus / "corpus.jsonl").read_text().splitlines()
     (tmp_path / "parts").mkdir()
@@ -167,6 +233,59 @@ def test_merged_files_equal_one(tmp_path: Path, corpus: Path) -> None:
     assert both(tmp_path / "merged") == both(tmp_path / "whole_text_document")
     whole = TokenFacts.read(tmp_path / "whole_text_document")
     assert TokenFacts.read(tmp_path / "merged") == whole
+
+
+def make_tokens(prefix: Path, **facts: object) -> TokenFacts:
+    """A token file of three tokens, with the facts that are given."""
+    with write_token_file(prefix, vocab_size=100) as writer:
+        writer.add([1, 2, 3], [3])
+    found = TokenFacts.of_bare_file(prefix, documents=1, tokens=3)
+    TokenFacts(**(vars(found) | {"tokenizer_hash": "aa"} | facts)).write(prefix)
+    return TokenFacts.read(prefix)
+
+
+def test_merging_into_the_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        make_tokens(tmp_path / name)
+    merge = ["--input", str(tmp_path), "--output-prefix", f"{tmp_path}/../{tmp_path.name}/c"]
+    assert merge_datasets.main(merge) == 0
+    merged = both(tmp_path / "c")
+    assert merge_datasets.main(merge) == 2
+    assert "/c: is among the files to be joined; remove it, or" in capsys.readouterr().err
+    assert both(tmp_path / "c") == merged
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"tokenizer_hash": "bb"}, r"b.json: tokenizer_hash: found bb, .*a.json says aa; tokenize"),
+        ({"eod": 1}, r"b.json: eod: found 1, .*a.json says None; tokenize all with one tokenizer"),
+        ({"vocab_size": 5}, r"b.json: vocab_size: found 5, .*a.json says 4; tokenize all with one"),
+    ],
+)
+def test_merging_tokens_of_two_tokenizers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], facts: dict[str, object], message: str
+) -> None:
+    make_tokens(tmp_path / "in/a")
+    make_tokens(tmp_path / "in/b", **facts)
+    merge = ["--input", str(tmp_path / "in"), "--output-prefix", str(tmp_path / "c")]
+    assert merge_datasets.main(merge) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not list(tmp_path.glob("c*"))
+
+
+def test_merging_bare_files_leaves_no_old_facts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_tokens(tmp_path / "in/a")
+    make_tokens(tmp_path / "in/b")
+    make_tokens(tmp_path / "c")
+    (tmp_path / "in/b.json").unlink()
+    merge = ["--input", str(tmp_path / "in"), "--output-prefix", str(tmp_path / "c")]
+    assert merge_datasets.main(merge) == 0
+    assert capsys.readouterr().err.endswith("in/b.json is missing: none written\n")
+    assert not (tmp_path / "c.json").exists()
+    assert len(TokenFile.open(tmp_path / "c")) == 2
 
 
 def test_merging_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
