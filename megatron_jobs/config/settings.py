@@ -21,6 +21,7 @@ class Settings(BaseModel):
         extra="forbid",
         use_attribute_docstrings=True,
         validate_default=True,
+        allow_inf_nan=False,
         protected_namespaces=(),
     )
 

@@ -113,7 +113,15 @@ class ModelConfig(Settings):
         return width * (2 if self.norm == "layernorm" else 1)
 
     def problems(self) -> Iterator[Problem]:
-        """Sizes that cannot work together, on any mesh."""
+        """Values that cannot work, alone or together, on any mesh."""
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                yield name, f"{getattr(self, name)} is not a share; it must be in [0, 1)"
+        for name in ("init_std", "norm_eps"):
+            if getattr(self, name) <= 0:
+                yield name, f"{getattr(self, name)} is not positive"
+        if self.balance_loss < 0:
+            yield "balance_loss", f"{self.balance_loss} is negative; 0 leaves it out"
         if self.head_dim is None and self.hidden % self.heads:
             yield "heads", f"{self.heads} heads do not divide hidden = {self.hidden}"
         if self.heads % self.groups():

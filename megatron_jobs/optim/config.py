@@ -46,6 +46,9 @@ class OptimConfig(Settings):
 
     def problems(self) -> Iterator[Problem]:
         """Values that cannot work together."""
+        for name in ("lr", "loss_scale"):
+            if getattr(self, name) <= 0:
+                yield name, f"{getattr(self, name)} is not positive"
         if not 0 <= self.min_lr <= self.lr:
             yield "min_lr", f"{self.min_lr} is not between 0 and lr = {self.lr}"
         for name in ("beta1", "beta2"):

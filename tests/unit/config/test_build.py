@@ -2,6 +2,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import pytest
+import yaml
+
 from megatron_jobs.config.build import build_settings
 from megatron_jobs.config.settings import InputPath, Problem, Settings, input_paths
 
@@ -39,6 +42,13 @@ def test_all_faults_in_plain_words() -> None:
         "name": "must be set: it has no default",
         "nmae": "no such setting: 'nmae'; did you mean name?",
     }
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_numbers_are_finite(value: str) -> None:
+    values = yaml.safe_load(f"{{path: x, weight: {value}}}")
+    _, problems = build_settings(Source, values)
+    assert problems == [("weight", f"must be a finite number, got {value.replace('.', '')}")]
 
 
 def test_values_that_do_not_fit_together() -> None:

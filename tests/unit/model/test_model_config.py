@@ -68,9 +68,17 @@ def test_a_token_visits_some_experts() -> None:
             {"experts": 2, "experts_per_token": 3},
             ("experts_per_token", "3 is over experts = 2"),
         ),
+        ({"dropout": 1.0}, ("dropout", "1.0 is not a share; it must be in [0, 1)")),
+        (
+            {"attention_dropout": -0.1},
+            ("attention_dropout", "-0.1 is not a share; it must be in [0, 1)"),
+        ),
+        ({"init_std": 0.0}, ("init_std", "0.0 is not positive")),
+        ({"norm_eps": -1e-5}, ("norm_eps", "-1e-05 is not positive")),
+        ({"balance_loss": -1.0}, ("balance_loss", "-1.0 is negative; 0 leaves it out")),
     ],
 )
-def test_sizes_that_clash(change: dict[str, int], problem: tuple[str, str]) -> None:
+def test_sizes_that_clash(change: dict[str, float], problem: tuple[str, str]) -> None:
     assert list(SMALL.model_copy(update=change).problems()) == [problem]
 
 

@@ -69,6 +69,8 @@ def test_over_fills_in_the_end_of_the_run() -> None:
     [
         ({"lr": 1e-5}, ("min_lr", "3e-05 is not between 0 and lr = 1e-05")),
         ({"beta2": 1.0}, ("beta2", "1.0 is not a share; it must be in [0, 1)")),
+        ({"lr": 0.0, "min_lr": 0.0}, ("lr", "0.0 is not positive")),
+        ({"loss_scale": 0.0}, ("loss_scale", "0.0 is not positive")),
         ({"clip": -1.0}, ("clip", "-1.0 is negative")),
         (
             {"warmup_steps": 10, "decay_steps": 10},
