@@ -190,16 +190,19 @@ class _Builder:
         """Note where a job cannot use what those before it are going to make."""
         promises: dict[str, Facts] = {}
         for name, job in jobs.items():
-            inputs: dict[str, Facts] = {}
-            for setting, path in input_paths(job.config):
-                for maker in job.after:
-                    if maker in promises and path.is_relative_to(self.run / maker):
-                        inputs[setting] = promises[maker]
+            makers = (
+                (setting, self._maker(job, path)) for setting, path in input_paths(job.config)
+            )
+            inputs = {setting: promises[maker] for setting, maker in makers if maker in promises}
             if hasattr(job.stage, "promise"):
                 promises[name] = job.stage.promise(job.config, inputs)
             foresee = getattr(job.stage, "foresee", _no_check)
             found = foresee(job.config, inputs)
             self.problems += [(f"{name}.{setting}", sentence) for setting, sentence in found]
+
+    def _maker(self, job: Job, path: Path) -> str:
+        """The job in whose folder an input lies, or nothing."""
+        return next((name for name in job.after if path.is_relative_to(self.run / name)), "")
 
     def _job(self, name: str, entry: Any) -> Job | None:
         if name.startswith(".") or "/" in name or "\0" in name or not name:
@@ -286,7 +289,7 @@ class _Builder:
 
     def _check_inputs(self, job: Job, jobs: dict[str, Job]) -> None:
         for setting, path in input_paths(job.config):
-            promised = any(path.is_relative_to(self.run / other) for other in job.after)
+            promised = self._maker(job, path) != ""
             told = any(name == f"{job.name}.{setting}" for name, _ in self.problems)
             if promised or told:
                 continue

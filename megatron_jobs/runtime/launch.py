@@ -78,16 +78,22 @@ def fork_ranks(
         out = output_file(rank.index) if output_file else None
         arguments = (work, rank, error_file(rank.index), out)
         processes.append(context.Process(target=_rank_main, args=arguments))
-    with _forward_signals(processes):
-        try:
-            for process in processes:
-                process.start()
-            return _supervise(processes)
-        except BaseException:  # nothing of ours outlives us
-            for process in processes:
-                if process.pid is not None:
-                    process.kill()
-            raise
+    with _forward_signals(processes), _killed_on_error(processes):
+        for process in processes:
+            process.start()
+        return _supervise(processes)
+
+
+@contextlib.contextmanager
+def _killed_on_error(processes: list[BaseProcess]) -> Iterator[None]:
+    """Whatever goes wrong here, no rank outlives it."""
+    try:
+        yield
+    except BaseException:
+        for process in processes:
+            if process.pid is not None:
+                process.kill()
+        raise
 
 
 def _rank_main(

@@ -45,14 +45,11 @@ def train(
     training = Training(engine.chunks, engine.optimizer, layout_of(engine, rank))
     root = folder / CHECKPOINTS
     start, numbers = _resume(root, training, record)
-    speed: dict[str, float] = {}
-    skips = 0
+    speed, skips = dict[str, float](), 0
     with open_board(rank, folder, start=start, steps=config.steps) as board:
         for step in range(start + 1, config.steps + 1):
             result, seconds = _timed_step(engine, feed, step)
-            skips = skips + 1 if result.skipped else 0
-            if skips > config.max_skips:
-                raise UserError(_diverged(skips, step, root))
+            skips = _count_skips(skips, result, config, root)
             numbers |= {"loss": result.loss}
             speed = {"tokens_per_second": result.tokens / seconds}
             last = step == config.steps
@@ -88,11 +85,16 @@ def someone_must_stop() -> bool:
     return bool(flag.item())
 
 
-def _diverged(skips: int, step: int, root: Path) -> str:
-    found = f"loss or gradient norm was not finite in {skips} steps in a row, to step {step}"
+def _count_skips(skips: int, result: StepResult, config: LoopConfig, root: Path) -> int:
+    """Steps in a row that were refused, this one included; UserError when they are too many."""
+    if not result.skipped:
+        return 0
+    if skips < config.max_skips:
+        return skips + 1
+    found = f"loss or gradient norm was not finite in {skips + 1} steps in a row"
     before = latest_checkpoint(root)
     last = f"; the latest checkpoint is {before.name}" if before else ""
-    return f"optim: {found}; lower lr or clip, or warm up for longer{last}"
+    raise UserError(f"optim: {found}; lower lr or clip, or warm up for longer{last}")
 
 
 def _resume(root: Path, training: Training, record: dict[str, Any]) -> tuple[int, dict[str, float]]:
