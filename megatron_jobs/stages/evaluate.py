@@ -51,8 +51,10 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     import math
 
     from megatron_jobs.checkpoint.model import model_of, precision_of
+    from megatron_jobs.checkpoint.tokenizer import check_tokenizer_of
     from megatron_jobs.parallel.groups import close, connect, open_groups
     from megatron_jobs.runtime.files import write_json
+    from megatron_jobs.text.encoder import check_tokenizer
     from megatron_jobs.train.feed import check_index
     from megatron_jobs.train.score import split_loss
 
@@ -60,6 +62,8 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     for setting, sentence in model.mesh_problems(config.mesh):
         raise UserError(f"mesh: model.{setting}: {sentence}")
     index = check_index(config.index, model, samples=0, mesh=config.mesh)
+    check_tokenizer(config.tokenizer, index.tokenizer_hash, str(config.index))
+    check_tokenizer_of(config.checkpoint, config.tokenizer)
     connect(rank, folder / ".meet")
     open_groups(config.mesh, 0)
     precision = config.precision or precision_of(config.checkpoint)
@@ -90,7 +94,7 @@ def _text_numbers(config: Config, index: "SampleIndex") -> tuple[int, float]:
     from megatron_jobs.text.encoder import load_encoder
     from megatron_jobs.text.token_bytes import token_bytes
 
-    vocab = index.vocab_size or 0
+    vocab = index.vocab_size
     targets = counted_targets(index.split(config.split))
     counts = token_counts(index.split("train"), vocab)
     lengths = token_bytes(load_encoder(config.tokenizer).tokenizer, vocab)

@@ -72,10 +72,9 @@ def check_index(path: Path, model: ModelConfig, *, samples: int, mesh: Mesh = WH
     Raises: UserError naming the setting that does not fit; DataError when the index lies.
     """
     index = SampleIndex.open(path)
-    vocab = index.vocab_size or 0
-    if vocab > model.vocab_size:
-        found = f"model.vocab_size: {model.vocab_size} is below the tokenizer's {vocab} tokens"
-        raise UserError(f"{found}; give at least {vocab}")
+    if index.vocab_size > model.vocab_size:
+        found = f"model.vocab_size: {model.vocab_size} is below the tokenizer's {index.vocab_size}"
+        raise UserError(f"{found} tokens; give at least {index.vocab_size}")
     if index.seq_len > model.seq_len:
         found = f"model.seq_len: {model.seq_len} is below the index's seq_len {index.seq_len}"
         raise UserError(f"{found}; give at least {index.seq_len}")

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -138,3 +139,22 @@ def test_continuations_are_kept(finished: Path) -> None:
     assert len(records) == 3
     assert all(record["text"].startswith(record["prompt"]) for record in records)
     assert all(1 <= record["tokens"] <= 60 for record in records)
+
+
+def test_another_tokenizer_is_refused(finished: Path, tmp_path: Path) -> None:
+    """Its bits per byte would be of another text."""
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        f"""
+        stage: evaluate
+        checkpoint: {finished}/pretrain/checkpoints
+        index: {finished}/index/index
+        tokenizer: {tmp_path}/tokenizer
+        """
+    )
+    shutil.copytree(finished / "tokenizer/tokenizer", tmp_path / "tokenizer")
+    file = tmp_path / "tokenizer/tokenizer.json"
+    file.write_text(file.read_text() + "\n")
+    done = mj("run", str(plan), "--run", "r", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "was made with another one" in done.stderr
