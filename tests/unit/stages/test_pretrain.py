@@ -8,6 +8,8 @@ import pytest
 from megatron_jobs.cli import main
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import all_problems
+from megatron_jobs.jobs.plan import load_plan
+from megatron_jobs.jobs.receipt import job_key
 from megatron_jobs.stages import STAGES, load_stage
 from megatron_jobs.stages.pretrain import Config, check
 
@@ -114,3 +116,31 @@ def test_what_a_stage_leaves_out_of_its_key_are_settings_of_it(name: str) -> Non
         for part in setting.split("."):
             assert part in place.model_fields, setting
             place = place.model_fields[part].annotation
+
+
+@pytest.mark.parametrize(
+    ("word", "same"),
+    [
+        ("resources.ranks=4", True),
+        ("mesh.pipeline=2", True),
+        ("mesh.recompute=layer", True),
+        ("batch.micro_size=1", True),
+        ("save_every=7", True),
+        ("keep=0", True),
+        ("batch.global_size=16", False),
+        ("steps=11", False),
+        ("optim.lr=1e-4", False),
+        ("precision=fp32", False),
+        ("seed=1", False),
+    ],
+)
+def test_the_key_is_of_what_is_trained_not_of_how_it_is_laid_out(
+    word: str, same: bool, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        f"stage: pretrain\nresources: {{ranks: 2}}\nindex: {tmp_path}\nsteps: 10\n"
+        "model: {preset: llama-tiny}\nbatch: {global_size: 8, micro_size: 2}\n"
+    )
+    keys = [job_key(load_plan(str(plan), words).jobs["pretrain"], {}) for words in ([], [word])]
+    assert (keys[0] == keys[1]) is same
