@@ -74,24 +74,23 @@ class Shuffler {
 };
 
 template <typename T>
-py::array starts_as(const mj::TokenStream& stream, const mj::SampleRule& rule) {
-  py::array_t<T> starts({static_cast<py::ssize_t>(stream.samples(rule) + 1), py::ssize_t{2}});
+py::array starts_as(const mj::TokenStream& stream, int64_t seq_len) {
+  py::array_t<T> starts({static_cast<py::ssize_t>(stream.samples(seq_len) + 1), py::ssize_t{2}});
   const auto span = fresh_view(starts);
   const py::gil_scoped_release released;
-  stream.write_starts(rule, span);
+  stream.write_starts(seq_len, span);
   return starts;
 }
 
 py::array sample_starts(const py::array& lengths, const py::array& order, int64_t seq_len,
-                        bool extra, bool keep_partial, bool wide, int threads) {
+                        bool wide, int threads) {
   const auto length_view = view<int32_t>(lengths, "lengths");
   const auto order_view = view<int32_t>(order, "order");
-  const mj::SampleRule rule{seq_len, extra, keep_partial};
   const auto stream = [&] {
     const py::gil_scoped_release released;
     return mj::TokenStream(length_view, order_view, threads);
   }();
-  return wide ? starts_as<int64_t>(stream, rule) : starts_as<int32_t>(stream, rule);
+  return wide ? starts_as<int64_t>(stream, seq_len) : starts_as<int32_t>(stream, seq_len);
 }
 
 std::pair<py::array_t<int16_t>, py::array_t<int64_t>> blank_blend(int64_t size) {
@@ -141,13 +140,10 @@ PYBIND11_MODULE(_data, m) {
            "values: [items], int32, uint32 or int64; contiguous, at most 2^32 items.");
 
   m.def("sample_starts", &sample_starts, py::arg("lengths"), py::arg("order"), py::kw_only(),
-        py::arg("seq_len"), py::arg("extra") = true, py::arg("keep_partial") = false,
-        py::arg("wide") = false, py::arg("threads") = 1,
+        py::arg("seq_len"), py::arg("wide") = false, py::arg("threads") = 1,
         "(place in order, offset in that document) where each sample starts.\n\n"
         "lengths: int32 [documents], tokens.  order: int32 [visits], document numbers.\n"
-        "seq_len: tokens from one start to the next.\n"
-        "extra: a sample reads one token more than seq_len, its last target.\n"
-        "keep_partial: what is left after the last whole sample counts as a sample.\n"
+        "seq_len: tokens from one start to the next; a sample reads one more, its last target.\n"
         "wide: int64 instead of int32, for more than 2^31 - 1 visits.\n"
         "Returns [samples + 1, 2]; the last row is where the last sample ends.");
 

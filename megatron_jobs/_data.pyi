@@ -12,8 +12,6 @@ def sample_starts(
     order: NDArray[np.int32],
     *,
     seq_len: int,
-    extra: bool = True,
-    keep_partial: bool = False,
     wide: bool = False,
     threads: int = 1,
 ) -> NDArray[Any]: ...

@@ -40,16 +40,15 @@ TokenStream::TokenStream(std::span<const int32_t> lengths, std::span<const int32
   for (size_t block = 0; block < blocks; ++block) before_[block + 1] += before_[block];
 }
 
-int64_t TokenStream::samples(const SampleRule& rule) const {
-  MJ_CHECK(rule.seq_len >= 1 && rule.seq_len < std::numeric_limits<int32_t>::max(),
-           "seq_len must be from 1 to 2147483646, got ", rule.seq_len);
-  const int64_t targets = std::max<int64_t>(0, tokens() - (rule.extra ? 1 : 0));
-  return (targets + (rule.keep_partial ? rule.seq_len - 1 : 0)) / rule.seq_len;
+int64_t TokenStream::samples(int64_t seq_len) const {
+  MJ_CHECK(seq_len >= 1 && seq_len < std::numeric_limits<int32_t>::max(),
+           "seq_len must be from 1 to 2147483646, got ", seq_len);
+  return std::max<int64_t>(0, tokens() - 1) / seq_len;
 }
 
 template <typename T>
-void TokenStream::write_starts(const SampleRule& rule, std::span<T> starts) const {
-  const int64_t count = samples(rule);
+void TokenStream::write_starts(int64_t seq_len, std::span<T> starts) const {
+  const int64_t count = samples(seq_len);
   MJ_CHECK(starts.size() == 2 * static_cast<size_t>(count + 1), "starts has ", starts.size(),
            " numbers, needs ", 2 * (count + 1));
   MJ_CHECK(lengths_.size() <= static_cast<size_t>(std::numeric_limits<T>::max()), "order has ",
@@ -58,46 +57,31 @@ void TokenStream::write_starts(const SampleRule& rule, std::span<T> starts) cons
   const auto blocks = static_cast<int64_t>(before_.size() - 1);
   run_threads(threads_, blocks, [&](int, int64_t first, int64_t last) {
     for (int64_t block = first; block < last; ++block) {
-      write_block(rule, static_cast<size_t>(block), starts);
+      write_block(seq_len, static_cast<size_t>(block), starts);
     }
   });
-  write_end(rule, starts);
 }
 
-// Sample k starts at token k * seq_len.  Without the extra token it is written as the place after
-// token k * seq_len - 1, which may be the end of that token's document.
+// Sample k starts at token k * seq_len.
 template <typename T>
-void TokenStream::write_block(const SampleRule& rule, size_t block, std::span<T> starts) const {
-  const int64_t back = rule.extra ? 0 : 1;
+void TokenStream::write_block(int64_t seq_len, size_t block, std::span<T> starts) const {
   int64_t passed = before_[block];
   const int64_t count = static_cast<int64_t>(starts.size() / 2) - 1;
-  int64_t sample = std::max<int64_t>(1, (passed + back + rule.seq_len - 1) / rule.seq_len);
-  int64_t wanted = sample * rule.seq_len - back;
+  int64_t sample = std::max<int64_t>(1, (passed + seq_len - 1) / seq_len);
+  int64_t wanted = sample * seq_len;
   const size_t end = std::min(lengths_.size(), (block + 1) * kBlock);
   for (size_t i = block * kBlock; i < end && sample <= count; ++i) {
     const int64_t after = passed + lengths_[i];
-    for (; wanted < after && sample <= count; ++sample, wanted += rule.seq_len) {
+    for (; wanted < after && sample <= count; ++sample, wanted += seq_len) {
       T* start = &starts[2 * static_cast<size_t>(sample)];
       start[0] = static_cast<T>(i);
-      start[1] = static_cast<T>(wanted - passed + back);
+      start[1] = static_cast<T>(wanted - passed);
     }
     passed = after;
   }
 }
 
-// A last, partial sample ends with the last token there is.
-template <typename T>
-void TokenStream::write_end(const SampleRule& rule, std::span<T> starts) const {
-  const int64_t extra = rule.extra ? 1 : 0;
-  const auto count = static_cast<int64_t>(starts.size() / 2) - 1;
-  if (count * rule.seq_len + extra <= tokens() || count == 0) return;
-  size_t last = lengths_.size() - 1;
-  while (lengths_[last] == 0) --last;
-  starts[starts.size() - 2] = static_cast<T>(last);
-  starts[starts.size() - 1] = static_cast<T>(lengths_[last] - extra);
-}
-
-template void TokenStream::write_starts<int32_t>(const SampleRule&, std::span<int32_t>) const;
-template void TokenStream::write_starts<int64_t>(const SampleRule&, std::span<int64_t>) const;
+template void TokenStream::write_starts<int32_t>(int64_t, std::span<int32_t>) const;
+template void TokenStream::write_starts<int64_t>(int64_t, std::span<int64_t>) const;
 
 }  // namespace mj

@@ -7,13 +7,8 @@
 
 namespace mj {
 
-struct SampleRule {
-  int64_t seq_len;    // tokens between the starts of two samples
-  bool extra;         // a sample reads one token more than seq_len: the last target
-  bool keep_partial;  // the rest after the last whole sample is a sample too
-};
-
-// The documents `order[0]`, `order[1]`, ... laid end to end.
+// The documents `order[0]`, `order[1]`, ... laid end to end and cut every seq_len tokens; a sample
+// reads one more, its last target, and what is left after the last whole sample is none.
 class TokenStream {
  public:
   // lengths: [documents], tokens of each.  order: [visits], document numbers.
@@ -21,18 +16,16 @@ class TokenStream {
 
   int64_t tokens() const { return before_.back(); }
 
-  int64_t samples(const SampleRule& rule) const;
+  int64_t samples(int64_t seq_len) const;
 
   // Write (place in order, offset in that document) of the start of each sample, and of the
   // end of the last: starts is [samples + 1, 2].
   template <typename T>
-  void write_starts(const SampleRule& rule, std::span<T> starts) const;
+  void write_starts(int64_t seq_len, std::span<T> starts) const;
 
  private:
   template <typename T>
-  void write_block(const SampleRule& rule, size_t block, std::span<T> starts) const;
-  template <typename T>
-  void write_end(const SampleRule& rule, std::span<T> starts) const;
+  void write_block(int64_t seq_len, size_t block, std::span<T> starts) const;
 
   int threads_;
   std::vector<int32_t> lengths_;  // [visits]

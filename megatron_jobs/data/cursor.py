@@ -38,12 +38,6 @@ class SampleCursor:
         """Micro batches of a step on each data rank."""
         return self.global_size // (self.micro_size * self.data_ranks)
 
-    @property
-    def steps(self) -> int:
-        """Steps that read every one of `total` samples, the last perhaps in part."""
-        assert self.total is not None, "a cursor without a total has no end"
-        return -(-self.total // self.global_size)
-
     def samples(self, step: int, data_rank: int) -> list[list[int]]:
         """Sample numbers [micro batches][B] that `data_rank` reads at `step`, both from 0."""
         unit = self.micro_size * self.data_ranks

@@ -42,7 +42,7 @@ class SplitSamples:
         return len(self.orders[0]) if self.orders else 0
 
     def __getitem__(self, sample: int) -> NDArray[np.int64]:
-        """Tokens [seq_len + 1] of a sample, int64; -1 where a last one has no more."""
+        """Tokens [seq_len + 1] of a sample, int64."""
         if not 0 <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)}")
         place = 0

@@ -21,7 +21,7 @@ from megatron_jobs.errors import UserError
 LAST_EPOCH_SHARE = 0.80
 INT32_MAX = 2**31 - 1
 PADDING = -1
-"""Stands for a token where a sample has none."""
+"""Stands for a token where a row of a micro batch has none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,10 +55,10 @@ class SourceOrder:
         )
 
     def read(self, tokens: TokenFile, sample: int, seq_len: int) -> NDArray[np.int64]:
-        """Tokens [seq_len + 1] of a sample, int64; PADDING after the end of the last one."""
+        """Tokens [seq_len + 1] of a sample, int64."""
         row = int(self.shuffle[sample])
         (first, offset), (last, end) = self.starts[row].tolist(), self.starts[row + 1].tolist()
-        result = np.full(seq_len + 1, PADDING, np.int64)
+        result = np.empty(seq_len + 1, np.int64)
         filled = 0
         for place in range(first, last + 1):
             start = offset if place == first else 0
@@ -66,6 +66,7 @@ class SourceOrder:
             piece = tokens.read(int(self.documents[place]), start, count)
             result[filled : filled + len(piece)] = piece
             filled += len(piece)
+        assert filled == len(result), f"sample {sample} has {filled} of {len(result)} tokens"
         return result
 
 

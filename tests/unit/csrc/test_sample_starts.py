@@ -7,16 +7,12 @@ from megatron_jobs._data import sample_starts
 from tests.megatron_datasets import megatron_native
 
 
-def walk(lengths: np.ndarray, order: np.ndarray, seq_len: int, extra: int) -> list[list[int]]:
-    """Every token's (place, offset) written out; a start is where token k * seq_len stands.
-
-    Without the extra token, it is one after token k * seq_len - 1.
-    """
+def walk(lengths: np.ndarray, order: np.ndarray, seq_len: int) -> list[list[int]]:
+    """Every token's (place, offset) written out; a start is where token k * seq_len stands."""
     tokens = [(i, o) for i, document in enumerate(order) for o in range(lengths[document])]
     starts = [[0, 0]]
-    while (len(starts) * seq_len) + extra <= len(tokens):
-        place, offset = tokens[len(starts) * seq_len - (1 - extra)]
-        starts.append([place, offset + (1 - extra)])
+    while len(starts) * seq_len < len(tokens):
+        starts.append(list(tokens[len(starts) * seq_len]))
     return starts
 
 
@@ -26,18 +22,14 @@ def test_equals_a_walk_token_by_token(case: int) -> None:
     documents = int(random.choice([1, 2, 7, 31]))
     lengths = random.integers(0, random.choice([2, 5, 40]), documents).astype(np.int32)
     order = random.integers(0, documents, int(random.choice([0, 1, 13, 97]))).astype(np.int32)
-    seq_len, extra = int(random.choice([1, 2, 3, 8, 53])), int(random.integers(2))
-    got = sample_starts(
-        lengths, order, seq_len=seq_len, extra=bool(extra), threads=int(random.integers(1, 5))
-    )
+    seq_len, threads = int(random.choice([1, 2, 3, 8, 53])), int(random.integers(1, 5))
+    got = sample_starts(lengths, order, seq_len=seq_len, threads=threads)
     assert got.dtype == np.int32
-    assert got.tolist() == walk(lengths, order, seq_len, extra)
+    assert got.tolist() == walk(lengths, order, seq_len)
 
 
 @pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("extra", [0, 1])
-@pytest.mark.parametrize("keep_partial", [False, True])
-def test_equals_megatron_over_many_blocks(wide: bool, extra: int, keep_partial: bool) -> None:
+def test_equals_megatron_over_many_blocks(wide: bool) -> None:
     """50,021 documents in shuffled order, threads that do not divide the blocks."""
     random = np.random.default_rng(3)
     lengths = random.lognormal(4, 1.2, 50_021).astype(np.int32) + 1
@@ -48,24 +40,10 @@ def test_equals_megatron_over_many_blocks(wide: bool, extra: int, keep_partial: 
         if wide
         else megatron_native().build_sample_idx_int32
     )
-    want = build(lengths, order, 512, 1, tokens, not keep_partial, extra)
-    got = sample_starts(
-        lengths,
-        order,
-        seq_len=512,
-        extra=bool(extra),
-        keep_partial=keep_partial,
-        wide=wide,
-        threads=3,
-    )
+    want = build(lengths, order, 512, 1, tokens, True, 1)
+    got = sample_starts(lengths, order, seq_len=512, wide=wide, threads=3)
     assert got.dtype == want.dtype
     np.testing.assert_array_equal(got, want)
-
-
-def test_a_partial_end_skips_empty_documents() -> None:
-    lengths, order = np.array([5, 0], np.int32), np.array([0, 1, 1], np.int32)
-    got = sample_starts(lengths, order, seq_len=3, keep_partial=True)
-    assert got.tolist() == [[0, 0], [0, 3], [0, 4]]
 
 
 LENGTHS = np.array([3, 4], np.int32)
