@@ -158,3 +158,16 @@ def test_another_tokenizer_is_refused(finished: Path, tmp_path: Path) -> None:
     done = mj("run", str(plan), "--run", "r", cwd=tmp_path)
     assert done.returncode == 2
     assert "was made with another one" in done.stderr
+
+
+def test_nothing_is_generated_with_another_tokenizer(finished: Path, tmp_path: Path) -> None:
+    from megatron_jobs.errors import UserError
+    from megatron_jobs.runtime.rank import ALONE
+    from megatron_jobs.stages.generate import Config, run
+
+    ours = finished / "tokenizer/tokenizer/tokenizer.json"
+    other = tmp_path / "tokenizer.json"
+    other.write_bytes(ours.read_bytes() + b"\n")
+    config = Config(checkpoint=finished / "pretrain/checkpoints", tokenizer=other, prompts=["It"])
+    with pytest.raises(UserError, match=r"step-00000040 was made with another one, .*; give that"):
+        run(config, ALONE, tmp_path)
