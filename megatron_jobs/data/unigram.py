@@ -4,7 +4,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megatron_jobs.data.sample_index import SplitSamples
-from megatron_jobs.data.source_order import PADDING
 
 MOST_SAMPLES = 1 << 17
 """As many are counted; samples are in shuffled order, so the first are a fair choice."""
@@ -13,12 +12,11 @@ MOST_SAMPLES = 1 << 17
 def counted_targets(
     samples: SplitSamples, first: int = 0, last: int | None = None
 ) -> NDArray[np.int64]:
-    """Every target of some samples of a split, in their order; padding left out."""
+    """Every target of some samples of a split, in their order."""
     end = len(samples) if last is None else min(last, len(samples))
     targets = [samples[number][1:] for number in range(first, end)]
     joined: NDArray[np.int64] = np.concatenate([np.empty(0, np.int64), *targets])
-    kept: NDArray[np.int64] = joined[joined != PADDING]
-    return kept
+    return joined
 
 
 def token_counts(samples: SplitSamples, vocab_size: int, *, chunk: int = 256) -> NDArray[np.int64]:

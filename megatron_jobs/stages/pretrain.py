@@ -41,6 +41,9 @@ class Config(LoopConfig):
     optim: OptimConfig = OptimConfig()
     batch: BatchConfig = BatchConfig()
     precision: Precision = "bf16"
+    mask_eod: bool = False
+    """Train on no target that follows an end of document: the first token of the next one, which
+    nothing before it foretells (Megatron-LM's --eod-mask-loss)."""
     seed: int = 1234
     """Of the first weights and of dropout."""
 
@@ -121,7 +124,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
         "samples_per_step": config.batch.global_size,
         "seq_len": index.seq_len,
     }
-    feed = open_feed(index, config.batch)
+    feed = open_feed(index, config.batch, mask_after=index.eod if config.mask_eod else None)
     numbers = train(config, engine, feed, rank=rank, folder=folder, record=record)
     close()
     if rank.leads and not plot_losses(folder):

@@ -32,9 +32,13 @@ class Feed:
     """How many of those there are, the last perhaps in part."""
 
 
-def open_feed(index: SampleIndex, batch: BatchConfig) -> Feed:
-    """The batches of an index for this rank; process groups must be open."""
-    train = _reader(index.split("train"), batch)
+def open_feed(index: SampleIndex, batch: BatchConfig, *, mask_after: int | None = None) -> Feed:
+    """The batches of an index for this rank; process groups must be open.
+
+    Args:
+        mask_after: the id that ends a document, to train on no target that follows one.
+    """
+    train = _reader(index.split("train"), batch, mask_after)
     valid = index.split("valid")
     return Feed(
         train=lambda step: train(step - 1),
@@ -53,13 +57,15 @@ def split_batches(
         yield read(number)
 
 
-def _reader(samples: SplitSamples, batch: BatchConfig) -> Callable[[int], Iterator[MicroBatch]]:
+def _reader(
+    samples: SplitSamples, batch: BatchConfig, mask_after: int | None = None
+) -> Callable[[int], Iterator[MicroBatch]]:
     cursor = SampleCursor(batch.global_size, batch.micro_size, data_ranks(), len(samples))
     place = data_rank()
 
     def read(number: int) -> Iterator[MicroBatch]:
         for rows in cursor.samples(number, place):
-            arrays = read_batch(samples, rows)
+            arrays = read_batch(samples, rows, mask_after=mask_after)
             tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
             yield MicroBatch(**tensors)  # type: ignore[typeddict-item]
 

@@ -142,3 +142,19 @@ def test_an_index_that_does_not_fit_is_refused(
     with pytest.raises(UserError) as caught:
         check_index(Path(index.folder), model, samples=samples, mesh=mesh)
     assert str(caught.value) == message.format(held=len(index.split("train")))
+
+
+def test_targets_after_an_end_of_document_can_be_left_out(
+    index: SampleIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be_rank(monkeypatch, 0, 1)
+    batch = BatchConfig(global_size=12, micro_size=4)
+    eod = int(index.split("train")[0][2])
+    (masked, *_), (plain, *_) = (
+        list(open_feed(index, batch, mask_after=after).train(1)) for after in (eod, None)
+    )
+    assert torch.equal(masked["tokens"], plain["tokens"])
+    assert plain["loss_mask"].all()
+    for row, mask in zip(masked["tokens"].tolist(), masked["loss_mask"].tolist(), strict=True):
+        assert mask == [0.0 if token == eod else 1.0 for token in row]
+    assert masked["loss_mask"].sum() < plain["loss_mask"].sum()
