@@ -90,19 +90,13 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
 ) -> None:
     """Print the logs of a job's ranks."""
-    from megatron_jobs.errors import UserError
     from megatron_jobs.jobs.status import goes_on, log_files
-    from megatron_jobs.terminal import print_logs
+    from megatron_jobs.terminal import follow_logs, print_logs
 
-    def files() -> list[Path]:
-        try:
-            return log_files(run, job, rank)
-        except UserError:
-            if follow and goes_on(run, job):
-                return []
-            raise
-
-    print_logs(files, lambda: follow and goes_on(run, job))
+    if follow:
+        follow_logs(lambda: log_files(run, job, rank), lambda: goes_on(run, job))
+    else:
+        print_logs(log_files(run, job, rank), {})
 
 
 @app.command()

@@ -64,7 +64,7 @@ def run_stage(job: Job, rank: Rank) -> None:
 
 def fork_all(folder: JobFolder) -> int:
     """Start every rank of the job on this machine, and wait."""
-    end_with_parent()
+    end_with_parent(os.getppid())
     job = load_job(folder)
     for module in getattr(job.stage, "PRELOAD", ()):
         importlib.import_module(module)  # once, here: the forked ranks share it

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from megatron_jobs.config.settings import Settings
+from megatron_jobs.errors import UserError
 from megatron_jobs.jobs.plan import Job, Plan
 
 
@@ -170,22 +171,34 @@ def show_status(run: Path, records: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
-def print_logs(files: Callable[[], list[Path]], goes_on: Callable[[], bool]) -> None:
-    """Print log files one after the other, each headed by its name; then what is added to them.
+def print_logs(paths: list[Path], places: dict[Path, int]) -> None:
+    """Print each file from its place on, headed by its name, and move the places to their ends."""
+    for path in paths:
+        places[path] = _print_from(path, places.get(path, 0), headed=len(paths) > 1)
+
+
+def follow_logs(
+    files: Callable[[], list[Path]], goes_on: Callable[[], bool], *, ask_every: float = 10
+) -> None:
+    """Print logs as they grow, until the job has ended.
 
     Args:
-        files: the files there are now; asked again as long as it goes on.
-        goes_on: whether more may come.
+        files: the files there are now; raises UserError as long as there are none.
+        goes_on: whether more may come; asked every `ask_every` seconds, since it may ask Slurm.
     """
     places: dict[Path, int] = {}
-    last = False
-    while not last:
-        last = not goes_on()  # asked before reading: what was written until then is printed
-        paths = files()
-        for path in paths:
-            places[path] = _print_from(path, places.get(path, 0), headed=len(paths) > 1)
-        if not last:
-            time.sleep(0.5)
+    asked = -ask_every
+    while True:
+        ended = time.monotonic() - asked >= ask_every and not goes_on()
+        asked = time.monotonic() if time.monotonic() - asked >= ask_every else asked
+        try:
+            print_logs(files(), places)  # after asking: all that was written until then
+        except UserError:
+            if ended:
+                raise
+        if ended:
+            return
+        time.sleep(0.5)
 
 
 def _print_from(path: Path, place: int, *, headed: bool) -> int:

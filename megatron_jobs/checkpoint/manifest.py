@@ -32,8 +32,8 @@ class Manifest:
     """All that is needed to trust a checkpoint and to go on from it."""
 
     step: int
-    layout: dict[str, int | bool]
-    """Ranks and mesh of the run that saved it."""
+    layout: dict[str, int | bool | str]
+    """Device, ranks and mesh of the run that saved it."""
     record: dict[str, Any]
     """What the training loop notes: model and batch settings, samples, tokenizer, losses."""
     fingerprints: list[str]
@@ -47,22 +47,17 @@ def step_folder(root: Path, step: int) -> Path:
     return root / f"step-{step:08}"
 
 
-def describe_files(
-    folder: Path, *, part: int = 0, parts: int = 1
-) -> dict[str, dict[str, int | str]]:
-    """Sizes and hashes of all files below `folder` but the manifest.
+def file_names(folder: Path) -> list[str]:
+    """All files below `folder` but the manifest."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != NAME)
+    return [path.relative_to(folder).as_posix() for path in files]
 
-    Args:
-        part, parts: of `parts` ranks that share the work, this one takes every file whose place
-            is `part`; together their answers are whole.
-    """
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != NAME]
+
+def describe_files(folder: Path, names: list[str]) -> dict[str, dict[str, int | str]]:
+    """Sizes and hashes of some files below `folder`."""
     return {
-        path.relative_to(folder).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": file_hash(path),
-        }
-        for path in files[part::parts]
+        name: {"bytes": (folder / name).stat().st_size, "sha256": file_hash(folder / name)}
+        for name in names
     }
 
 

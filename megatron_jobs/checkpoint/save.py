@@ -15,6 +15,7 @@ from megatron.core import dist_checkpointing
 from megatron_jobs.checkpoint.manifest import (
     Manifest,
     describe_files,
+    file_names,
     latest_checkpoint,
     remove_older,
     set_latest,
@@ -57,10 +58,7 @@ def save_checkpoint(
     hashes, randoms = gather(fingerprint(training)), gather(random_state())
 
     agree(target, lambda: _write_random(part, randoms), leader_only=True)
-    shares: list[dict[str, Any]] = []
-    rank, world = dist.get_rank(), dist.get_world_size()
-    agree(target, lambda: shares.append(describe_files(part, part=rank, parts=world)))
-    files = {name: facts for share in gather(shares[0]) for name, facts in share.items()}
+    files = _describe_together(target, part)
 
     def publish() -> None:
         write_manifest(part, Manifest(step, training.layout, record, hashes, files))
@@ -76,6 +74,20 @@ def save_checkpoint(
         failed="is saved, but an older one could not be removed",
     )
     return target
+
+
+def _describe_together(target: Path, part: Path) -> dict[str, Any]:
+    """Sizes and hashes of all files; the leader says which there are, all ranks share the work.
+
+    Each rank's own list would not do: nodes see a new file of a network file system late.
+    """
+    listed: list[list[str]] = [[]]
+    agree(target, lambda: listed[0].extend(file_names(part)), leader_only=True)
+    dist.broadcast_object_list(listed)
+    names = listed[0][dist.get_rank() :: dist.get_world_size()]
+    found: dict[str, Any] = {}
+    agree(target, lambda: found.update(describe_files(part, names)))
+    return {name: facts for share in gather(found) for name, facts in share.items()}
 
 
 def _make_room(part: Path, needed: int) -> None:

@@ -20,8 +20,8 @@ class Training:
     chunks: list[Any]
     optimizer: Any | None
     """None: weights only."""
-    layout: dict[str, int | bool]
-    """Ranks and mesh."""
+    layout: dict[str, int | bool | str]
+    """Device, ranks and mesh."""
 
 
 def content_metadata() -> dict[str, Any]:

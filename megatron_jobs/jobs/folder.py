@@ -35,7 +35,7 @@ class JobFolder:
 
     @property
     def started(self) -> Path:
-        """Key and inputs of the work that stands in this folder, finished or not."""
+        """Key, inputs and starts of the work that stands in this folder, finished or not."""
         return self.path / "started.json"
 
     @property

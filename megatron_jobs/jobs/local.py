@@ -24,7 +24,7 @@ from megatron_jobs.jobs.plan import Job, Plan
 from megatron_jobs.jobs.receipt import begin, finish, read_receipt
 from megatron_jobs.runtime.files import read_json
 from megatron_jobs.runtime.progress import read_progress
-from megatron_jobs.runtime.stop import SIGNALS
+from megatron_jobs.runtime.stop import wanted_signals
 
 Watch = Callable[[Job, str, dict[str, Any] | None], None]
 """Called with the job, one of skipped, running, done, and its progress or receipt."""
@@ -50,10 +50,15 @@ def run_job(job: Job, watch: Watch = quietly) -> None:
 
     Raises: UserError (the user can mend it), Stopped (asked to stop; state is saved), JobFailed.
     """
-    with held_alone(job) as lock, _noted_signals() as noted:
-        if not begin(job):
+    with held_alone(job) as lock:
+        if not begin(job):  # a signal ends it at once: a kill does no harm here
             watch(job, "skipped", read_receipt(job.folder))
             return
+        _run_begun(job, watch, lock)
+
+
+def _run_begun(job: Job, watch: Watch, lock: int) -> None:
+    with _noted_signals() as noted:
         status = _start(job, watch, lock, noted)
         if status != EXIT_DONE:
             raise _failure(job, status)
@@ -68,16 +73,27 @@ def _start(job: Job, watch: Watch, lock: int, noted: list[int]) -> int:
     environment = os.environ | {"OMP_NUM_THREADS": str(job.resources.cpus)}
     with job.folder.logs.joinpath("launch.log").open("ab") as log:
         child = subprocess.Popen(command, env=environment, stdout=log, stderr=log, pass_fds=(lock,))
+    try:
+        return _wait(child, noted, lambda: watch(job, "running", read_progress(job.folder.path)))
+    except BaseException:  # nobody would watch over it any more
+        child.terminate()
+        child.wait()
+        raise
+
+
+def _wait(child: "subprocess.Popen[bytes]", noted: list[int], watch: Callable[[], None]) -> int:
+    """The exit status of a process; signals that come to be noted are passed on to it."""
     told = 0
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             status = child.wait(timeout=0.1)
-            watch(job, "running", read_progress(job.folder.path))
+            watch()
             return status
-        for number in noted[told:]:
+        new = noted[told:]
+        told += len(new)
+        for number in new:
             child.send_signal(number)
-        told = len(noted)
-        watch(job, "running", read_progress(job.folder.path))
+        watch()
 
 
 @contextlib.contextmanager
@@ -87,11 +103,12 @@ def _noted_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield noted  # Python lets only the main thread handle signals
         return
-    before = [signal.signal(name, lambda number, _: noted.append(number)) for name in SIGNALS]
+    names = wanted_signals()
+    before = {name: signal.signal(name, lambda number, _: noted.append(number)) for name in names}
     try:
         yield noted
     finally:
-        for name, handler in zip(SIGNALS, before, strict=True):
+        for name, handler in before.items():
             signal.signal(name, handler)
 
 

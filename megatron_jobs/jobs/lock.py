@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +20,13 @@ def held_alone(job: Job) -> Iterator[int]:
     Raises: UserError naming who holds it: another run on this machine, or a Slurm job.
     """
     _refuse_while_on_slurm(job)
-    job.folder.path.mkdir(parents=True, exist_ok=True)
-    handle = os.open(job.folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        if not _take(handle):
+        job.folder.path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(job.folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"{job.folder.path}: cannot be written: {error.strerror}") from error
+    try:
+        if not _take_patiently(handle):
             holder = job.folder.lock.read_text(encoding="utf-8") or "another process"
             raise UserError(f"{job.name}: runs already: {holder}; wait for it, or stop it")
         os.ftruncate(handle, 0)
@@ -39,7 +43,9 @@ def is_held(folder: JobFolder) -> bool:
     except OSError:
         return False
     try:
-        return not _take(handle)
+        return not _take(handle, fcntl.LOCK_SH)
+    except UserError:
+        return False
     finally:
         os.close(handle)
 
@@ -54,11 +60,24 @@ def make_run_folder(run: Path) -> None:
         raise UserError(f"{run}: cannot be written to; choose another --run")
 
 
-def _take(handle: int) -> bool:
+def _take_patiently(handle: int) -> bool:
+    """Take the lock; one who only asks whether it is held lets go in a moment."""
+    end = time.monotonic() + 1
+    while not _take(handle, fcntl.LOCK_EX):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _take(handle: int, kind: int) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        cure = "mount it with file locks (Lustre: -o flock), or choose another --run"
+        raise UserError(f"the run folder's file system has no locks: {error}; {cure}") from error
     return True
 
 

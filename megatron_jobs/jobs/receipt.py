@@ -25,6 +25,7 @@ from megatron_jobs.runtime.files import (
     tree_hash,
     write_json,
 )
+from megatron_jobs.runtime.journal import NAME as METRICS
 from megatron_jobs.runtime.progress import NAME as PROGRESS
 from megatron_jobs.runtime.rank import slurm_job_id
 
@@ -83,8 +84,10 @@ def _earlier_starts(folder: JobFolder, started: dict[str, Any]) -> list[dict[str
     """The starts of work that is gone on with, the last ended when it last gave a sign of life."""
     starts: list[dict[str, Any]] = started.get("starts", [])
     if starts:
-        signs = [path.stat().st_mtime for path in (*folder.logs.glob("*"), folder.started)]
-        starts[-1]["ended"] = max(signs)
+        # not the batch script's log: it has just been begun again
+        signs = [*folder.logs.glob("rank-*"), folder.path / PROGRESS, folder.path / METRICS]
+        signs += [folder.outcome, folder.stopped, folder.started]
+        starts[-1]["ended"] = max(path.stat().st_mtime for path in signs if path.exists())
     return starts
 
 

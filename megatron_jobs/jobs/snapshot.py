@@ -1,6 +1,5 @@
 """A copy of this package in the run folder: what is submitted is what runs, whatever is edited."""
 
-import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -25,7 +24,10 @@ def snapshot_code(run: Path) -> Path:
         shutil.copytree(source, part / "megatron_jobs", ignore=skip)
         write_text(part / SOURCE, code_version())
     target = run / CODE / tree_hash(staging)[:16]
-    with contextlib.suppress(OSError):  # it is there already
+    try:
         staging.rename(target)
-    remove(staging)
+    except OSError:
+        if not target.exists():
+            raise
+        remove(staging)  # the same code is there already
     return target

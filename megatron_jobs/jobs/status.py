@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_jobs.config.tree import no_such
-from megatron_jobs.errors import EXIT_DONE, EXIT_STOPPED, UserError
+from megatron_jobs.errors import EXIT_DONE, EXIT_STOPPED, MegatronJobsError, UserError
 from megatron_jobs.jobs.folder import JobFolder, read_job
 from megatron_jobs.jobs.local import last_words
 from megatron_jobs.jobs.lock import is_held
@@ -53,9 +53,15 @@ def plan_status(run: Path) -> list[Record]:
 
 
 def goes_on(run: Path, job: str) -> bool:
-    """Whether a job of a run is waiting or running."""
-    states = {record["job"]: record["state"] for record in plan_status(run)}
-    return states.get(job) in ("waiting", "running")
+    """Whether a job of a run is waiting or running; when Slurm does not answer, it is."""
+    folder = JobFolder(run / job)
+    ids = folder.slurm_ids()[-1:]
+    try:
+        return is_held(folder) or bool(ids and live_states(ids))
+    except UserError:  # no Slurm here
+        return False
+    except MegatronJobsError:
+        return True
 
 
 def cancel_run(run: Path, jobs: list[str]) -> list[tuple[str, str]]:
@@ -135,7 +141,8 @@ def _judge(folder: JobFolder, slurm_id: str, states: Mapping[str, SlurmState]) -
         record |= {"restarts": slurm.restarts, "seconds": slurm.seconds}
     if slurm is not None and slurm.living:
         return record | _living(folder, slurm)
-    if receipt is not None and (slurm is None or _is_of(receipt, slurm_id, slurm)):
+    known = slurm is None or _is_of(receipt, slurm_id, slurm) or _ran_here_since(folder)
+    if receipt is not None and known and not is_held(folder):
         numbers, seconds = receipt["numbers"], receipt["seconds"]
         return record | {"state": "done", "numbers": numbers, "seconds": seconds}
     if not slurm_id or _ran_here_since(folder):
@@ -145,9 +152,10 @@ def _judge(folder: JobFolder, slurm_id: str, states: Mapping[str, SlurmState]) -
     return record | _ended(folder, slurm)
 
 
-def _is_of(receipt: Mapping[str, Any], slurm_id: str, slurm: SlurmState) -> bool:
+def _is_of(receipt: Mapping[str, Any] | None, slurm_id: str, slurm: SlurmState) -> bool:
     """Whether a receipt is the newest Slurm job's work, or was found by it to hold."""
-    return slurm_id in receipt["slurm_job_ids"] or slurm.state == "COMPLETED"
+    ids = receipt["slurm_job_ids"] if receipt is not None else []
+    return slurm_id in ids or slurm.state == "COMPLETED"
 
 
 def _living(folder: JobFolder, slurm: SlurmState) -> Record:

@@ -26,7 +26,7 @@ from megatron_jobs.errors import (
     UserError,
 )
 from megatron_jobs.runtime.rank import Rank
-from megatron_jobs.runtime.stop import SIGNALS, install_stop_signals, note_stop
+from megatron_jobs.runtime.stop import install_stop_signals, note_stop, wanted_signals
 
 GRACE_SECONDS = 3.0
 """Between the end of the first failed rank and the kill of those still alive."""
@@ -76,7 +76,7 @@ def fork_ranks(
     for rank in ranks:
         error_file(rank.index).unlink(missing_ok=True)
         out = output_file(rank.index) if output_file else None
-        arguments = (work, rank, error_file(rank.index), out)
+        arguments = (work, rank, error_file(rank.index), out, os.getpid())
         processes.append(context.Process(target=_rank_main, args=arguments))
     with _forward_signals(processes), _killed_on_error(processes):
         for process in processes:
@@ -97,11 +97,15 @@ def _killed_on_error(processes: list[BaseProcess]) -> Iterator[None]:
 
 
 def _rank_main(
-    work: Callable[[Rank], object], rank: Rank, error_file: Path, output_file: Path | None
+    work: Callable[[Rank], object],
+    rank: Rank,
+    error_file: Path,
+    output_file: Path | None,
+    parent: int,
 ) -> None:
     """The whole life of one forked rank; never returns."""
     install_stop_signals()
-    end_with_parent()
+    end_with_parent(parent)
     if output_file is not None:
         append_output_to(output_file)
     status = run_and_report(lambda: work(rank), error_file)
@@ -143,13 +147,17 @@ def _leave_words(error_file: Path, text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int) -> None:
     """From now on the end of the parent, however it ends, reaches this process as TERM (Linux).
 
+    Args:
+        parent: its process id; if it has ended already, TERM comes at once.
     Source: prctl(2), PR_SET_PDEATHSIG.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -161,13 +169,14 @@ def _forward_signals(processes: list[BaseProcess]) -> Iterator[None]:
         wanted = signal.SIGUSR2 if number == signal.SIGUSR2 else signal.SIGTERM
         for process in processes:
             if process.pid is not None and process.exitcode is None:
-                os.kill(process.pid, wanted)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(process.pid, wanted)
 
-    before = [signal.signal(name, forward) for name in SIGNALS]
+    before = {name: signal.signal(name, forward) for name in wanted_signals()}
     try:
         yield
     finally:
-        for name, handler in zip(SIGNALS, before, strict=True):
+        for name, handler in before.items():
             signal.signal(name, handler)
 
 

@@ -23,8 +23,13 @@ def install_stop_signals(*, deferred: bool = False) -> None:
     """
     if deferred:
         _state["deferred"] = "yes"
-    for number in SIGNALS:
+    for number in wanted_signals():
         signal.signal(number, _on_signal)
+
+
+def wanted_signals() -> list[signal.Signals]:
+    """Those that were not told to be ignored when this process began, as by nohup."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def heed_stop() -> None:

@@ -75,12 +75,16 @@ class Config(Settings):
 
 
 def promise(config: Config, inputs: Mapping[str, Facts]) -> Facts:
-    """Its sizes, and the largest vocabulary of its sources."""
+    """Its sizes, and the largest vocabulary of its sources.
+
+    How many samples there will be is known only where they are not rounded up to whole epochs.
+    """
+    rounded = len(config.tokens) == 1
     sizes = [facts.get("vocab_size") or 0 for facts in inputs.values()]
     return {
         "vocab_size": max(sizes, default=0) or None,
         "seq_len": config.seq_len,
-        "train_samples": config.train_samples,
+        "train_samples": None if rounded else config.train_samples,
     }
 
 

@@ -73,9 +73,9 @@ def due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def layout_of(engine: Engine, rank: Rank) -> dict[str, int | bool]:
-    """Ranks and mesh: what must be equal for a resume bit for bit."""
-    return {"world": rank.world, **engine.mesh.model_dump()}
+def layout_of(engine: Engine, rank: Rank) -> dict[str, int | bool | str]:
+    """Device, ranks and mesh: what must be equal for a resume bit for bit."""
+    return {"device": engine_device().type, "world": rank.world, **engine.mesh.model_dump()}
 
 
 def someone_must_stop() -> bool:

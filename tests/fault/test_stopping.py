@@ -150,3 +150,17 @@ def test_hours_of_all_starts_are_counted(run: Path) -> None:
     assert 1.5 + 3 < receipt["seconds"] < last + 10
     assert receipt["seconds"] > last
     assert abs(receipt["cpu_hours"] * 3600 - 2 * receipt["seconds"]) < 0.01
+
+
+def test_what_is_told_to_ignore_a_hangup_goes_on(run: Path) -> None:
+    """As under nohup."""
+    (run.parent / "plan.yaml").write_text(PLAN.replace("seconds: 30", "seconds: 3"))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with started(run) as process:
+            os.killpg(process.pid, signal.SIGHUP)
+            _, error = process.communicate(timeout=30)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert process.returncode == 0, error
+    assert (run / "second/receipt.json").exists()

@@ -6,6 +6,7 @@ from megatron_jobs.checkpoint.manifest import (
     Manifest,
     check_files,
     describe_files,
+    file_names,
     find_checkpoint,
     latest_checkpoint,
     read_manifest,
@@ -22,7 +23,9 @@ def make(root: Path, step: int) -> Path:
     folder.mkdir(parents=True)
     (folder / "weights").write_bytes(bytes(range(100)))
     (folder / "random.pt").write_bytes(b"dice")
-    manifest = Manifest(step, {"world": 1}, {"samples": 7}, ["f"], describe_files(folder))
+    manifest = Manifest(
+        step, {"world": 1}, {"samples": 7}, ["f"], describe_files(folder, file_names(folder))
+    )
     write_manifest(folder, manifest)
     return folder
 

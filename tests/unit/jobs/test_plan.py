@@ -239,18 +239,15 @@ def test_words_reach_names_with_dots(tmp_path: Path) -> None:
 
 
 def test_what_one_job_makes_must_fit_the_next() -> None:
-    words = ["tokenizer.vocab_size=8192", "index.seq_len=300", "pretrain.steps=5000"]
+    words = ["tokenizer.vocab_size=8192", "index.seq_len=300"]
     with pytest.raises(ConfigError) as caught:
         load_plan("plans/quickstart.yaml", words)
     assert dict(caught.value.problems) == {
         "pretrain.model.vocab_size": "4096 is below the tokenizer's 8192",
         "pretrain.model.seq_len": "256 is below the index's seq_len 300",
-        "pretrain.steps": "5000 x batch.global_size 16 = 80000 samples; "
-        "the index is to hold 5120: give it train_samples: 80000",
     }
     larger = ["pretrain.model.vocab_size=8192", "pretrain.model.seq_len=300"]
-    enough = ["index.train_samples=80000"]
-    assert len(load_plan("plans/quickstart.yaml", words + larger + enough).jobs) == 7
+    assert len(load_plan("plans/quickstart.yaml", words + larger).jobs) == 7
 
 
 def test_a_text_may_begin_with_an_at_sign(tmp_path: Path) -> None:
@@ -271,3 +268,25 @@ def test_what_is_moved_aside_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     run(plan_of(tmp_path, TWO, "second.text=moon"))
     said = capsys.readouterr().out
     assert "second: what stood there, of other settings or inputs, is now in " in said
+
+
+def test_samples_are_counted_where_they_are_known(tmp_path: Path) -> None:
+    """Two sources with weights give what is asked; a single one whole epochs, perhaps more."""
+    source = "{path: '@tokenize/tokens', weight: 1}"
+    text = f"""
+    jobs:
+      tokenizer: {{stage: tokenizer, input: [{__file__}]}}
+      tokenize: {{stage: tokenize, input: [{__file__}], tokenizer: "@tokenizer/tokenizer"}}
+      index: {{stage: index, train_samples: 10, valid_samples: 0, tokens: [{source}, {source}]}}
+      pretrain:
+        stage: pretrain
+        index: "@index/index"
+        model: {{preset: llama-tiny, vocab_size: 32768, seq_len: 2048}}
+        batch: {{global_size: 4}}
+        steps: 3
+    """
+    assert problems_of(tmp_path, text) == {
+        "pretrain.steps": "3 x batch.global_size 4 = 12 samples; "
+        "the index is to hold 10: give it train_samples: 12"
+    }
+    assert len(plan_of(tmp_path, text.replace(f"[{source}, {source}]", f"[{source}]")).jobs) == 4

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from megatron_jobs.errors import UserError
+from megatron_jobs.jobs import status
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.local import JobFailed, run_plan
 from megatron_jobs.jobs.plan import Job, Plan, load_plan
+from megatron_jobs.jobs.queue import SlurmState
 from megatron_jobs.jobs.status import log_files, plan_status
 from megatron_jobs.runtime.files import wait_for, write_json
 
@@ -140,3 +142,14 @@ def test_jobs_that_were_turned_round_are_still_told(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(f"stage: tokenizer\nafter: [{other}]\n")
     assert [record["job"] for record in plan_status(tmp_path)] == ["a", "b"]
+
+
+def test_a_local_run_counts_after_a_cancelled_slurm_job(tmp_path: Path) -> None:
+    """Submitted, cancelled while it waited, then run here to its end: done."""
+    plan = plan_of(tmp_path)
+    folder = plan.jobs["a-second"].folder
+    folder.path.mkdir(parents=True)
+    write_json(folder.slurm, {"cluster": "far", "ids": ["17"]})
+    run_plan(plan, watch)
+    states = {"17": SlurmState("CANCELLED")}
+    assert status._judge(folder, "17", states)["state"] == "done"
