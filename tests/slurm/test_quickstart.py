@@ -8,7 +8,7 @@ import pytest
 
 from megatron_jobs.cli import main
 from megatron_jobs.jobs.local import run_plan
-from megatron_jobs.jobs.plan import Job, Plan, load_plan
+from megatron_jobs.jobs.plan import Plan, load_plan
 from megatron_jobs.jobs.receipt import read_receipt
 from megatron_jobs.jobs.status import plan_status
 from megatron_jobs.runtime.files import wait_for
@@ -19,10 +19,6 @@ WORDS = ["pretrain.steps=8", "pretrain.evaluate_every=4", "index.train_samples=6
 TWO_NODES = ["pretrain.resources.nodes=2", "pretrain.resources.ranks=2"]
 EXACT = ("tokenizer", "tokenize", "index")
 """Jobs whose outputs are equal to the byte; checkpoints hold Python's pickles, whose bytes vary."""
-
-
-def watch(job: Job, state: str, record: dict[str, Any] | None) -> None:
-    """Look away."""
 
 
 def states(plan: Plan) -> set[str]:
@@ -51,7 +47,7 @@ def test_every_job_completes_and_receipts_are_equal(
     far = load_plan(plan, WORDS + TWO_NODES, tmp_path / "far")
     near = load_plan(plan, WORDS, tmp_path / "near")
     wait_for(lambda: not states(far) & {"waiting", "running"}, "the jobs", seconds=240, every=0.5)
-    run_plan(near, watch)
+    run_plan(near)
 
     assert states(far) == {"done"}, plan_status(far.run)
     command = ["sacct", "-nPX", "-o", "State", "-j", ",".join(ids)]

@@ -2,13 +2,12 @@
 
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from megatron_jobs.jobs.cluster import load_cluster
 from megatron_jobs.jobs.local import run_plan
-from megatron_jobs.jobs.plan import Job, Plan, load_plan
+from megatron_jobs.jobs.plan import Plan, load_plan
 from megatron_jobs.jobs.status import plan_status
 from megatron_jobs.jobs.submit import submit_plan
 from megatron_jobs.runtime.files import wait_for
@@ -41,10 +40,6 @@ jobs:
 """
 
 
-def watch(job: Job, state: str, record: dict[str, Any] | None) -> None:
-    """Look away."""
-
-
 def losses(plan: Plan) -> list[tuple[int, float]]:
     records = read_journal(plan.jobs["pretrain"].folder.path / "metrics.jsonl")
     return [(record["step"], record["loss"]) for record in records if record["kind"] == "train"]
@@ -64,7 +59,7 @@ def test_stopped_and_put_back_it_equals_a_local_run(tmp_path: Path) -> None:
     subprocess.run(["scancel", "--signal=USR2", ids["pretrain"]], check=True)
     wait_for(lambda: states(far)[-1] == "waiting", "the requeue", seconds=60, every=0.2)
     stopped_at = losses(far)[-1][0]
-    run_plan(near, watch)
+    run_plan(near)
     wait_for(lambda: states(far)[-1] not in ("waiting", "running"), "the end", seconds=180)
     assert states(far) == ["done"] * 4, plan_status(far.run)
     assert 2 <= stopped_at < STEPS

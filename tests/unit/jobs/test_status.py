@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,7 +11,7 @@ from megatron_jobs.errors import UserError
 from megatron_jobs.jobs import status
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.local import JobFailed, run_plan
-from megatron_jobs.jobs.plan import Job, Plan, load_plan
+from megatron_jobs.jobs.plan import Plan, load_plan
 from megatron_jobs.jobs.queue import SlurmState
 from megatron_jobs.jobs.status import log_files, plan_status
 from megatron_jobs.runtime.files import wait_for, write_json
@@ -36,17 +35,13 @@ def plan_of(tmp_path: Path, *words: str) -> Plan:
     return load_plan(str(path), list(words), tmp_path / "run")
 
 
-def watch(job: Job, state: str, record: dict[str, Any] | None) -> None:
-    """Look away."""
-
-
 def seen(plan: Plan) -> dict[str, tuple[str, str]]:
     return {record["job"]: (record["state"], record["reason"]) for record in plan_status(plan.run)}
 
 
 def test_jobs_that_are_done_in_the_order_of_their_needs(tmp_path: Path) -> None:
     plan = plan_of(tmp_path)
-    run_plan(plan, watch)
+    run_plan(plan)
     assert list(seen(plan).items()) == [("b-first", ("done", "")), ("a-second", ("done", ""))]
     assert plan_status(plan.run)[1]["numbers"] == {"ranks": 3, "nodes": 1}
     names = [path.name for path in log_files(plan.run, "b-first", None)]
@@ -63,7 +58,7 @@ def test_jobs_that_are_done_in_the_order_of_their_needs(tmp_path: Path) -> None:
 def test_the_rank_that_failed_is_named(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, "a-second.trouble=bug", "a-second.guilty=1")
     with pytest.raises(JobFailed):
-        run_plan(plan, watch)
+        run_plan(plan)
     folder = plan.jobs["a-second"].folder
     reason = f"rank 1: ZeroDivisionError: a planted bug; see {folder.log(1)}"
     assert seen(plan)["a-second"] == ("failed", reason)
@@ -93,7 +88,7 @@ def test_a_run_that_was_copied_away_from_its_slurm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_of(tmp_path)
-    run_plan(plan, watch)
+    run_plan(plan)
     monkeypatch.setenv("PATH", "")
     folder = plan.jobs["a-second"].folder
     write_json(folder.slurm, {"cluster": "far", "ids": ["17"]})
@@ -150,6 +145,6 @@ def test_a_local_run_counts_after_a_cancelled_slurm_job(tmp_path: Path) -> None:
     folder = plan.jobs["a-second"].folder
     folder.path.mkdir(parents=True)
     write_json(folder.slurm, {"cluster": "far", "ids": ["17"]})
-    run_plan(plan, watch)
+    run_plan(plan)
     states = {"17": SlurmState("CANCELLED")}
     assert status._judge(folder, "17", states)["state"] == "done"
