@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from megatron_jobs.model.config import ModelConfig
+from megatron_jobs.config.model import ModelConfig
 
 Weights = dict[str, Tensor]
 

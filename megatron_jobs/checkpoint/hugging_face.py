@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from megatron_jobs.checkpoint.mapping import TABLES, from_hugging_face
+from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.errors import DataError, UserError
-from megatron_jobs.model.config import ModelConfig
 from megatron_jobs.runtime.files import read_json, write_json
 
 WEIGHTS = "model.safetensors"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.errors import DataError
-from megatron_jobs.model.config import ModelConfig
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from megatron_jobs.checkpoint.load import load_checkpoint
 from megatron_jobs.checkpoint.manifest import find_checkpoint, read_manifest
 from megatron_jobs.checkpoint.state import Training
 from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.model.build import build_model
-from megatron_jobs.model.config import ModelConfig
 
 
 def model_of(checkpoint: Path) -> ModelConfig:

@@ -39,10 +39,6 @@ class Mesh(Settings):
         """Ranks that hold one copy of the model."""
         return self.tensor * self.pipeline * self.context
 
-    def accumulation(self, global_size: int, micro_size: int, world: int) -> int:
-        """Micro batches of one step on each data rank."""
-        return global_size // (micro_size * self.data(world))
-
     def problems(self) -> Iterator[Problem]:
         """Axes that cannot work together, whatever the model."""
         if self.virtual > 1 and self.pipeline == 1:

@@ -1,8 +1,8 @@
 """Memory of one rank in training, by arithmetic."""
 
 from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.precision import Precision
-from megatron_jobs.model.config import ModelConfig
 
 WEIGHT_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 

@@ -7,20 +7,16 @@ G key heads, D columns of a head. megatron-core puts positions first: [Q, B, N, 
 import contextlib
 
 import torch
+from megatron.core.tensor_parallel.mappings import (
+    gather_from_sequence_parallel_region,
+)
+from megatron.core.tensor_parallel.random import get_cuda_rng_tracker
+from megatron.core.transformer.module import MegatronModule
+from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 from torch.nn import functional
 
-from megatron_jobs.parallel.device import install
 from megatron_jobs.parallel.zigzag import all_positions, zigzag_positions
-
-install()
-
-from megatron.core.tensor_parallel.mappings import (  # noqa: E402
-    gather_from_sequence_parallel_region,
-)
-from megatron.core.tensor_parallel.random import get_cuda_rng_tracker  # noqa: E402
-from megatron.core.transformer.module import MegatronModule  # noqa: E402
-from megatron.core.transformer.transformer_config import TransformerConfig  # noqa: E402
 
 
 class CausalAttention(MegatronModule):  # type: ignore[misc]

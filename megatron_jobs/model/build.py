@@ -3,20 +3,17 @@
 from typing import Any
 
 import torch
+from megatron.core import parallel_state
+from megatron.core.models.gpt import GPTModel
+from megatron.core.transformer.transformer_config import TransformerConfig
 from torch.nn import functional
 
 from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.precision import Precision
-from megatron_jobs.model.config import ModelConfig
 from megatron_jobs.model.initialize import initialize
 from megatron_jobs.model.spec import block_spec
-from megatron_jobs.parallel.device import engine_device, install
-
-install()
-
-from megatron.core import parallel_state  # noqa: E402
-from megatron.core.models.gpt import GPTModel  # noqa: E402
-from megatron.core.transformer.transformer_config import TransformerConfig  # noqa: E402
+from megatron_jobs.parallel.device import engine_device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -4,15 +4,10 @@ B sequences of the batch, T tokens added, V vocabulary without padding.
 """
 
 import torch
+from megatron.core.inference.contexts import StaticInferenceContext
+from megatron.core.inference.utils import InferenceMode
+from megatron.core.models.gpt import GPTModel
 from torch import Tensor
-
-from megatron_jobs.parallel.device import install
-
-install()
-
-from megatron.core.inference.contexts import StaticInferenceContext  # noqa: E402
-from megatron.core.inference.utils import InferenceMode  # noqa: E402
-from megatron.core.models.gpt import GPTModel  # noqa: E402
 
 
 class Decoder:

@@ -9,15 +9,11 @@ import math
 import re
 
 import torch
+from megatron.core import parallel_state
+from megatron.core.transformer.transformer_layer import TransformerLayer
 from torch import Tensor, nn
 
-from megatron_jobs.model.config import ModelConfig
-from megatron_jobs.parallel.device import install
-
-install()
-
-from megatron.core import parallel_state  # noqa: E402
-from megatron.core.transformer.transformer_layer import TransformerLayer  # noqa: E402
+from megatron_jobs.config.model import ModelConfig
 
 INTO_RESIDUAL = ("linear_proj.weight", "linear_fc2.weight")
 """Matrices that write to the residual stream; each layer adds two of them."""

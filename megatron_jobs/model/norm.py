@@ -1,14 +1,11 @@
 """Norms as modules. Axis letters: R rows, H columns."""
 
 import torch
+from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
 from megatron_jobs.kernels.norm import layer_norm, rms_norm
-from megatron_jobs.parallel.device import engine_device, install
-
-install()
-
-from megatron.core.transformer.transformer_config import TransformerConfig  # noqa: E402
+from megatron_jobs.parallel.device import engine_device
 
 
 class Norm(nn.Module):

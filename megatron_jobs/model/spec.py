@@ -9,37 +9,33 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
-
-from megatron_jobs.kernels.activation import gelu, gelu_tanh, swiglu
-from megatron_jobs.model.attention import CausalAttention
-from megatron_jobs.model.config import ModelConfig
-from megatron_jobs.model.norm import Norm
-from megatron_jobs.parallel.device import install
-
-install()
-
-from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add  # noqa: E402
-from megatron.core.tensor_parallel.layers import (  # noqa: E402
+from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
+from megatron.core.tensor_parallel.layers import (
     ColumnParallelLinear,
     RowParallelLinear,
 )
-from megatron.core.transformer.attention import (  # noqa: E402
+from megatron.core.transformer.attention import (
     SelfAttention,
     SelfAttentionSubmodules,
 )
-from megatron.core.transformer.enums import AttnMaskType  # noqa: E402
-from megatron.core.transformer.mlp import MLP, MLPSubmodules  # noqa: E402
-from megatron.core.transformer.moe.experts import SequentialMLP  # noqa: E402
-from megatron.core.transformer.moe.moe_layer import MoELayer, MoESubmodules  # noqa: E402
-from megatron.core.transformer.spec_utils import ModuleSpec  # noqa: E402
-from megatron.core.transformer.transformer_block import (  # noqa: E402
+from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.mlp import MLP, MLPSubmodules
+from megatron.core.transformer.moe.experts import SequentialMLP
+from megatron.core.transformer.moe.moe_layer import MoELayer, MoESubmodules
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_block import (
     TransformerBlockSubmodules,
 )
-from megatron.core.transformer.transformer_layer import (  # noqa: E402
+from megatron.core.transformer.transformer_layer import (
     TransformerLayer,
     TransformerLayerSubmodules,
 )
+from torch import Tensor, nn
+
+from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.kernels.activation import gelu, gelu_tanh, swiglu
+from megatron_jobs.model.attention import CausalAttention
+from megatron_jobs.model.norm import Norm
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swiglu": swiglu,

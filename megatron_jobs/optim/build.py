@@ -2,16 +2,13 @@
 
 from typing import Any
 
+from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
+
+from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.config.precision import Precision
-from megatron_jobs.optim.config import OptimConfig
 from megatron_jobs.optim.schedule import learning_rate
 from megatron_jobs.parallel.cures import install_cures
-from megatron_jobs.parallel.device import install
-
-install()
-
-from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer  # noqa: E402
-from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32  # noqa: E402
 
 
 def build_optimizer(config: OptimConfig, chunks: list[Any], precision: Precision = "fp32") -> Any:

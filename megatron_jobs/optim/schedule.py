@@ -2,7 +2,7 @@
 
 import math
 
-from megatron_jobs.optim.config import OptimConfig
+from megatron_jobs.config.optim import OptimConfig
 
 
 def learning_rate(config: OptimConfig, step: int) -> float:

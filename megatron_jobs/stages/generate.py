@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.sampling import Sampling
 from megatron_jobs.config.settings import InputPath, Problem, Settings
 from megatron_jobs.errors import UserError
-from megatron_jobs.model.config import ModelConfig
 from megatron_jobs.runtime.rank import Rank
 
 OUTPUTS = ("continuations.txt", "continuations.jsonl")

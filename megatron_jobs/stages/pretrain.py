@@ -6,11 +6,11 @@ from pathlib import Path
 from megatron_jobs.config.batch import BatchConfig
 from megatron_jobs.config.loop import LoopConfig
 from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Problem
-from megatron_jobs.model.config import ModelConfig
-from megatron_jobs.optim.config import OptimConfig
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.runtime.stop import deferred_stop
 from megatron_jobs.stages import Facts

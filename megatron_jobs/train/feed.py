@@ -8,11 +8,11 @@ import torch
 
 from megatron_jobs.config.batch import BatchConfig
 from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.data.cursor import SampleCursor, read_batch
 from megatron_jobs.data.sample_index import SampleIndex, SplitSamples
 from megatron_jobs.data.splits import Split
 from megatron_jobs.errors import UserError
-from megatron_jobs.model.config import ModelConfig
 from megatron_jobs.parallel.groups import data_rank, data_ranks
 from megatron_jobs.train.batch import MicroBatch
 

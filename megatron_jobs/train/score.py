@@ -5,11 +5,11 @@ from pathlib import Path
 from megatron_jobs.checkpoint.model import model_of, open_model
 from megatron_jobs.config.batch import BatchConfig
 from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.data.sample_index import SampleIndex
 from megatron_jobs.data.splits import Split
 from megatron_jobs.errors import UserError
-from megatron_jobs.optim.config import OptimConfig
 from megatron_jobs.train.feed import split_batches
 from megatron_jobs.train.step import Engine, Loss, evaluate_loss
 

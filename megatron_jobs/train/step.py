@@ -16,11 +16,11 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
 from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.model.build import build_model
-from megatron_jobs.model.config import ModelConfig
 from megatron_jobs.optim.build import build_optimizer, clip_gradients, set_rates
-from megatron_jobs.optim.config import OptimConfig
 from megatron_jobs.parallel.cures import finish_parameters
 from megatron_jobs.parallel.device import engine_device
 from megatron_jobs.parallel.gradients import attach, wrap

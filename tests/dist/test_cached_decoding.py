@@ -9,7 +9,7 @@ from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.sampling import Sampling
 from megatron_jobs.infer.generate import continue_prompt
 from megatron_jobs.model.build import build_model
-from megatron_jobs.model.config import ModelConfig
+from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.model.decode import Decoder
 from megatron_jobs.parallel.groups import open_groups
 from megatron_jobs.runtime.rank import Rank

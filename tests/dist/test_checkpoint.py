@@ -20,8 +20,8 @@ from megatron_jobs.checkpoint.state import Training, fingerprint, share_bytes
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.errors import DataError
-from megatron_jobs.model.config import ModelConfig
-from megatron_jobs.optim.config import OptimConfig
+from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.parallel.cures import unwrap
 from megatron_jobs.parallel.groups import open_groups
 from megatron_jobs.runtime.files import file_hash, tree_bytes

@@ -9,8 +9,8 @@ from megatron_jobs.checkpoint.manifest import latest_checkpoint
 from megatron_jobs.config.loop import LoopConfig
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.errors import UserError
-from megatron_jobs.model.config import ModelConfig
-from megatron_jobs.optim.config import OptimConfig
+from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.parallel.groups import open_groups
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.train.feed import Feed

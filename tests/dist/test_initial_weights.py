@@ -9,7 +9,7 @@ from torch import Tensor
 
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.model.build import build_model
-from megatron_jobs.model.config import ModelConfig
+from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.parallel.groups import open_groups
 from tests.ranks import on_ranks
 

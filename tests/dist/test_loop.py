@@ -16,8 +16,8 @@ from megatron_jobs.data.sample_index import SampleIndex
 from megatron_jobs.data.token_facts import TokenFacts
 from megatron_jobs.data.token_file import TokenFile, write_token_file
 from megatron_jobs.errors import DataError, Stopped
-from megatron_jobs.model.config import ModelConfig
-from megatron_jobs.optim.config import OptimConfig
+from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.parallel.groups import open_groups
 from megatron_jobs.runtime import stop
 from megatron_jobs.runtime.journal import read_journal

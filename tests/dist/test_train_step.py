@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from megatron_jobs.config.mesh import Mesh
-from megatron_jobs.model.config import ModelConfig
-from megatron_jobs.optim.config import OptimConfig
+from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.parallel.cures import unwrap
 from megatron_jobs.parallel.groups import open_groups
 from megatron_jobs.runtime.rank import Rank

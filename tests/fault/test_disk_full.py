@@ -14,9 +14,9 @@ from megatron_jobs.checkpoint.load import load_checkpoint
 from megatron_jobs.checkpoint.save import save_checkpoint
 from megatron_jobs.checkpoint.state import Training, fingerprint
 from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.errors import UserError
-from megatron_jobs.model.config import ModelConfig
-from megatron_jobs.optim.config import OptimConfig
 from megatron_jobs.parallel.groups import open_groups
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.train.loop import layout_of

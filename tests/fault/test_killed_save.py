@@ -13,8 +13,8 @@ from megatron_jobs.checkpoint.manifest import check_files, latest_checkpoint, re
 from megatron_jobs.checkpoint.save import save_checkpoint
 from megatron_jobs.checkpoint.state import Training, fingerprint
 from megatron_jobs.config.mesh import Mesh
-from megatron_jobs.model.config import ModelConfig
-from megatron_jobs.optim.config import OptimConfig
+from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.parallel.groups import open_groups
 from megatron_jobs.runtime import files
 from megatron_jobs.runtime.rank import Rank

@@ -10,7 +10,6 @@ FULL = Mesh(tensor=2, pipeline=2, context=2, sequence_parallel=True)
 def test_data_ranks_are_what_is_left() -> None:
     assert FULL.data(32) == 4
     assert Mesh().data(3) == 3
-    assert FULL.accumulation(global_size=64, micro_size=2, world=32) == 8
 
 
 def test_a_good_mesh_has_no_problems() -> None:

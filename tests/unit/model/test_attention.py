@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.model.attention import CausalAttention
 from megatron_jobs.model.build import core_config
-from megatron_jobs.model.config import ModelConfig
 
 ALONE = SimpleNamespace(cp=SimpleNamespace(size=lambda: 1, rank=lambda: 0))
 MODEL = ModelConfig(layers=1, hidden=32, heads=4, kv_heads=2, vocab_size=128, seq_len=16)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from megatron_jobs.optim.config import OptimConfig
+from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.optim.schedule import learning_rate
 
 BASE = OptimConfig(lr=1.0, min_lr=0.1, warmup_steps=10, decay_steps=110, cooldown_steps=20)

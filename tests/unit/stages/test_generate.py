@@ -2,8 +2,8 @@
 
 import pytest
 
+from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.errors import UserError
-from megatron_jobs.model.config import ModelConfig
 from megatron_jobs.stages.generate import check_prompts
 
 MODEL = ModelConfig(layers=1, hidden=8, heads=2, vocab_size=100, seq_len=16)

@@ -8,12 +8,12 @@ import torch
 
 from megatron_jobs.config.batch import BatchConfig
 from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.data.build_index import IndexPlan, Source, build_sample_index
 from megatron_jobs.data.sample_index import SampleIndex
 from megatron_jobs.data.token_facts import TokenFacts
 from megatron_jobs.data.token_file import TokenFile, write_token_file
 from megatron_jobs.errors import UserError
-from megatron_jobs.model.config import ModelConfig
 from megatron_jobs.train import feed
 from megatron_jobs.train.batch import MicroBatch
 from megatron_jobs.train.feed import check_index, open_feed, split_batches

@@ -5,8 +5,8 @@ import yaml
 from pydantic import ValidationError
 
 from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.tree import SHIPPED
-from megatron_jobs.model.config import ModelConfig
 
 PRESETS = sorted((SHIPPED / "configs" / "models").glob("*.yaml"))
 SMALL = ModelConfig(layers=4, hidden=64, heads=4, kv_heads=2, vocab_size=500, seq_len=32)
