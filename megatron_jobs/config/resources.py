@@ -20,6 +20,12 @@ class Resources(Settings):
     """GPUs of each node."""
     memory_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
     """Memory of each node in GiB; 0 leaves it to the cluster's default."""
+    spare_nodes: NonNegativeInt = 0
+    """More nodes to ask Slurm for: they take the place of those that fail the preflight."""
+    tasks: PositiveInt = 1
+    """Parts that the work is cut into, each a task of a Slurm array with ranks of its own."""
+    tasks_at_once: NonNegativeInt = 0
+    """How many tasks may run at one time; 0: as many as there is room for."""
     hours: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1
     """Time limit in hours."""
 

@@ -3,16 +3,21 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+import yaml
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from megatron_jobs.config.build import build_settings
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import Problem, Settings
+from megatron_jobs.config.site import Notify, Preflight, Prices, Software, Watch
 from megatron_jobs.config.tree import read_tree
 from megatron_jobs.errors import ConfigError, UserError
+from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.runtime.files import write_text
 
+Fabric = Literal["", "infiniband-hdr", "infiniband-ndr", "roce", "efa", "slingshot"]
 PROFILES = Path(__file__).parents[2] / "slurm" / "clusters"
 """Where the profiles lie in a checkout: they may be named without folder and ending."""
 OURS = re.compile(
@@ -29,6 +34,8 @@ class Cluster(Settings):
     """What it is called in messages."""
     partition: str = ""
     """Empty: Slurm's default."""
+    cpu_partition: str = ""
+    """For jobs that ask for no GPU; empty: the same."""
     account: str = ""
     """Empty: the user's default."""
     qos: str = ""
@@ -45,8 +52,31 @@ class Cluster(Settings):
     """Longest time limit of a job; 0: known to Slurm only."""
     signal_seconds: int = 120
     """Before its time limit a job is told to save and stop, this long or a quarter of the limit."""
-    max_restarts: int = 50
-    """How often a job that stopped in time is put back in the queue."""
+    again: Literal["requeue", "submit", "ahead"] = "requeue"
+    """How a job that is not done goes on. `requeue`: under its id, by scontrol on the node, or else
+    as `submit`; `submit`: by sbatch on the node, under a new id; `ahead`: no command of Slurm on
+    the nodes is needed, successors are submitted with the job."""
+    successors: PositiveInt = 4
+    """With `again: ahead`, how many wait behind each job."""
+    max_restarts: NonNegativeInt = 50
+    """How often a job is put back in the queue."""
+    stuck_restarts: PositiveInt = 3
+    """A job is stopped after so many restarts in a row that made no headway."""
+    scratch: str = ""
+    """Folder local to each node; empty: /dev/shm, or else /tmp."""
+    strikes: str = ""
+    """File in which the team notes nodes that failed: its nodes are excluded. Empty: none."""
+    strike_days: Annotated[float, Field(gt=0)] = 3
+    """How long a strike counts."""
+    max_array_size: PositiveInt = 1001
+    """Slurm's MaxArraySize: larger arrays are submitted in parts."""
+    fabric: Fabric = ""
+    """Which network joins the nodes; sets NCCL's variables for it."""
+    software: Software = Software()
+    preflight: Preflight = Preflight()
+    watch: Watch = Watch()
+    prices: Prices = Prices()
+    notify: Notify = Notify()
     environment: dict[str, str] = Field(default_factory=dict)
     """Variables of every job: NCCL's, the fabric's, caches."""
     setup: tuple[str, ...] = ()
@@ -87,6 +117,19 @@ class Cluster(Settings):
             rule = f"{resources.hours:g} is over the {self.max_hours:g} that {self.name} allows"
             cure = "give less: a job that stops in time is put back in the queue and goes on"
             yield "resources.hours", f"{rule}; {cure}"
+
+
+def write_cluster(folder: JobFolder, cluster: Cluster) -> None:
+    """Keep the profile beside the job that is submitted with it."""
+    text = yaml.safe_dump(cluster.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_text(folder.cluster, text)
+
+
+def cluster_of(folder: JobFolder) -> Cluster | None:
+    """The profile that a job was submitted with; None when it never was."""
+    if not folder.cluster.exists():
+        return None
+    return Cluster.model_validate(yaml.safe_load(folder.cluster.read_text(encoding="utf-8")))
 
 
 def load_cluster(name: str) -> Cluster:

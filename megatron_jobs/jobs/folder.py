@@ -72,9 +72,51 @@ class JobFolder:
         return self.path / "slurm.json"
 
     @property
+    def cluster(self) -> Path:
+        """The profile that the job was submitted with."""
+        return self.path / "cluster.yaml"
+
+    @property
+    def events(self) -> Path:
+        """What happened to the job, a line each; see `jobs.events`."""
+        return self.path / "events.jsonl"
+
+    @property
+    def postmortem(self) -> Path:
+        """Why the last failure happened, and what was decided."""
+        return self.path / "postmortem.md"
+
+    @property
+    def preflight(self) -> Path:
+        """A verdict for each node of the last start."""
+        return self.path / "preflight"
+
+    @property
+    def watch(self) -> Path:
+        """What the watch found: stalls, stacks, stragglers."""
+        return self.path / "watch"
+
+    @property
+    def next(self) -> Path:
+        """A line for the batch script: what to do after the ranks have ended."""
+        return self.path / "next"
+
+    @property
+    def kill_switch(self) -> Path:
+        """While this file is there the job saves, stops and is not put back in the queue."""
+        return self.path / "KILL"
+
+    @property
+    def save_switch(self) -> Path:
+        """When this file appears the job saves once, and removes it."""
+        return self.path / "SAVE"
+
+    @property
     def bookkeeping(self) -> frozenset[str]:
         """Names that the job layer writes: they stay when outdated work is moved aside."""
-        kept = (self.config, self.source, self.logs, self.slurm, self.lock)
+        kept = {self.config, self.source, self.logs, self.slurm, self.lock, self.cluster}
+        kept |= {self.events, self.postmortem, self.preflight, self.watch, self.next}
+        kept |= {self.kill_switch, self.save_switch}
         return frozenset({path.name for path in kept} | {"sbatch.sh", "submit.txt", "submitit"})
 
     def log(self, rank: int) -> Path:
@@ -84,6 +126,17 @@ class JobFolder:
     def error(self, rank: int) -> Path:
         """The last words of a rank that failed."""
         return self.logs / f"rank-{rank:05d}.error"
+
+    def rank_logs(self) -> list[Path]:
+        """The log of every rank that has begun, in the order of the ranks."""
+        return self._of_ranks("log")
+
+    def rank_errors(self) -> list[Path]:
+        """The last words of the ranks that failed, in the order of the ranks."""
+        return self._of_ranks("error")
+
+    def _of_ranks(self, ending: str) -> list[Path]:
+        return sorted(self.logs.glob(f"**/rank-*.{ending}"), key=lambda path: path.name)
 
     def slurm_ids(self) -> list[str]:
         """Slurm's ids of this job, the newest last; empty for a local run."""

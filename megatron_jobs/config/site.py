@@ -1,0 +1,87 @@
+"""Parts of a cluster's profile: software, preflight, watch, prices, messages; see jobs.cluster."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from megatron_jobs.config.settings import Problem, Settings
+
+NonNegative = Annotated[float, Field(ge=0)]
+Kind = Literal["none", "module", "venv", "conda", "apptainer", "pyxis"]
+
+
+class Software(Settings):
+    """Where the Python of the ranks, and all it imports, comes from."""
+
+    kind: Kind = "none"
+    """`none`: the Python that submits, at the same path on the nodes."""
+    modules: tuple[str, ...] = ()
+    """Names for `module load`, in this order; may stand beside every kind."""
+    path: str = ""
+    """The folder of a virtual or conda environment."""
+    image: str = ""
+    """A container's image: a file, or what the runtime can fetch."""
+    mounts: tuple[str, ...] = ()
+    """HOST or HOST:CONTAINER; the run folder is mounted in any case."""
+
+
+class Preflight(Settings):
+    """What each node is tried for before the ranks start."""
+
+    nodes: bool = True
+    """Run slurm/node_check.sh on every node."""
+    links: bool = True
+    """Reduce numbers between pairs of nodes, each node with two others; from two nodes on."""
+    seconds: PositiveInt = 60
+    """A node that has not answered by then has failed."""
+    disk_gb: NonNegative = 1
+    """Free space that scratch must have, in GiB."""
+    clock_seconds: NonNegative = 5
+    """How far a node's clock may be from the first node's."""
+    gpu_celsius: PositiveInt = 90
+    """A GPU at this temperature or above has failed."""
+    lines: tuple[str, ...] = ()
+    """The site's own checks: lines of shell; the first that fails fails the node."""
+
+
+class Watch(Settings):
+    """How a running job is looked after."""
+
+    every: PositiveInt = 15
+    """Seconds between two looks at the heartbeats."""
+    stall_seconds: NonNegativeInt = 900
+    """A job whose ranks give no sign of life for so long has stalled; 0: never."""
+    drain_seconds: NonNegativeInt = 60
+    """Seconds between two questions to Slurm whether a node of the job is being drained; 0: none.
+    A job on such a node saves, stops and goes on elsewhere."""
+    straggler: Annotated[float, Field(gt=1)] = 1.2
+    """A node whose own work takes so many times the median is shown as a straggler."""
+
+
+class Prices(Settings):
+    """What an hour costs, for status, report and receipts."""
+
+    gpu_hour: NonNegative = 0
+    cpu_hour: NonNegative = 0
+    """Of one core."""
+    kwh: NonNegative = 0
+    """Of energy, where it is measured."""
+    currency: str = "USD"
+
+
+class Notify(Settings):
+    """Who is told what."""
+
+    mail: str = ""
+    """Address for Slurm's own mails."""
+    webhook: str = ""
+    """URL to which a JSON object is posted: text, run, job, event, slurm_id, reason."""
+    on: tuple[Literal["end", "fail", "requeue"], ...] = ("end", "fail")
+
+    def problems(self) -> Iterator[Problem]:
+        """A webhook that is no URL, an address of several lines."""
+        if self.webhook and not self.webhook.startswith(("http://", "https://")):
+            yield "webhook", f"{self.webhook!r} is no URL: it begins with http:// or https://"
+        if "\n" in self.mail or " " in self.mail:
+            yield "mail", f"{self.mail!r} is no address"

@@ -1,0 +1,39 @@
+"""events.jsonl: what happened to a job over all its starts. For people, report and restart guard.
+
+Only the batch script's steps and the watch of the first node write it: a few lines a start.
+"""
+
+import os
+import time
+from typing import Any
+
+from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.runtime.journal import Journal, read_journal
+from megatron_jobs.runtime.rank import slurm_job_id
+
+Event = dict[str, Any]
+"""time (seconds since 1970), event, slurm_job_id, host, and what the event adds:
+
+start       restart, nodes (names), reached     the ranks are about to start; headway until then
+preflight   bad {node: cause}, seconds          verdict before the ranks start
+stall       rank, node, step, where             no sign of life
+stopped     reason                              saved in time
+failed      cause, rank, node, decision, why    triage's verdict
+again       how, exclude, slurm_job_id          goes on: requeue, submit or ahead
+stop        why                                 is not gone on with
+end                                             the receipt is written
+"""
+
+
+def note(folder: JobFolder, event: str, **facts: Any) -> Event:
+    """Append an event, and return it."""
+    record: Event = {"time": time.time(), "event": event, "slurm_job_id": slurm_job_id()}
+    record |= {"host": os.uname().nodename} | facts
+    with Journal(folder.events) as journal:
+        journal.write(record)
+    return record
+
+
+def read_events(folder: JobFolder) -> list[Event]:
+    """All events of a job, in order."""
+    return read_journal(folder.events)
