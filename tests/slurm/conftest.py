@@ -1,4 +1,4 @@
-"""A real Slurm of two nodes for the tests, brought up once and taken down at the end."""
+"""A real Slurm of six nodes for the tests, brought up once and taken down at the end."""
 
 import contextlib
 import os
@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DEVCLUSTER = ROOT / "slurm" / "devcluster"
+NODES = 6
 UNAVAILABLE = 69
 """Exit status of `up` where the packages cannot be had."""
 
@@ -31,8 +32,8 @@ def _slurm_environment(pytestconfig: pytest.Config) -> Iterator[dict[str, str]]:
     place = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
     mine = {
         "MJ_DEVCLUSTER_DIR": str(place / f"mj-devcluster-tests-{os.getpid()}"),
-        "MJ_DEVCLUSTER_PORT": str(free_ports(4)),
-        "MJ_DEVCLUSTER_NODES": "2",
+        "MJ_DEVCLUSTER_PORT": str(free_ports(NODES + 2)),
+        "MJ_DEVCLUSTER_NODES": str(NODES),
     }
     environment = os.environ | mine
     try:

@@ -1,4 +1,4 @@
-"""Plans on a real Slurm of two nodes (stage: tests.stages.echo, no torch)."""
+"""Plans on a real Slurm (stage: tests.stages.echo, no torch)."""
 
 import json
 import shutil
@@ -183,11 +183,11 @@ def test_a_job_that_lost_its_node_is_not_at_its_end(tmp_path: Path) -> None:
 
 
 def test_what_slurm_refuses_is_said_before_anything_is_submitted(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, {"small": {}, "big": {"resources": TWO_BY_TWO | {"nodes": 3}}})
+    plan = plan_of(tmp_path, {"small": {}, "big": {"resources": TWO_BY_TWO | {"nodes": 9}}})
     with pytest.raises(UserError) as caught:
         submit(plan)
     assert str(caught.value) == (
-        "big: asked for 3 nodes x 2 ranks x 1 cpus, 0 gpus, 0.2 h in partition main of devcluster; "
+        "big: asked for 9 nodes x 2 ranks x 1 cpus, 0 gpus, 0.2 h in partition main of devcluster; "
         "refused: the partition has fewer nodes (Slurm: Node count specification invalid)"
     )
     assert not plan.run.exists()
