@@ -1,8 +1,10 @@
 # shellcheck shell=bash disable=SC2034 # used where this is sourced
 # What up, down and status share: the settings, and how daemons are found, awaited and stopped. To be sourced.
 
-# ---- settings: the environment has the last word
+# ---- settings: the environment has the last word, then what the cluster was last brought up with
 DIR=${MJ_DEVCLUSTER_DIR:-/dev/shm/mj-devcluster-$(id -u)} # tmpfs: Slurm and its database sync to disk a lot
+# shellcheck source=/dev/null # written by config.sh
+if [[ -O $DIR/etc/settings.sh ]]; then . "$DIR/etc/settings.sh"; fi
 NODES=${MJ_DEVCLUSTER_NODES:-2}
 CPUS=${MJ_DEVCLUSTER_CPUS:-16}             # on each node; more than the machine has is fine
 MEMORY_MB=${MJ_DEVCLUSTER_MEMORY_MB:-64000} # on each node; counted, not enforced
@@ -32,6 +34,8 @@ check_settings() {
   for number in "$NODES" "$CPUS" "$MEMORY_MB" "$PORT"; do
     [[ $number =~ ^[1-9][0-9]*$ ]] || fail "settings: found '$number' where a count above zero is needed"
   done
+  [[ $PREFIX =~ ^/[A-Za-z0-9_./-]+$ ]] || fail "MJ_DEVCLUSTER_PREFIX: found '$PREFIX', must be a plain absolute path"
+  [[ $GPU_TYPE =~ ^[a-z0-9_]+$ ]] || fail "MJ_DEVCLUSTER_GPU_TYPE: found '$GPU_TYPE'; use small letters, digits, _"
   [[ $GPUS =~ ^[0-9]+$ ]] || fail "MJ_DEVCLUSTER_GPUS: found '$GPUS', must be a count, 0 for none"
   [[ $NODES -le 250 ]] || fail "MJ_DEVCLUSTER_NODES: found $NODES, there are addresses for 250"
   [[ $ISOLATION =~ ^(auto|uts|none)$ ]] ||
@@ -71,8 +75,10 @@ is_ours() { # PID
   [[ -n $1 && -r /proc/$1/stat ]] || return 1
   name=$(cat "/proc/$1/comm") && [[ $name =~ ^(munged|mariadbd|slurm) ]] || return 1
   state=$(sed 's/.*) //' "/proc/$1/stat") && [[ -n $state && ! $state =~ ^[ZX] ]] || return 1
-  grep -qzxF "SLURM_CONF=$SLURM_CONF" "/proc/$1/environ"
+  has_variable "$1" "SLURM_CONF=$SLURM_CONF"
 } 2>/dev/null
+
+has_variable() { grep -qzxF "$2" "/proc/$1/environ"; } 2>/dev/null # PID NAME=VALUE
 
 runs() { is_ours "$(pid_of "$1")"; } # NAME
 
@@ -107,6 +113,19 @@ running_nodes() { # names of the slurmds that have a pid file
     if [[ -e $file ]]; then basename "$file" .pid; fi
   done
 }
+
+# The processes that watch over the jobs of a node, or of all ('*'); they outlive slurmd. Their titles are written over
+# their environment, but each keeps the log of its node open.
+steps_of() { # NODE
+  local folder
+  for folder in /proc/[0-9]*; do
+    if [[ $(cat "$folder/comm" 2>/dev/null) == slurmstepd && -n $(log_of "$folder" "$1") ]]; then
+      echo "${folder#/proc/}"
+    fi
+  done
+}
+
+log_of() { find "$1/fd" -lname "$DIR/log/slurmd.$2.log" -print -quit 2>/dev/null || true; } # /proc/PID NODE
 
 stop_slurm() { # the controller and the nodes; jobs that run go on under their slurmstepd
   local name

@@ -16,6 +16,7 @@ write_config() {
   replace etc/gres.conf gres_conf
   replace etc/slurm.conf slurm_conf
   (umask 077 && slurmdbd_conf >"$DIR/etc/slurmdbd.conf") # slurmdbd refuses it when others can read it
+  settings >"$DIR/etc/settings.sh"
   environment >"$DIR/env.sh"
 }
 
@@ -171,8 +172,18 @@ StorageLoc=slurm_accounting
 END
 }
 
+# For down, status, node and the next up: what is not in their environment is as it was.
+settings() {
+  local name
+  for name in NODES CPUS MEMORY_MB GPUS GPU_TYPE PORT ISOLATION PREFIX; do
+    # shellcheck disable=SC2016 # expanded where it is read
+    printf ': "${MJ_DEVCLUSTER_%s:=%s}"\n' "$name" "${!name}"
+  done
+}
+
 environment() {
   echo "# Source this to use the cluster."
+  printf 'export MJ_DEVCLUSTER_DIR=%q\n' "$DIR" # for down, status and node
   printf 'export SLURM_CONF=%q\n' "$SLURM_CONF"
   if [[ -z $PLUGINS ]]; then return; fi
   # shellcheck disable=SC2016 # for the reader's shell to expand
