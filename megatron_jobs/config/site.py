@@ -9,6 +9,8 @@ from megatron_jobs.config.settings import Problem, Settings
 
 NonNegative = Annotated[float, Field(ge=0)]
 Kind = Literal["none", "module", "venv", "conda", "apptainer", "pyxis"]
+Fabric = Literal["", "infiniband-hdr", "infiniband-ndr", "roce", "efa", "slingshot"]
+CONTAINERS = ("apptainer", "pyxis")
 
 
 class Software(Settings):
@@ -23,7 +25,33 @@ class Software(Settings):
     image: str = ""
     """A container's image: a file, or what the runtime can fetch."""
     mounts: tuple[str, ...] = ()
-    """HOST or HOST:CONTAINER; the run folder is mounted in any case."""
+    """HOST or HOST:CONTAINER; run folder, inputs and scratch are mounted in any case."""
+
+    @property
+    def contained(self) -> bool:
+        """Whether Python runs in a container."""
+        return self.kind in CONTAINERS
+
+    def problems(self) -> Iterator[Problem]:
+        """What a kind needs and lacks, or has and cannot use; mounts of a wrong shape."""
+        needs = {"module": "modules", "venv": "path", "conda": "path"}
+        needs |= dict.fromkeys(CONTAINERS, "image")
+        needed = needs.get(self.kind, "")
+        for setting in ("path", "image", "modules"):
+            given = getattr(self, setting)
+            if setting == needed and not given:
+                yield setting, f"must be set: kind is {self.kind}"
+            elif given and setting not in ("modules", needed):
+                yield setting, f"{given!r} is of no use: kind is {self.kind}"
+        if self.kind == "venv" and self.path and not self.path.startswith("/"):
+            yield "path", f"{self.path!r} must be absolute: jobs run in folders of their own"
+        if self.mounts and not self.contained:
+            yield "mounts", f"are of no use: kind is {self.kind}"
+        for place, mount in enumerate(self.mounts):
+            parts = mount.split(":")
+            if len(parts) > 2 or not all(part.startswith("/") for part in parts) or "," in mount:
+                rule = "must be HOST or HOST:CONTAINER, absolute, without a comma"
+                yield f"mounts.{place}", f"{mount!r} {rule}"
 
 
 class Preflight(Settings):

@@ -11,13 +11,12 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from megatron_jobs.config.build import build_settings
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import Problem, Settings
-from megatron_jobs.config.site import Notify, Preflight, Prices, Software, Watch
+from megatron_jobs.config.site import Fabric, Notify, Preflight, Prices, Software, Watch
 from megatron_jobs.config.tree import read_tree
 from megatron_jobs.errors import ConfigError, UserError
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.runtime.files import write_text
 
-Fabric = Literal["", "infiniband-hdr", "infiniband-ndr", "roce", "efa", "slingshot"]
 PROFILES = Path(__file__).parents[2] / "slurm" / "clusters"
 """Where the profiles lie in a checkout: they may be named without folder and ending."""
 OURS = re.compile(
