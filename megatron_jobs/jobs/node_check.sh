@@ -1,0 +1,1 @@
+../../slurm/node_check.sh
