@@ -1,8 +1,14 @@
-"""Where ranks come in: `python -m megatron_jobs.enter [--fork|--begin|--finish] RUN/JOB`.
+"""Where ranks come in: `python -m megatron_jobs.enter [--STEP[=VALUE]] RUN/JOB`.
 
-Without a flag this process is one rank (started by srun). --fork starts all ranks of the job here.
---begin and --finish are what a batch script does before and after its ranks: make the folder ready
-(exit status 3: the receipt holds, nothing to do), and write the receipt.
+Without a flag this process is one rank (started by srun). All steps but --fork serve batch.sh:
+
+--fork           start all ranks of the job on this machine
+--begin          make the folder ready; exit status 3: the receipt holds, 4: RUN/JOB/next is written
+--finish         write the receipt, after the ranks have ended well
+--after=STATUS   judge how it ended, and write RUN/JOB/next
+--drain=NODES    note that nodes of the job are being drained
+--successor=ID   note the Slurm job that goes on in place of this one
+--stuck          note that none could be submitted
 """
 
 import contextlib
@@ -12,17 +18,29 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from megatron_jobs.errors import EXIT_BUG, EXIT_DONE, EXIT_STOPPED, EXIT_USER, DataError, UserError
+from megatron_jobs.errors import (
+    EXIT_BUG,
+    EXIT_DECIDED,
+    EXIT_DONE,
+    EXIT_NOTHING_TO_DO,
+    EXIT_STOPPED,
+    EXIT_USER,
+    DataError,
+    UserError,
+)
+from megatron_jobs.jobs.after import note_stuck, note_successor, settle, settle_before
+from megatron_jobs.jobs.again import headway, note_start
+from megatron_jobs.jobs.events import note
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.plan import Job, load_job
 from megatron_jobs.jobs.receipt import begin, finish
+from megatron_jobs.jobs.starts import node_names
 from megatron_jobs.runtime.files import write_json
 from megatron_jobs.runtime.launch import end_with_parent, fork_ranks, run_and_report
-from megatron_jobs.runtime.rank import Rank, read_rank
+from megatron_jobs.runtime.rank import Rank, read_rank, slurm_nodes
 from megatron_jobs.runtime.stop import heed_stop, install_stop_signals
 
-EXIT_NOTHING_TO_DO = 3
-USAGE = "usage: python -m megatron_jobs.enter [--fork|--begin|--finish] RUN/JOB"
+USAGE = "usage: python -m megatron_jobs.enter [--STEP[=VALUE]] RUN/JOB"
 
 
 def main(words: list[str]) -> int:
@@ -30,12 +48,13 @@ def main(words: list[str]) -> int:
     install_stop_signals(deferred=True)  # a signal that comes while we start is not lost
     flags = [word for word in words if word.startswith("--")]
     folders = [word for word in words if not word.startswith("--")]
-    if len(folders) != 1 or len(flags) > 1 or not set(flags) <= set(STEPS):
+    step, _, value = "".join(flags).partition("=")
+    if len(folders) != 1 or len(flags) > 1 or (step and step not in STEPS):
         print(USAGE, file=sys.stderr)
         return EXIT_USER
     folder = JobFolder(Path(folders[0]).absolute())
     try:
-        return STEPS[flags[0]](folder) if flags else enter_rank(folder)
+        return STEPS[step](folder, value) if step else enter_rank(folder)
     except (UserError, DataError) as error:
         print(error, file=sys.stderr)
         return EXIT_USER
@@ -62,7 +81,7 @@ def run_stage(job: Job, rank: Rank) -> None:
         write_json(job.folder.numbers, numbers)
 
 
-def fork_all(folder: JobFolder) -> int:
+def fork_all(folder: JobFolder, _: str) -> int:
     """Start every rank of the job on this machine, and wait."""
     end_with_parent(os.getppid())
     job = load_job(folder)
@@ -79,12 +98,19 @@ def fork_all(folder: JobFolder) -> int:
     return outcome.status if outcome.status >= 0 else EXIT_BUG
 
 
-def begin_job(folder: JobFolder) -> int:
-    """Exit status 0: the ranks may start; EXIT_NOTHING_TO_DO: the receipt holds."""
-    return EXIT_DONE if begin(load_job(folder)) else EXIT_NOTHING_TO_DO
+def begin_job(folder: JobFolder, _: str) -> int:
+    """EXIT_DONE: the ranks may start; EXIT_NOTHING_TO_DO, EXIT_DECIDED: they must not."""
+    job = load_job(folder)
+    if settle_before(job):
+        return EXIT_DECIDED
+    reached = headway(folder)
+    if not begin(job):
+        return EXIT_NOTHING_TO_DO
+    note_start(folder, reached=reached, nodes=node_names(slurm_nodes()))
+    return EXIT_DONE
 
 
-def finish_job(folder: JobFolder) -> int:
+def finish_job(folder: JobFolder, _: str) -> int:
     """Write the receipt; EXIT_STOPPED when a rank stopped in time and the job is to go on."""
     if folder.stopped.exists():
         return EXIT_STOPPED
@@ -92,7 +118,39 @@ def finish_job(folder: JobFolder) -> int:
     return EXIT_DONE
 
 
-STEPS = {"--fork": fork_all, "--begin": begin_job, "--finish": finish_job}
+def settle_job(folder: JobFolder, status: str) -> int:
+    """Decide what the batch script does next."""
+    settle(folder, int(status))
+    return EXIT_DONE
+
+
+def note_drain(folder: JobFolder, nodes: str) -> int:
+    """Note why the ranks are told to stop."""
+    note(folder, "drain", nodes=nodes.split(","))
+    return EXIT_DONE
+
+
+def take_over(folder: JobFolder, slurm_id: str) -> int:
+    """Note the job's new id."""
+    note_successor(folder, slurm_id)
+    return EXIT_DONE
+
+
+def give_up(folder: JobFolder, _: str) -> int:
+    """Note that it cannot go on."""
+    note_stuck(folder)
+    return EXIT_DONE
+
+
+STEPS = {
+    "--fork": fork_all,
+    "--begin": begin_job,
+    "--finish": finish_job,
+    "--after": settle_job,
+    "--drain": note_drain,
+    "--successor": take_over,
+    "--stuck": give_up,
+}
 
 
 def leave(status: int) -> NoReturn:

@@ -14,6 +14,12 @@ from collections.abc import Sequence
 EXIT_DONE = 0
 EXIT_BUG = 1
 EXIT_USER = 2
+EXIT_NOTHING_TO_DO = 3
+"""Of a batch script's first step: the receipt holds."""
+EXIT_DECIDED = 4
+"""Of a batch script's first step: RUN/JOB/next says what to do; no rank is to start."""
+EXIT_UNFIT = 5
+"""Of the preflight: too few good nodes."""
 EXIT_STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: run the same job again and it goes on."""
 

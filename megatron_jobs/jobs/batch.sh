@@ -1,39 +1,120 @@
 # The part that all batch scripts share; `mj submit` writes the #SBATCH lines before it, and
-#   job        the job's folder: where this script runs (sbatch --chdir)
-#   python     the interpreter
-#   code       folder with the package as it was submitted
-#   nodes, ranks (on each node), cpus (of each rank), max_restarts
-#   srun_words an array: what the cluster's profile adds to srun
+#   job            the job's folder: where this script runs (sbatch --chdir)
+#   python         the interpreter
+#   code           folder with the package as it was submitted
+#   nodes, ranks (on each node), cpus (of each rank)
+#   again          how it goes on: requeue, submit or ahead
+#   drain_seconds  how often Slurm is asked whether a node is being drained; 0: never
+#   srun_words     an array: what the cluster's profile adds to srun
+# Python judges, in steps that read and write the job's folder; this script makes every call of
+# Slurm, for Python may be in a container that lacks its commands.
 # shellcheck shell=bash disable=SC2154
 
+path_before=${PYTHONPATH:-}
 export PYTHONPATH=$code${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export SRUN_CPUS_PER_TASK=$cpus # from Slurm 22.05 on srun does not take it from the job
 enter=("$python" -P -m megatron_jobs.enter)
 nothing_to_do=3
-stopped=75
-restarts=${SLURM_RESTART_COUNT:-0}
+decided=4
+me=$SLURM_JOB_ID
+if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
+left_out=() # a word for srun: nodes on which no rank is to start; set by choose_nodes
+told=       # set when Slurm ends the job itself: cancelled, put back by hand, preempted, time limit
+
+# A warning that comes before Python can take it kills a process: hold it back until then. The
+# signal waits while it is blocked, over exec too; megatron_jobs.runtime.stop lets it in.
+# shellcheck disable=SC2016 # expanded by the shell that srun starts
+held_back=(sh -c 'env --block-signal=USR2 true 2>/dev/null && exec env --block-signal=USR2 "$@"
+exec "$@"' rank)
 
 run_job() {
   "${enter[@]}" --begin "$job" || return
-  srun --nodes="$nodes" --ntasks=$((nodes * ranks)) --ntasks-per-node="$ranks" \
-    --kill-on-bad-exit=1 --output=logs/rank-%5t.log --open-mode=append \
-    "${srun_words[@]}" "${enter[@]}" "$job" || return
+  choose_nodes || return
+  start_watch
+  run_ranks || return
   "${enter[@]}" --finish "$job"
 }
 
-echo "$(date --iso-8601=seconds) Slurm job $SLURM_JOB_ID, restart $restarts, on $SLURM_JOB_NODELIST"
+choose_nodes() { :; }
+
+start_watch() {
+  if ((drain_seconds)) && type sinfo scancel >/dev/null 2>&1; then watch_drain & fi
+}
+
+run_ranks() {
+  local binding=()
+  if ((cpus > 1)); then binding=(--cpu-bind=cores); fi
+  srun --nodes="$nodes" --ntasks=$((nodes * ranks)) --ntasks-per-node="$ranks" \
+    --kill-on-bad-exit=1 --output=logs/rank-%5t.log --open-mode=append \
+    "${binding[@]}" "${left_out[@]}" "${srun_words[@]}" "${held_back[@]}" "${enter[@]}" "$job"
+}
+
+# Until a node of the job is being drained, or taken for maintenance: then the ranks are warned.
+watch_drain() {
+  local states=drain found
+  trap 'kill "$!" 2>/dev/null; exit' TERM # no sleep is left behind
+  if [[ -z ${SLURM_JOB_RESERVATION:-} ]]; then states+=,maint; fi
+  while sleep "$drain_seconds" & wait "$!"; do
+    found=$(sinfo -h -N -n "$SLURM_JOB_NODELIST" -t "$states" -o %N | sort -u | paste -sd,) || continue
+    if [[ -z $found ]]; then continue; fi
+    echo "being drained: $found; the ranks are told to save and stop"
+    "${enter[@]}" "--drain=$found" "$job" || true
+    scancel --signal=USR2 "$SLURM_JOB_ID" || continue
+    return
+  done
+}
+
+# Do what Python decided; the job's status when this script ends by itself.
+act() { # VERB WORDS
+  case $1 in
+    again) go_on "$2" ;;
+    behind) submit_again "--dependency=afterok:$2" --kill-on-invalid-dep=yes ;;
+    *) return "$2" ;;
+  esac
+}
+
+go_on() { # NODES that are to be left out
+  if [[ $again == ahead ]]; then
+    echo "goes on in the next of the jobs that were submitted with it"
+  elif [[ $again == requeue ]] && scontrol requeue "$me"; then
+    if [[ -n $1 ]]; then scontrol update "jobid=$me" "ExcNodeList=$1" || true; fi
+    echo "back in the queue${1:+, without $1}"
+    sleep 60 # Slurm ends this script here; a status of its own would be taken for the job's
+  else
+    submit_again ${1:+"--exclude=$1"}
+  fi
+}
+
+# The same script as a new job, with none of this one's variables.
+submit_again() { # WORDS of sbatch
+  local name id
+  if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then set -- "$@" "--array=$SLURM_ARRAY_TASK_ID"; fi
+  id=$(
+    for name in "${!SLURM_@}" SRUN_CPUS_PER_TASK; do
+      if [[ $name != SLURM_CONF ]]; then unset "$name"; fi
+    done
+    PYTHONPATH=$path_before sbatch --parsable "$@" "--chdir=$job" "$job/sbatch.sh"
+  ) || {
+    "${enter[@]}" --stuck "$job" || true
+    return 75
+  }
+  echo "goes on as Slurm job ${id%%;*}"
+  "${enter[@]}" "--successor=${id%%;*}" "$job"
+}
+
+trap 'told=yes' TERM
+trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+echo "$(date --iso-8601=seconds) Slurm job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}," \
+  "on $SLURM_JOB_NODELIST"
 status=0
 run_job || status=$?
-
 if ((status == nothing_to_do)); then
   echo "its receipt holds: nothing to do"
-  status=0
-elif ((status == stopped && restarts < max_restarts)); then
-  echo "stopped in time: back to the queue"
-  scontrol requeue "$SLURM_JOB_ID"
-  sleep 60 # Slurm ends this script here; a status of its own would be taken for the job's
-elif ((status == stopped)); then
-  echo "stopped in time, but after $restarts restarts not put back in the queue:" \
-    "submit it again to go on"
+  exit 0
 fi
-exit "$status"
+if [[ -n $told ]] && ((status != 0)); then exit "$status"; fi # whoever ends it knows how it goes on
+if ((status != decided)); then
+  "${enter[@]}" "--after=$status" "$job" || exit "$status"
+fi
+read -r verb words <next
+act "$verb" "$words"

@@ -1,6 +1,6 @@
 """events.jsonl: what happened to a job over all its starts. For people, report and restart guard.
 
-Only the batch script's steps and the watch of the first node write it: a few lines a start.
+Submitting, the batch script's steps and the first node's watch write it: a few lines a start.
 """
 
 import os
@@ -14,12 +14,17 @@ from megatron_jobs.runtime.rank import slurm_job_id
 Event = dict[str, Any]
 """time (seconds since 1970), event, slurm_job_id, host, and what the event adds:
 
+submit                                          by a person: what came before is no longer counted
 start       restart, nodes (names), reached     the ranks are about to start; headway until then
+behind      behind (Slurm ids)                  waits for jobs before it, which go on under new ids
 preflight   bad {node: cause}, seconds          verdict before the ranks start
 stall       rank, node, step, where             no sign of life
+drain       nodes                               are being drained; the ranks are told to stop
+lost        why, start (its time)               the start before this one ended without a word
 stopped     reason                              saved in time
 failed      cause, rank, node, decision, why    triage's verdict
-again       how, exclude, slurm_job_id          goes on: requeue, submit or ahead
+again       how, exclude                        goes on: requeue, submit or ahead
+again       how, successor (Slurm id)           and this job takes its place
 stop        why                                 is not gone on with
 end                                             the receipt is written
 """

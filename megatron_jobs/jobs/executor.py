@@ -37,8 +37,18 @@ class Submission:
         return self.job.folder.path / "sbatch.sh"
 
     def command(self, *words: str) -> list[str]:
-        """The call of sbatch. The folder is no #SBATCH line: its name may hold a line break."""
+        """The call of sbatch. The folder is no #SBATCH line: its name may hold a line break.
+
+        Nor is what it waits for: a successor submits the same script when that is over.
+        """
+        if self.after:
+            words = (*words, f"--dependency={self.waits}", "--kill-on-invalid-dep=yes")
         return ["sbatch", *words, f"--chdir={self.job.folder.path}", str(self.script)]
+
+    @property
+    def waits(self) -> str:
+        """In Slurm's words, what must have happened before it starts."""
+        return "afterok:" + ":".join(self.after)
 
 
 class JobExecutor(SlurmExecutor):  # type: ignore[misc] # submitit is untyped to mypy
@@ -72,9 +82,6 @@ def _parameters(submission: Submission) -> dict[str, Any]:
     asked, cluster = submission.job.resources, submission.cluster
     minutes = max(1, math.ceil(asked.hours * 60))
     more: dict[str, Any] = {"output": "logs/batch.log", "requeue": True}
-    if submission.after:
-        more["dependency"] = "afterok:" + ":".join(submission.after)
-        more["kill-on-invalid-dep"] = "yes"
     if asked.gpus:
         model = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
         prefix = "gpu:" if cluster.gpu_option == "gres" else ""
@@ -113,7 +120,8 @@ def _values(submission: Submission) -> list[str]:
         "nodes": str(asked.nodes),
         "ranks": str(asked.ranks),
         "cpus": str(asked.cpus),
-        "max_restarts": str(cluster.max_restarts),
+        "again": cluster.again,
+        "drain_seconds": str(cluster.watch.drain_seconds),
     }
     environment = {"OMP_NUM_THREADS": str(asked.cpus)} | cluster.environment
     lines = ["set -euo pipefail"]

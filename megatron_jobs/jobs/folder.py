@@ -1,6 +1,7 @@
 """A job's folder: the only place the job writes, and where each thing in it stands."""
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -11,27 +12,57 @@ from typing import Any
 import yaml
 
 import megatron_jobs
-from megatron_jobs.runtime.files import read_json, write_text
+from megatron_jobs.runtime.files import read_json, write_json, write_text
 
 SOURCE = "source.txt"
+TASKS = "tasks"
+GROUP = 1000
+"""Tasks of a job whose folders stand in one folder: file systems dislike thousands of entries."""
+RECEIPTS = "receipts"
+MOVED = "moved"
 VERSIONS_OF = ("torch", "megatron-core", "numpy", "tokenizers", "transformers", "submitit")
 
 
 @dataclass(frozen=True, slots=True)
 class JobFolder:
-    """Paths inside RUN/JOB."""
+    """Paths inside RUN/JOB, or inside RUN/JOB/tasks/GROUP/NUMBER, the folder of one task of it.
+
+    What is said once for all tasks of a job, such as its settings, stands in the job's folder.
+    """
 
     path: Path
 
     @property
+    def task(self) -> int | None:
+        """The number of the task whose folder this is; None for the folder of a job."""
+        group, number = self.path.parent.name, self.path.name
+        if self.path.parent.parent.name != TASKS or not number.isdecimal():
+            return None
+        return int(number) if group == group_of(int(number)) else None
+
+    @property
+    def whole(self) -> Path:
+        """The job's folder, also for one of its tasks."""
+        return self.path if self.task is None else self.path.parents[2]
+
+    def of_task(self, number: int) -> "JobFolder":
+        """The folder of one of the job's tasks."""
+        return JobFolder(self.whole / TASKS / group_of(number) / str(number))
+
+    @property
     def config(self) -> Path:
         """The job as text: stage, resources and settings, everything written out."""
-        return self.path / "config.yaml"
+        return self.whole / "config.yaml"
 
     @property
     def source(self) -> Path:
         """Which code ran: version, commit, local changes."""
-        return self.path / SOURCE
+        return self.whole / SOURCE
+
+    @property
+    def inputs(self) -> Path:
+        """What the inputs of a job with tasks hash to: not every task reads them all again."""
+        return self.whole / "inputs.json"
 
     @property
     def started(self) -> Path:
@@ -40,7 +71,10 @@ class JobFolder:
 
     @property
     def receipt(self) -> Path:
-        return self.path / "receipt.json"
+        """Those of tasks stand together: one look at a folder tells which of 1,000 are done."""
+        if self.task is None:
+            return self.path / "receipt.json"
+        return self.path.parent / RECEIPTS / f"{self.task}.json"
 
     @property
     def numbers(self) -> Path:
@@ -74,7 +108,7 @@ class JobFolder:
     @property
     def cluster(self) -> Path:
         """The profile that the job was submitted with."""
-        return self.path / "cluster.yaml"
+        return self.whole / "cluster.yaml"
 
     @property
     def events(self) -> Path:
@@ -104,7 +138,7 @@ class JobFolder:
     @property
     def kill_switch(self) -> Path:
         """While this file is there the job saves, stops and is not put back in the queue."""
-        return self.path / "KILL"
+        return self.whole / "KILL"
 
     @property
     def save_switch(self) -> Path:
@@ -116,7 +150,7 @@ class JobFolder:
         """Names that the job layer writes: they stay when outdated work is moved aside."""
         kept = {self.config, self.source, self.logs, self.slurm, self.lock, self.cluster}
         kept |= {self.events, self.postmortem, self.preflight, self.watch, self.next}
-        kept |= {self.kill_switch, self.save_switch}
+        kept |= {self.kill_switch, self.save_switch, self.inputs}
         return frozenset({path.name for path in kept} | {"sbatch.sh", "submit.txt", "submitit"})
 
     def log(self, rank: int) -> Path:
@@ -139,8 +173,46 @@ class JobFolder:
         return sorted(self.logs.glob(f"**/rank-*.{ending}"), key=lambda path: path.name)
 
     def slurm_ids(self) -> list[str]:
-        """Slurm's ids of this job, the newest last; empty for a local run."""
-        return list(read_json(self.slurm)["ids"]) if self.slurm.exists() else []
+        """Slurm's ids of this job, the newest last; empty for a local run.
+
+        Of a job with tasks: its arrays, and last the job that gathers.
+        """
+        ids = list(read_json(self.slurm)["ids"]) if self.slurm.exists() else []
+        return [*self.moved_arrays(), *ids]
+
+    def slurm_arrays(self) -> dict[str, int]:
+        """Slurm's ids of this job's arrays, the newest last, and which task index 0 is in each."""
+        submitted = read_json(self.slurm).get("arrays", {}) if self.slurm.exists() else {}
+        arrays: dict[str, int] = submitted | self.moved_arrays()
+        return dict(sorted(arrays.items(), key=lambda pair: int(pair[0])))
+
+    def moved_arrays(self) -> dict[str, int]:
+        """The arrays of one task in which tasks went on; like `slurm_arrays`."""
+        found: dict[str, int] = {}
+        for notes in (self.path / TASKS).glob(f"*/{MOVED}"):
+            for name in os.listdir(notes):
+                task, array, index = name.split(".")
+                found[array] = int(task) - int(index)
+        return found
+
+    def note_moved(self, array: str, index: int) -> None:
+        """Note that this task goes on in another array: by a name, since many may do so at once."""
+        assert self.task is not None, f"{self.path} is no task's folder"
+        note = self.path.parent / MOVED / f"{self.task}.{array}.{index}"
+        note.parent.mkdir(exist_ok=True)
+        note.touch()
+
+
+def group_of(task: int) -> str:
+    """The name of the folder in which the folders of this and other tasks stand."""
+    first = task // GROUP * GROUP
+    return f"{first}-{first + GROUP - 1}"
+
+
+def append_slurm_id(folder: JobFolder, slurm_id: str) -> None:
+    """Note the Slurm job that is the job's newest."""
+    record = read_json(folder.slurm)
+    write_json(folder.slurm, record | {"ids": [*record["ids"], slurm_id]})
 
 
 def write_job(folder: JobFolder, description: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from megatron_jobs.config.settings import Problem
 from megatron_jobs.errors import ConfigError, UserError
-from megatron_jobs.jobs.cluster import Cluster
+from megatron_jobs.jobs.cluster import Cluster, write_cluster
+from megatron_jobs.jobs.events import note
 from megatron_jobs.jobs.executor import JobExecutor, Submission
 from megatron_jobs.jobs.folder import JobFolder, write_job
 from megatron_jobs.jobs.lock import is_held, make_run_folder
@@ -101,14 +102,13 @@ def _refuse_twice(jobs: list[Job]) -> None:
         if is_held(job.folder):
             raise UserError(f"{job.name}: runs on this machine; wait for it, or stop it")
     ids = {job.name: job.folder.slurm_ids() for job in jobs}
-    living = live_states([found[-1] for found in ids.values() if found])
+    living = live_states([slurm_id for found in ids.values() for slurm_id in found])
     for name, found in ids.items():
-        if found and found[-1] in living:
-            state = living[found[-1]].state.lower()
+        slurm_id = next((slurm_id for slurm_id in reversed(found) if slurm_id in living), "")
+        if slurm_id:
+            state = living[slurm_id].state.lower()
             cure = f"wait for it, or: mj cancel {shlex.quote(str(jobs[0].run))} {shlex.quote(name)}"
-            raise UserError(
-                f"{name}: already submitted, as Slurm job {found[-1]} ({state}); {cure}"
-            )
+            raise UserError(f"{name}: already submitted, as Slurm job {slurm_id} ({state}); {cure}")
 
 
 def _ask_slurm(draft: Submission) -> None:
@@ -162,6 +162,8 @@ def _submit(submission: Submission) -> str:
     job = submission.job
     executor = JobExecutor(submission)
     write_job(job.folder, job.description())
+    write_cluster(job.folder, submission.cluster)
+    note(job.folder, "submit")
     write_text(submission.script, executor.render())
     write_text(job.folder.path / "submit.txt", shlex.join(submission.command()) + "\n")
     try:

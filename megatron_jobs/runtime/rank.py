@@ -20,6 +20,9 @@ class Rank:
     """Processes of the job on this node."""
     node: int = 0
     nodes: int = 1
+    task: int = 0
+    """Which part of the work, of a job that is cut into tasks, each with ranks of its own."""
+    tasks: int = 1
     job_id: str = ""
     """Slurm's job id (with the array task, `12_3`); empty outside Slurm."""
     restart: int = 0
@@ -32,6 +35,11 @@ class Rank:
     def leads(self) -> bool:
         """Whether this is the one process that writes what is written once."""
         return self.index == 0
+
+    @property
+    def start(self) -> str:
+        """Names this start of the job in all its steps, not only that of the ranks."""
+        return ".".join(self.attempt.split(".")[:2])
 
 
 ALONE = Rank()
@@ -51,14 +59,19 @@ def read_rank(environment: Mapping[str, str] | None = None) -> Rank:
 
 
 def slurm_job_id(environment: Mapping[str, str] | None = None) -> str:
-    """Slurm's id of the job that this process belongs to, in a step or script; or nothing."""
+    """Slurm's id of the job that this process belongs to, `12_3` for an array's task, or nothing."""
     env = os.environ if environment is None else environment
-    return env.get("SLURM_JOB_ID", "")
+    array = env.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{env['SLURM_ARRAY_TASK_ID']}" if array else env.get("SLURM_JOB_ID", "")
+
+
+def slurm_nodes(environment: Mapping[str, str] | None = None) -> str:
+    """The nodes of this process's Slurm job in Slurm's short form, `node[1-4]`; or nothing."""
+    env = os.environ if environment is None else environment
+    return env.get("SLURM_JOB_NODELIST", "")
 
 
 def _slurm_rank(env: Mapping[str, str], host: str) -> Rank:
-    array = env.get("SLURM_ARRAY_JOB_ID")
-    job_id = f"{array}_{env['SLURM_ARRAY_TASK_ID']}" if array else env["SLURM_JOB_ID"]
     node = int(env["SLURM_NODEID"])
     restart = int(env.get("SLURM_RESTART_COUNT", "0"))
     return Rank(
@@ -68,7 +81,7 @@ def _slurm_rank(env: Mapping[str, str], host: str) -> Rank:
         local_world=tasks_per_node(env["SLURM_TASKS_PER_NODE"])[node],
         node=node,
         nodes=int(env["SLURM_NNODES"]),
-        job_id=job_id,
+        job_id=slurm_job_id(env),
         restart=restart,
         host=host,
         attempt=f"{env['SLURM_JOB_ID']}.{restart}.{env['SLURM_STEP_ID']}",

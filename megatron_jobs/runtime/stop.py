@@ -25,6 +25,7 @@ def install_stop_signals(*, deferred: bool = False) -> None:
         _state["deferred"] = "yes"
     for number in wanted_signals():
         signal.signal(number, _on_signal)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # a batch script holds USR2 back till now
 
 
 def wanted_signals() -> list[signal.Signals]:

@@ -1,7 +1,6 @@
 """Batch scripts without a Slurm: what they hold, that values are quoted, that a dry run is dry."""
 
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 
 from megatron_jobs.cli import main
+from megatron_jobs.config.site import Watch
 from megatron_jobs.errors import ConfigError, UserError
 from megatron_jobs.jobs.cluster import Cluster, load_cluster
 from megatron_jobs.jobs.executor import JobExecutor, Submission
@@ -60,11 +60,9 @@ def test_the_header_is_what_the_job_asks_for(plan: Plan) -> None:
         "account": "dev",
         "constraint": "ib&h100",
         "cpus-per-task": "2",
-        "dependency": "afterok:7:8",
         "exclusive": "",
         "gpus-per-node": "h100:4",
         "job-name": "run.first",
-        "kill-on-invalid-dep": "yes",
         "mem": "1536M",
         "nodes": "3",
         "ntasks-per-node": "4",
@@ -91,11 +89,12 @@ def test_the_warning_takes_no_more_than_a_quarter_of_the_time(plan: Plan) -> Non
 def test_values_reach_the_job_as_they_are(plan: Plan, tmp_path: Path) -> None:
     """The script is really run, with stand-ins that only say what they were given."""
     record = 'printf "<%s>" "$0" "$@" >>"$RECORD"; echo >>"$RECORD"\n'
-    for name in ("srun", "python"):
-        (tmp_path / name).write_text("#!/bin/bash\n" + record)
-        (tmp_path / name).chmod(0o755)
+    seen = 'printf "%s" "$WORDS$SEEN$UNSET$SRUN_CPUS_PER_TASK" >seen\n'
     python = tmp_path / HOSTILE
-    shutil.copy(tmp_path / "python", python)
+    for path in (tmp_path / "srun", python):
+        decide = f'case "$*" in *--after=*) echo end 0 >{shlex.quote(str(tmp_path))}/next;; esac\n'
+        path.write_text("#!/bin/bash\n" + record + (seen if path != python else decide))
+        path.chmod(0o755)
     changes = {
         "environment": {"WORDS": HOSTILE},
         "srun": [f"--mpi={HOSTILE}"],
@@ -104,67 +103,89 @@ def test_values_reach_the_job_as_they_are(plan: Plan, tmp_path: Path) -> None:
     changes |= {"setup": ['export SEEN="$WORDS" UNSET="$no_such_variable"']}
     cluster = Cluster.model_validate(load_cluster("devcluster").model_dump() | changes)
     submission = Submission(plan.jobs["first"], cluster, tmp_path, cluster.python)
-    script = JobExecutor(submission).render() + "\n"
-    given = {"SLURM_JOB_ID": "5", "SLURM_JOB_NODELIST": "n1", "RECORD": str(tmp_path / "record")}
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"} | given
-    check = 'trap \'printf "%s" "$WORDS$SEEN$UNSET$SRUN_CPUS_PER_TASK" >seen\' EXIT\n'
-    done = subprocess.run(
-        ["bash", "-c", check + script],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_script(submission, tmp_path, RECORD=str(tmp_path / "record"))
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "seen").read_text() == HOSTILE + HOSTILE + "2"
     folder, enter = plan.jobs["first"].folder.path, f"<{python}><-P><-m><megatron_jobs.enter>"
     ranks = "<--nodes=3><--ntasks=12><--ntasks-per-node=4><--kill-on-bad-exit=1>"
-    logs = f"<--output=logs/rank-%5t.log><--open-mode=append><--mpi={HOSTILE}>"
-    assert (tmp_path / "record").read_text() == (
-        f"{enter}<--begin><{folder}>\n"
-        f"<{tmp_path}/srun>{ranks}{logs}{enter}<{folder}>\n"
-        f"{enter}<--finish><{folder}>\n"
-    )
+    logs = "<--output=logs/rank-%5t.log><--open-mode=append><--cpu-bind=cores>"
+    first, srun, *last = (tmp_path / "record").read_text().replace("\n<", "\0<").split("\0")
+    assert first == f"{enter}<--begin><{folder}>"
+    assert srun.startswith(f"<{tmp_path}/srun>{ranks}{logs}<--mpi={HOSTILE}><sh><-c>")
+    assert srun.endswith(f"{enter}<{folder}>")
+    assert last == [f"{enter}<--finish><{folder}>", f"{enter}<--after=0><{folder}>\n"]
 
 
-@pytest.mark.parametrize(
-    ("answers", "wanted"),
-    [
-        ({"--begin": 3}, (0, "its receipt holds: nothing to do", 1)),
-        ({"--begin": 2}, (2, "", 1)),
-        ({"srun": 9}, (9, "", 2)),
-        ({"--finish": 75, "restarts": 50}, (75, "stopped in time, but after 50 restarts", 3)),
-        ({"--finish": 1}, (1, "", 3)),
-    ],
-)
-def test_the_script_ends_as_its_steps_do(
-    plan: Plan, tmp_path: Path, answers: dict[str, int], wanted: tuple[int, str, int]
-) -> None:
-    python, srun = tmp_path / "python", tmp_path / "srun"
-    cases = "".join(f"*{word}*) exit {status};;" for word, status in answers.items())
-    for path in (python, srun):
-        path.write_text(f'#!/bin/bash\necho call >>calls\ncase "$0 $*" in {cases} esac\n')
-        path.chmod(0o755)
-    submission = Submission(plan.jobs["first"], load_cluster("devcluster"), tmp_path, str(python))
-    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "5"}
-    environment |= {
-        "SLURM_JOB_NODELIST": "n1",
-        "SLURM_RESTART_COUNT": str(answers.get("restarts", 0)),
-    }
-    script = JobExecutor(submission).render()
-    done = subprocess.run(
-        ["bash", "-c", script],
-        env=environment,
-        cwd=tmp_path,
+def run_script(
+    submission: Submission, folder: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The batch script run here, with the stand-ins in `folder` for Slurm's commands."""
+    given = {"SLURM_JOB_ID": "5", "SLURM_JOB_NODELIST": "n1"} | environment
+    return subprocess.run(
+        ["bash", "-c", JobExecutor(submission).render() + "\n"],
+        env={"PATH": f"{folder}:/usr/bin:/bin"} | given,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
-    status, words, calls = wanted
+
+
+STAND_IN = """#!/bin/bash
+name=${0##*/}
+case $name in
+  python) name=${4#--} ;;
+  scontrol) name=$1 ;;
+  sbatch) printf '17;dev\\n' ;;
+esac
+echo "$name" >>calls
+case ${name%=*} in CASES esac
+"""
+STEP_CASES: list[tuple[dict[str, int | str], tuple[int, str, str]]] = [
+    ({"begin": 3}, (0, "its receipt holds: nothing to do", "begin")),
+    ({"begin": 4, "next": "stop 75"}, (75, "", "begin")),
+    ({"begin": 2, "next": "stop 2"}, (2, "", "begin after=2")),
+    ({"srun": 9, "next": "stop 9"}, (9, "", "begin srun after=9")),
+    ({"finish": 1, "next": "stop 1"}, (1, "", "begin srun finish after=1")),
+    ({"finish": 1, "after": 1}, (1, "", "begin srun finish after=1")),
+    ({"next": "end 0"}, (0, "", "begin srun finish after=0")),
+    (
+        {"finish": 75, "next": "again n1,n2"},
+        (0, "back in the queue, without n1,n2", "begin srun finish after=75 requeue update sleep"),
+    ),
+    (
+        {"finish": 75, "next": "again ", "requeue": 1},
+        (0, "goes on as Slurm job 17", "begin srun finish after=75 requeue sbatch successor=17"),
+    ),
+    (
+        {"finish": 75, "next": "again ", "requeue": 1, "sbatch": 1},
+        (75, "", "begin srun finish after=75 requeue sbatch stuck"),
+    ),
+    (
+        {"begin": 4, "next": "behind 7:8"},
+        (0, "goes on as Slurm job 17", "begin sbatch successor=17"),
+    ),
+]
+"""(answers of the steps by name and the line they leave, (status, words, steps in order))"""
+
+
+@pytest.mark.parametrize(("answers", "wanted"), STEP_CASES)
+def test_the_script_does_what_its_steps_decide(
+    plan: Plan, tmp_path: Path, answers: dict[str, int | str], wanted: tuple[int, str, str]
+) -> None:
+    line = answers.get("next", "")
+    cases = "".join(f"{name}) exit {status};;" for name, status in answers.items())
+    for name in ("python", "srun", "scontrol", "sbatch", "sleep"):
+        tmp_path.joinpath(name).write_text(STAND_IN.replace("CASES", cases))
+        tmp_path.joinpath(name).chmod(0o755)
+    tmp_path.joinpath("next").write_text(f"{line}\n")
+    cluster = load_cluster("devcluster").model_copy(update={"watch": Watch(drain_seconds=0)})
+    submission = Submission(plan.jobs["first"], cluster, tmp_path, str(tmp_path / "python"))
+    done = run_script(submission, tmp_path)
+    status, words, steps = wanted
     assert done.returncode == status, done.stderr
     assert words in done.stdout
-    assert (tmp_path / "calls").read_text().count("call") == calls
+    assert tmp_path.joinpath("calls").read_text().split() == steps.split()
 
 
 @pytest.mark.usefixtures("_no_slurm")
@@ -176,11 +197,11 @@ def test_a_dry_run_prints_everything_and_touches_nothing(
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert sorted(tmp_path.rglob("*")) == before
-    for job in plan.jobs.values():
+    after = "'--dependency=afterok:<id of first>' --kill-on-invalid-dep=yes "
+    for job, words in zip(plan.jobs.values(), ("", after), strict=True):
         folder = job.folder.path
         assert f"\njob={folder}\n" in printed
-        assert f"$ sbatch --chdir={folder} {folder}/sbatch.sh\n" in printed
-    assert "#SBATCH --dependency='afterok:<id of first>'" in printed
+        assert f"$ sbatch {words}--chdir={folder} {folder}/sbatch.sh\n" in printed
     assert printed.endswith("first: <id of first>\nsecond: <id of second>\n")
 
 

@@ -1,0 +1,105 @@
+"""What happens after a start of a job under Slurm: done, stopped for good, or once more.
+
+`settle` writes its decision to RUN/JOB/next, one line that the batch script acts on:
+
+end 0            the receipt is written
+stop STATUS      it is not gone on with; the Slurm job ends with this status
+again NODES      it goes on, without these nodes (names with commas between, may be empty)
+behind ID:ID     it waits for these Slurm jobs under a new id
+"""
+
+import signal
+from collections.abc import Iterable
+
+from megatron_jobs.errors import EXIT_DONE, EXIT_STOPPED, EXIT_UNFIT
+from megatron_jobs.jobs.again import excluded, moved_on, note_silent_end, why_not
+from megatron_jobs.jobs.cluster import Cluster, cluster_of
+from megatron_jobs.jobs.events import note
+from megatron_jobs.jobs.folder import JobFolder, append_slurm_id
+from megatron_jobs.jobs.plan import Job
+from megatron_jobs.runtime.files import write_text
+
+WARNED_EARLY = 128 + signal.SIGUSR2
+"""srun's status when the warning came before a rank could take it: nothing had begun."""
+
+
+def settle_before(job: Job) -> str:
+    """The decision that no rank is to start now, as a line of RUN/JOB/next; or nothing."""
+    folder = job.folder
+    if folder.receipt.exists():  # it holds, or it is of other settings and the work begins anew
+        return ""
+    note_silent_end(folder)
+    ids = moved_on(job)
+    if ids:
+        note(folder, "behind", behind=ids)
+        return _decided(folder, f"behind {':'.join(ids)}")
+    why = _why_not(folder, _cluster(folder))
+    return _decided(folder, _stop(folder, EXIT_STOPPED, why)) if why else ""
+
+
+def settle(folder: JobFolder, status: int) -> str:
+    """Judge how a start ended; the line of RUN/JOB/next.
+
+    Args:
+        status: exit status of the step that ended it: 0, EXIT_STOPPED, EXIT_UNFIT or a failure's.
+    """
+    return _decided(folder, _judge(folder, status))
+
+
+def note_successor(folder: JobFolder, slurm_id: str) -> None:
+    """Note the Slurm job that takes the place of this one."""
+    append_slurm_id(folder, slurm_id)
+    note(folder, "again", how="submit", successor=slurm_id)
+
+
+def note_stuck(folder: JobFolder) -> None:
+    """Note that no job could be submitted from the node."""
+    why = "neither scontrol nor sbatch on the node could put it back in the queue"
+    _stop(folder, EXIT_STOPPED, f"{why}; submit it again to go on, or set `again: ahead`")
+
+
+def _judge(folder: JobFolder, status: int) -> str:
+    if status == EXIT_DONE:
+        note(folder, "end")
+        return "end 0"
+    if status in (EXIT_STOPPED, WARNED_EARLY):
+        note(folder, "stopped", reason="asked to; saved in time")
+        return _again(folder, EXIT_STOPPED)
+    if status == EXIT_UNFIT:
+        return _again(folder, status)
+    note(folder, "failed", cause=f"status {status}", decision="stop", why="")
+    return _stop(folder, status, f"failed with status {status}")
+
+
+def _again(folder: JobFolder, status: int, nodes: Iterable[str] = ()) -> str:
+    """Go on without `nodes`, if nothing speaks against it."""
+    cluster = _cluster(folder)
+    why = _why_not(folder, cluster)
+    if why:
+        return _stop(folder, status, why)
+    left_out = excluded(folder, cluster, nodes)
+    note(folder, "again", how=cluster.again, exclude=left_out)
+    return f"again {','.join(left_out)}"
+
+
+def _why_not(folder: JobFolder, cluster: Cluster) -> str:
+    if folder.kill_switch.exists():
+        return f"{folder.kill_switch} is there: remove it and submit the job again to go on"
+    return why_not(folder, cluster)
+
+
+def _stop(folder: JobFolder, status: int, why: str) -> str:
+    print(why, flush=True)
+    note(folder, "stop", why=why)
+    return f"stop {status}"
+
+
+def _cluster(folder: JobFolder) -> Cluster:
+    cluster = cluster_of(folder)
+    assert cluster is not None, f"{folder.cluster}: a batch script runs, but no profile is there"
+    return cluster
+
+
+def _decided(folder: JobFolder, line: str) -> str:
+    write_text(folder.next, line + "\n")
+    return line

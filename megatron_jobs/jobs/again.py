@@ -1,0 +1,100 @@
+"""Whether a job goes on: what it has reached, the guard against restarts in vain, its successors.
+
+The history is in events.jsonl. Only what came after the last `submit` counts: a person who submits
+a job again gives it a fresh chance.
+"""
+
+from collections.abc import Iterable
+
+from megatron_jobs.jobs.cluster import Cluster
+from megatron_jobs.jobs.events import Event, note, read_events
+from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.plan import Job
+from megatron_jobs.runtime.files import read_json
+from megatron_jobs.runtime.progress import read_progress
+
+ENDS = frozenset({"end", "stopped", "failed", "stop", "again", "lost"})
+"""Events that say how a start ended."""
+
+
+def history(folder: JobFolder) -> list[Event]:
+    """The job's events since it was submitted last."""
+    events = read_events(folder)
+    last = max((i for i, event in enumerate(events) if event["event"] == "submit"), default=-1)
+    return events[last + 1 :]
+
+
+def headway(folder: JobFolder) -> int:
+    """The most that the job has ever reported as done: steps, documents, bytes."""
+    done = (read_progress(folder.path) or {}).get("done", 0)
+    return max(int(done), *_reached(folder), 0)
+
+
+def why_not(folder: JobFolder, cluster: Cluster) -> str:
+    """Why the job is not to be started once more, or nothing."""
+    reached = _reached(folder)
+    if len(reached) > cluster.max_restarts:
+        text = f"after {len(reached) - 1} restarts not put back in the queue (max_restarts)"
+        return f"{text}: submit it again to go on"
+    stuck = restarts_in_vain([*reached, headway(folder)])
+    if stuck >= cluster.stuck_restarts:
+        text = f"{stuck} restarts in a row made no headway, it is still at {reached[-1]}"
+        return f"{text}; not put back in the queue: find the cause, then submit it again"
+    return ""
+
+
+def _reached(folder: JobFolder) -> list[int]:
+    """Headway when each start began."""
+    return [int(event["reached"]) for event in history(folder) if event["event"] == "start"]
+
+
+def restarts_in_vain(reached: list[int]) -> int:
+    """How many of the last restarts made no headway.
+
+    Args:
+        reached: headway when each start began, and at last now.
+    """
+    count = 0
+    for before, after in zip(reached[-2:0:-1], reached[:1:-1], strict=False):
+        if after > before:
+            break
+        count += 1
+    return count
+
+
+def note_silent_end(folder: JobFolder) -> None:
+    """Note that the last start ended without a word of its own: Slurm ended it, or its node."""
+    last = next((e for e in reversed(history(folder)) if e["event"] in ENDS | {"start"}), None)
+    if last is not None and last["event"] == "start":
+        saved = "saved in time" if folder.stopped.exists() else "no word of its own"
+        note(folder, "lost", why=f"Slurm or a node ended it: {saved}", start=last["time"])
+
+
+def note_start(folder: JobFolder, *, reached: int, nodes: list[str]) -> None:
+    """Note that the ranks are about to start."""
+    fresh = len(read_json(folder.started)["starts"]) == 1  # earlier work was of other settings
+    restart = sum(event["event"] == "start" for event in history(folder))
+    note(folder, "start", restart=restart, nodes=nodes, reached=0 if fresh else reached)
+
+
+def excluded(folder: JobFolder, cluster: Cluster, nodes: Iterable[str]) -> list[str]:
+    """What goes to Slurm's --exclude: the profile's, those left out before, and `nodes`."""
+    before = [node for event in history(folder) for node in event.get("exclude", ())]
+    of_profile = str(cluster.sbatch.get("exclude") or "")
+    return list(dict.fromkeys([*filter(None, [of_profile]), *before, *nodes]))
+
+
+def moved_on(job: Job) -> list[str]:
+    """Slurm ids that a job must wait for: of those before it that go on under a new id.
+
+    Slurm took the end of the old id for the end of that job. An id is named once: whoever has
+    waited for it, in vain, is not to wait again.
+    """
+    waited = {slurm_id for event in history(job.folder) for slurm_id in event.get("behind", ())}
+    found = []
+    for name in job.after:
+        before = JobFolder(job.run / name)
+        newest = [event["successor"] for event in history(before) if event.get("successor")][-1:]
+        if not before.receipt.exists() and not waited.issuperset(newest):
+            found += newest
+    return found
