@@ -34,7 +34,7 @@ def run(plan: PlanFile, words: Words = None, run: Run = None) -> None:
     """Run a plan on this machine with local processes; finished jobs are skipped."""
     from megatron_jobs.jobs.local import run_plan
     from megatron_jobs.jobs.plan import load_plan
-    from megatron_jobs.terminal import LiveRun
+    from megatron_jobs.terminal.run import LiveRun
 
     loaded = load_plan(plan, words or [], run)
     with LiveRun(loaded) as live:
@@ -68,35 +68,51 @@ def submit(
 def show(plan: PlanFile, words: Words = None, run: Run = None) -> None:
     """Print every setting with its origin, and what the plan will need; start nothing."""
     from megatron_jobs.jobs.plan import load_plan
-    from megatron_jobs.terminal import show_plan
+    from megatron_jobs.terminal.plan import show_plan
 
     show_plan(load_plan(plan, words or [], run))
 
 
 @app.command()
-def status(run: RunFolder) -> None:
-    """Print the state of each job of a run."""
+def status(
+    run: RunFolder,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Live, to the end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False,
+) -> None:
+    """Print the state of each job of a run, what it waits for, and what it has cost."""
     from megatron_jobs.jobs.status import plan_status
-    from megatron_jobs.terminal import show_status
+    from megatron_jobs.terminal.status import print_status_json, show_status, watch_status
 
-    show_status(run, plan_status(run))
+    if watch:
+        watch_status(run)
+    elif as_json:
+        print_status_json(run, plan_status(run))
+    else:
+        show_status(run, plan_status(run))
 
 
 @app.command()
 def logs(
     run: RunFolder,
-    job: Annotated[str, typer.Argument(help="The job's name.")],
+    job: Annotated[str, typer.Argument(help="Its name; else the one that wrote last.")] = "",
     rank: Annotated[int | None, typer.Option("--rank", min=0, help="Only this rank's.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Of failed jobs: who is to blame.")] = (
+        False
+    ),
 ) -> None:
-    """Print the logs of a job's ranks."""
-    from megatron_jobs.jobs.status import goes_on, log_files
-    from megatron_jobs.terminal import follow_logs, print_logs
+    """Print the logs of a job's ranks, or of the ranks that made jobs fail."""
+    from megatron_jobs.jobs.status import failed_jobs, goes_on, latest_job, log_files
+    from megatron_jobs.terminal.logs import follow_logs, print_logs, show_failed
 
+    if failed:
+        show_failed(failed_jobs(run, job))
+        return
+    name = job or latest_job(run)
     if follow:
-        follow_logs(lambda: log_files(run, job, rank), lambda: goes_on(run, job))
+        follow_logs(lambda: log_files(run, name, rank), lambda: goes_on(run, name))
     else:
-        print_logs(log_files(run, job, rank), {})
+        print_logs(log_files(run, name, rank), {})
 
 
 @app.command()

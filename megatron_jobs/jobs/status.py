@@ -1,61 +1,80 @@
-"""What became of the jobs of a run, here or on Slurm; their logs; cancelling them.
+"""What became of the jobs of a run, here or on Slurm; cancelling them.
 
-The truth is put together from the receipt, from Slurm, and from what a local run leaves.
+The truth is put together from the receipt, from Slurm, from events, and from what a local run
+leaves. Slurm is asked twice, once for the living and once for history, however many jobs there are.
 """
 
-import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.tree import no_such
 from megatron_jobs.errors import EXIT_DONE, EXIT_STOPPED, MegatronJobsError, UserError
+from megatron_jobs.jobs.costs import Costs, costs_of, prices_of
+from megatron_jobs.jobs.events import Event, read_events
 from megatron_jobs.jobs.folder import JobFolder, read_job
-from megatron_jobs.jobs.local import last_words
 from megatron_jobs.jobs.lock import is_held
+from megatron_jobs.jobs.logs import blame, job_logs, last_failure
 from megatron_jobs.jobs.queue import COMING_BACK, SlurmState, cancel, live_states, slurm_states
+from megatron_jobs.jobs.reasons import plain_reason
 from megatron_jobs.jobs.receipt import read_receipt
+from megatron_jobs.jobs.starts import noted_starts
 from megatron_jobs.runtime.files import read_json
 from megatron_jobs.runtime.progress import read_progress
 
 Record = dict[str, Any]
-"""job, state (waiting, running, done, failed, cancelled, stopped, interrupted, unknown), slurm_id,
-slurm_state, restarts, seconds, reason, progress, numbers."""
-REASONS = {
-    "None": "not looked at yet",
-    "BeginTime": "put back in the queue, starts again in a moment",
-    "Resources": "no free nodes",
-    "Priority": "other jobs come first",
-    "DependencyNeverSatisfied": "a job that it waits for did not end well",
-}
-"""Slurm's reasons for waiting, in plain words; others are shown as they are."""
-BLAMED = re.compile(r"srun: error: (\S+): tasks? (\d+)[\d,-]*: (.+)")
+"""What is known of one job:
+
+job, stage, after           its name, what it does, the names of those it waits for
+state                       waiting, running, done, failed, cancelled, stopped, interrupted, unknown
+slurm_id, slurm_ids         the one that counts now; all of them, the newest last
+slurm_state, reason         Slurm's word; why it is in this state, in plain words
+expected                    when Slurm means to start it, in seconds since 1970, or None
+restarts, seconds           how often it went on; of the last start
+progress, numbers           of a running job, as its leader wrote it; of a done one
+starts, costs               each `Start` that is known; `Costs` over all of them
+verdict, postmortem         the event `failed` of the last start, or None; its report's path, or ""
+"""
+Ask = Callable[[Sequence[str]], Mapping[str, SlurmState]]
+"""What Slurm says of some jobs."""
 
 
-def plan_status(run: Path) -> list[Record]:
+def plan_status(run: Path, ask: Ask = slurm_states) -> list[Record]:
     """One record for each job that stands in the run folder, each after those it waits for.
 
     Raises: UserError when it is no run folder.
     """
-    after = _jobs(run)
-    ids = {name: JobFolder(run / name).slurm_ids() for name in after}
-    newest = {name: found[-1] for name, found in ids.items() if found}
-    states = _ask_slurm(list(newest.values()))
+    jobs = read_jobs(run)
+    ids = {name: JobFolder(run / name).slurm_ids() for name in jobs}
+    states = _ask_slurm(ask, [slurm_id for found in ids.values() for slurm_id in found])
+    now = time.time()
     records: dict[str, Record] = {}
-    for name, others in after.items():
-        slurm_id = newest.get(name, "")
-        record = _judge(JobFolder(run / name), slurm_id, states)
+    for name, description in jobs.items():
+        folder = JobFolder(run / name)
+        slurm_id = current_id(ids[name], states)
+        record = _facts(folder, description, ids[name])
+        record |= _judge(folder, slurm_id, states)
         if record["state"] in ("waiting", "cancelled") and slurm_id:
-            record["reason"] = _why_not(record, others, records)
+            record["reason"] = _why_not(record, records)
+        record |= _spent(folder, record, description["resources"], states=states, now=now)
         records[name] = record
     return list(records.values())
+
+
+def current_id(ids: Sequence[str], states: Mapping[str, SlurmState]) -> str:
+    """The Slurm job that counts: the one that runs, or the first that waits, or the newest."""
+    living = [slurm_id for slurm_id in ids if slurm_id in states and states[slurm_id].living]
+    running = [slurm_id for slurm_id in living if not _waits(states[slurm_id])]
+    return next(iter([*running, *living, *ids[-1:]]), "")
 
 
 def goes_on(run: Path, job: str) -> bool:
     """Whether a job of a run is waiting or running; when Slurm does not answer, it is."""
     folder = JobFolder(run / job)
-    ids = folder.slurm_ids()[-1:]
+    ids = folder.slurm_ids()
     try:
         return is_held(folder) or bool(ids and live_states(ids))
     except UserError:  # no Slurm here
@@ -69,50 +88,74 @@ def cancel_run(run: Path, jobs: list[str]) -> list[tuple[str, str]]:
 
     Raises: UserError for a name that is no job of the run.
     """
-    known = _jobs(run)
+    known = read_jobs(run)
     for name in jobs:
         if name not in known:
             raise UserError(no_such("job", name, sorted(known)))
-    ids = {name: JobFolder(run / name).slurm_ids()[-1:] for name in jobs or known}
-    living = live_states([slurm_id for found in ids.values() for slurm_id in found])
-    chosen = [(name, found[0]) for name, found in ids.items() if found and found[0] in living]
+    pairs = [(n, slurm_id) for n in jobs or known for slurm_id in JobFolder(run / n).slurm_ids()]
+    living = live_states([slurm_id for _, slurm_id in pairs])
+    chosen = [(name, slurm_id) for name, slurm_id in pairs if slurm_id in living]
     cancel([slurm_id for _, slurm_id in chosen])
     return chosen
 
 
 def log_files(run: Path, job: str, rank: int | None) -> list[Path]:
-    """The log of one rank, or all logs of a job: that of the script or launcher, then each rank's.
+    """The log of one rank, or all logs of a job; see `jobs.logs.job_logs`.
 
     Raises: UserError when there is no such job, or no such log yet.
     """
-    known = _jobs(run)
+    known = read_jobs(run)
     if job not in known:
         raise UserError(no_such("job", job, sorted(known)))
-    folder = JobFolder(run / job)
-    ranks = sorted(folder.logs.glob("rank-*.log"))
-    if rank is None:
-        starts = [folder.logs / name for name in ("batch.log", "launch.log")]
-        found = [path for path in starts if path.exists()] + ranks
-        if not found:
-            raise UserError(f"{job}: no log yet; it has not started")
-        return found
-    if folder.log(rank) not in ranks:
-        there = f"there are {len(ranks)}, counted from 0" if ranks else "it has not started"
-        raise UserError(f"{job}: no log of rank {rank}; {there}")
-    return [folder.log(rank)]
+    return job_logs(JobFolder(run / job), rank)
 
 
-def _jobs(run: Path) -> dict[str, list[str]]:
-    """Each job of a run with the jobs it waits for, in an order in which it comes after them."""
+def failed_jobs(run: Path, job: str = "") -> list[JobFolder]:
+    """The jobs of a run that failed, or the one that is named.
+
+    Raises: UserError when there is no such job, or none that failed.
+    """
+    records = {record["job"]: record for record in plan_status(run)}
+    if job and job not in records:
+        raise UserError(no_such("job", job, sorted(records)))
+    wanted = [job] if job else list(records)
+    found = [
+        name
+        for name in wanted
+        if records[name]["state"] == "failed" or last_failure(JobFolder(run / name))
+    ]
+    if not found:
+        raise UserError(f"{job or run}: nothing failed; see: mj status {run}")
+    return [JobFolder(run / name) for name in found]
+
+
+def latest_job(run: Path) -> str:
+    """The job of a run whose logs were written to last; UserError when none was."""
+    logs = [
+        (path.stat().st_mtime_ns, name)
+        for name in read_jobs(run)
+        for path in (run / name / "logs").glob("*.log")
+    ]
+    if not logs:
+        raise UserError(f"{run}: no log yet; no job has started")
+    return max(logs)[1]
+
+
+def read_jobs(run: Path) -> dict[str, Record]:
+    """What the config.yaml of each job of a run says, each after those it waits for.
+
+    Raises: UserError when it is no run folder.
+    """
     folders = sorted(path.parent for path in run.glob("*/config.yaml"))
     if not folders:
         raise UserError(f"{run}: no run folder: no job has been started or submitted in it")
-    after = {folder.name: list(_description(folder).get("after") or []) for folder in folders}
+    jobs = {folder.name: _description(folder) for folder in folders}
+    after = {name: [n for n in job["after"] if n in jobs] for name, job in jobs.items()}
     try:
         order = list(TopologicalSorter(after).static_order())
     except CycleError:  # the plan was turned round since: some wrote down what they waited for then
         order = sorted(after)
-    return {name: after[name] for name in order if name in after}
+    return {name: jobs[name] for name in order}
 
 
 def _description(folder: Path) -> Record:
@@ -120,26 +163,58 @@ def _description(folder: Path) -> Record:
     description = read_job(JobFolder(folder))
     if not isinstance(description, dict) or "stage" not in description:
         raise UserError(f"{folder / 'config.yaml'}: not a job's; is {folder.parent} a run folder?")
-    return description
+    asked = Resources().model_dump() | (description.get("resources") or {})
+    return description | {"after": list(description.get("after") or []), "resources": asked}
 
 
-def _ask_slurm(ids: list[str]) -> Mapping[str, SlurmState]:
+def _ask_slurm(ask: Ask, ids: list[str]) -> Mapping[str, SlurmState]:
     """What Slurm knows; nothing where there is no Slurm, as on a machine the run was copied to."""
     try:
-        return slurm_states(ids)
+        return ask(ids)
     except UserError:
         return {}
+
+
+def _facts(folder: JobFolder, description: Record, ids: list[str]) -> Record:
+    """What holds in every state."""
+    record: Record = {"job": folder.path.name, "stage": description["stage"]}
+    record |= {"after": description["after"], "slurm_ids": ids, "expected": None}
+    record |= {"progress": None, "numbers": {}, "verdict": last_failure(folder)}
+    return record | {"postmortem": str(folder.postmortem) if folder.postmortem.exists() else ""}
+
+
+def _spent(
+    folder: JobFolder,
+    record: Record,
+    resources: Record,
+    *,
+    states: Mapping[str, SlurmState],
+    now: float,
+) -> Record:
+    """The starts that Slurm and files know, and what they cost."""
+    known = {
+        slurm_id: states[slurm_id].starts for slurm_id in record["slurm_ids"] if slurm_id in states
+    }
+    starts = [start for found in known.values() for start in found]
+    told = {start.slurm_id for start in starts}
+    running = record["state"] == "running"
+    noted = noted_starts(folder, resources, running=running)
+    starts += [start for start in noted if start.slurm_id not in told]
+    receipt = read_receipt(folder) or {}
+    joules = receipt.get("energy_joules")
+    costs = costs_of(starts, prices_of(folder), now=now, joules=joules)
+    return {"starts": sorted(starts, key=lambda start: start.began), "costs": costs}
 
 
 def _judge(folder: JobFolder, slurm_id: str, states: Mapping[str, SlurmState]) -> Record:
     """The state of one job."""
     slurm = states.get(slurm_id)
     receipt = read_receipt(folder)
-    record: Record = {"job": folder.path.name, "slurm_id": slurm_id, "reason": ""}
+    record: Record = {"slurm_id": slurm_id, "reason": ""}
     record |= {"slurm_state": slurm.state if slurm else "", "restarts": 0, "seconds": None}
     if slurm is not None:
         record |= {"restarts": slurm.restarts, "seconds": slurm.seconds}
-    if slurm is not None and slurm.living:
+    if slurm is not None and slurm.living and not _outlived(folder, slurm):
         return record | _living(folder, slurm)
     known = slurm is None or _is_of(receipt, slurm_id, slurm) or _ran_here_since(folder)
     if receipt is not None and known and not is_held(folder):
@@ -152,17 +227,44 @@ def _judge(folder: JobFolder, slurm_id: str, states: Mapping[str, SlurmState]) -
     return record | _ended(folder, slurm)
 
 
+def _outlived(folder: JobFolder, slurm: SlurmState) -> bool:
+    """Whether a job still waits that was submitted ahead of need: the receipt came after it."""
+    if not _waits(slurm) or not folder.receipt.exists():
+        return False
+    return folder.receipt.stat().st_mtime > folder.slurm.stat().st_mtime
+
+
+def _waits(slurm: SlurmState) -> bool:
+    return slurm.state == "PENDING" or slurm.state in COMING_BACK
+
+
 def _is_of(receipt: Mapping[str, Any] | None, slurm_id: str, slurm: SlurmState) -> bool:
     """Whether a receipt is the newest Slurm job's work, or was found by it to hold."""
     ids = receipt["slurm_job_ids"] if receipt is not None else []
-    return slurm_id in ids or slurm.state == "COMPLETED"
+    return slurm_id in ids or slurm.state in ("COMPLETED", "PENDING")
 
 
 def _living(folder: JobFolder, slurm: SlurmState) -> Record:
-    if slurm.state == "PENDING" or slurm.state in COMING_BACK:
-        return {"state": "waiting", "reason": slurm.reason, "seconds": None}
+    if _waits(slurm):
+        return {
+            "state": "waiting",
+            "reason": slurm.reason,
+            "seconds": None,
+            "expected": slurm.expected,
+        }
     again = f"restart {slurm.restarts}" if slurm.restarts else ""
-    return {"state": "running", "progress": read_progress(folder.path), "reason": again}
+    reason = _stalled(read_events(folder)) or again
+    return {"state": "running", "progress": read_progress(folder.path), "reason": reason}
+
+
+def _stalled(events: list[Event]) -> str:
+    """What is said of a job whose ranks give no sign of life, if it was seen in this start."""
+    last = next((e for e in reversed(events) if e["event"] in ("start", "stall")), None)
+    if last is None or last["event"] == "start":
+        return ""
+    rank, node, where = (last.get(name) for name in ("rank", "node", "where"))
+    place = f" on {node}" if node else ""
+    return f"stalled: rank {rank}{place} is behind" + (f", in {where}" if where else "")
 
 
 def _ended(folder: JobFolder, slurm: SlurmState) -> Record:
@@ -175,8 +277,9 @@ def _ended(folder: JobFolder, slurm: SlurmState) -> Record:
     return {"state": "failed", "reason": f"{how}{blame(folder)}"}
 
 
-def _why_not(record: Record, others: list[str], records: Mapping[str, Record]) -> str:
+def _why_not(record: Record, records: Mapping[str, Record]) -> str:
     """Why a job waits, or was cancelled."""
+    others = record["after"]
     bad = [name for name in others if records.get(name, {}).get("state") in ("failed", "cancelled")]
     if bad:
         return f"needs {', '.join(bad)}, which did not end well"
@@ -185,35 +288,7 @@ def _why_not(record: Record, others: list[str], records: Mapping[str, Record]) -
     if record["reason"] == "Dependency":
         missing = [name for name in others if records.get(name, {}).get("state") != "done"]
         return f"after {', '.join(missing)}"
-    said: str = record["reason"]
-    return REASONS.get(said, said)
-
-
-def blame(folder: JobFolder) -> str:
-    """The rank that failed first with its last words and its log, as far as it is known.
-
-    A rank that raised left its words in a file; of one that was killed srun says so.
-    """
-    files = sorted(folder.logs.glob("rank-*.error"), key=lambda path: path.stat().st_mtime_ns)
-    if files:
-        rank = int(files[0].stem.removeprefix("rank-"))
-        words = last_words(folder, rank).splitlines()[-1:]
-        return f"rank {rank}: {''.join(words)}; see {folder.log(rank)}"
-    batch = folder.logs / "batch.log"
-    lines = (
-        batch.read_text(encoding="utf-8", errors="replace").splitlines() if batch.exists() else []
-    )
-    first = next((found for found in map(BLAMED.search, _last_start(lines)) if found), None)
-    if first:
-        host, task, how = first.groups()
-        return f"rank {task} on {host}: {how}; see {folder.log(int(task))}"
-    return f"{lines[-1]}; see {batch}" if lines else "left no log"
-
-
-def _last_start(lines: list[str]) -> list[str]:
-    """The part of a batch log that its last start wrote."""
-    starts = [place for place, line in enumerate(lines) if " Slurm job " in line]
-    return lines[starts[-1] :] if starts else lines
+    return plain_reason(record["reason"])
 
 
 def _local(folder: JobFolder) -> Record:
@@ -238,3 +313,14 @@ def _ran_here_since(folder: JobFolder) -> bool:
     """Whether it was started on this machine after it was submitted last."""
     launched = folder.logs / "launch.log"
     return launched.exists() and launched.stat().st_mtime > folder.slurm.stat().st_mtime
+
+
+def all_costs(records: Sequence[Record]) -> Costs:
+    """What the whole run has cost so far."""
+    return sum((record["costs"] for record in records), Costs())
+
+
+def plain_record(record: Record) -> Record:
+    """A record as plain values, for JSON."""
+    starts = [start.as_record() for start in record["starts"]]
+    return record | {"starts": starts, "costs": record["costs"].as_record()}

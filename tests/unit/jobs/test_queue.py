@@ -1,17 +1,24 @@
 """What squeue and sacct print, read; here from stand-ins, in tests/slurm from the real ones."""
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from megatron_jobs.errors import MegatronJobsError, UserError
 from megatron_jobs.jobs.queue import SlurmState, cancel, live_states, slurm_states
+from megatron_jobs.jobs.starts import Start
 
 
 @pytest.fixture
 def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Stand":
     monkeypatch.setenv("PATH", str(tmp_path))
     return Stand(tmp_path)
+
+
+def line(slurm_id: int, state: str, seconds: int, rest: str = "|Unknown|Unknown||||") -> str:
+    """One of sacct's, of a job that never came to run unless `rest` says so."""
+    return f"{slurm_id}|{state}|{seconds}|2026-03-04T05:00:00{rest}\\n"
 
 
 class Stand:
@@ -28,12 +35,16 @@ class Stand:
 
 def test_the_controller_has_the_last_word(says: Stand) -> None:
     """A job that lost its node is listed by sacct as if that were its end."""
-    says("squeue", r"7|PENDING|BeginTime|0:00\n9|COMPLETED|None|1-02:03:04\n")
-    says("sacct", r"7|PREEMPTED|5\n7|NODE_FAIL|60\n8|CANCELLED by 1000|2\n9|RUNNING|3\n")
-    ended = SlurmState("CANCELLED", seconds=2)
+    says(
+        "squeue",
+        r"7|PENDING|0:00|2026-03-04T05:06:07|BeginTime\n9|COMPLETED|1-02:03:04|N/A|None\n",
+    )
+    lines = [line(7, "PREEMPTED", 5), line(7, "NODE_FAIL", 60), line(8, "CANCELLED by 1000", 2)]
+    says("sacct", "".join([*lines, line(9, "RUNNING", 3)]))
+    expected = datetime(2026, 3, 4, 5, 6, 7).timestamp()
     assert slurm_states(["7", "8", "9"]) == {
-        "7": SlurmState("PENDING", "BeginTime", 0, restarts=1, living=True),
-        "8": ended,
+        "7": SlurmState("PENDING", "BeginTime", 0, restarts=1, living=True, expected=expected),
+        "8": SlurmState("CANCELLED", seconds=2),
         "9": SlurmState("COMPLETED", "None", 93784),
     }
     assert list(live_states(["7", "8", "9"])) == ["7"]
@@ -41,20 +52,51 @@ def test_the_controller_has_the_last_word(says: Stand) -> None:
 
 @pytest.mark.parametrize("state", ["NODE_FAIL", "PREEMPTED", "REQUEUED", "COMPLETING", "SUSPENDED"])
 def test_these_are_not_the_end_while_the_controller_knows_the_job(says: Stand, state: str) -> None:
-    says("squeue", rf"7|{state}|None|5:06\n")
+    says("squeue", rf"7|{state}|5:06|N/A|None\n")
     assert live_states(["7"]) == {"7": SlurmState(state, "None", 306, living=True)}
 
 
 def test_a_job_forgotten_by_the_controller_is_known_to_the_accounting(says: Stand) -> None:
     says("squeue", "", error="slurm_load_jobs error: Invalid job id specified", status=1)
-    says("sacct", r"7|TIMEOUT|3600\n")
+    says("sacct", line(7, "TIMEOUT", 3600))
     assert slurm_states(["7"]) == {"7": SlurmState("TIMEOUT", seconds=3600)}
 
 
 def test_a_cluster_without_accounting(says: Stand) -> None:
-    says("squeue", r"7|FAILED|NonZeroExitCode|0:05\n")
+    says("squeue", r"7|FAILED|0:05|N/A|NonZeroExitCode\n")
     says("sacct", "", error="Slurm accounting storage is disabled", status=1)
     assert slurm_states(["7"])["7"].state == "FAILED"
+
+
+def test_each_start_is_told_with_its_nodes_and_what_it_used(says: Stand) -> None:
+    """Energy in its own field, else in the TRES; Slurm's word for no number is none."""
+    day, tres = "2026-03-04T", "billing=4,cpu=4,gres/gpu:h100=2,gres/gpu=2,mem=8G,node=2"
+    first = f"|{day}05:00:01|{day}05:00:02|{day}05:01:02|n[1-2]|{tres},energy=700|"
+    second = f"|{day}05:01:05|{day}05:01:06|{day}05:01:07|n2|{tres}|18446744073709551614"
+    third = f"|{day}05:01:05|{day}05:01:06|Unknown|n2|{tres}|90"
+    says("squeue", r"7|RUNNING|5:06|N/A|None\n")
+    lines = [line(7, "REQUEUED", 60, first), line(7, "NODE_FAIL", 1, second)]
+    says("sacct", "".join([*lines, line(7, "RUNNING", 3, third)]))
+    starts = slurm_states(["7"])["7"].starts
+    began = datetime(2026, 3, 4, 5, 0, 2).timestamp()
+    assert starts[0] == Start(
+        slurm_id="7", state="REQUEUED", submitted=began - 2, eligible=began - 1, began=began,
+        ended=began + 60, nodes=("n1", "n2"), cpus=4, gpus=2, joules=700.0,
+    )  # fmt: skip
+    assert [start.joules for start in starts] == [700.0, None, 90.0]
+    assert [start.seconds(began + 100) for start in starts] == [60.0, 1.0, 36.0]
+
+
+def test_many_ids_are_asked_for_in_few_calls(says: Stand, tmp_path: Path) -> None:
+    """Linux takes 131,072 bytes in one word; 40,000 ids of 7 characters have more."""
+    says("squeue", "")
+    says("sacct", "")
+    for command in ("squeue", "sacct"):
+        path = tmp_path / command
+        path.write_text(f"{path.read_text()[:12]}printf '.' >>{tmp_path}/{command}.calls\n")
+    slurm_states([str(number) for number in range(1_000_000, 1_040_000)])
+    assert (tmp_path / "squeue.calls").read_text() == "...."
+    assert (tmp_path / "sacct.calls").read_text() == "...."
 
 
 def test_errors_are_told(says: Stand) -> None:

@@ -106,7 +106,7 @@ def test_no_run_folder(tmp_path: Path) -> None:
 
 
 def test_of_several_ranks_the_first_that_failed_is_blamed(tmp_path: Path) -> None:
-    from megatron_jobs.jobs.status import blame
+    from megatron_jobs.jobs.logs import blame
 
     folder = JobFolder(tmp_path)
     folder.logs.mkdir()
