@@ -5,7 +5,8 @@
 #   nodes, ranks (on each node), cpus (of each rank)
 #   again          how it goes on: requeue, submit or ahead
 #   drain_seconds  how often Slurm is asked whether a node is being drained; 0: never
-#   srun_words     an array: what the cluster's profile adds to srun
+#   srun_words, container_words, rank_words, control_words    arrays: what the cluster's profile adds
+#     to every srun; to an srun that starts Python; before that Python; before Python on this host
 # Python judges, in steps that read and write the job's folder; this script makes every call of
 # Slurm, for Python may be in a container that lacks its commands.
 # shellcheck shell=bash disable=SC2154
@@ -13,7 +14,8 @@
 path_before=${PYTHONPATH:-}
 export PYTHONPATH=$code${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export SRUN_CPUS_PER_TASK=$cpus # from Slurm 22.05 on srun does not take it from the job
-enter=("$python" -P -m megatron_jobs.enter)
+run_python=("$python" -P -m megatron_jobs.enter)
+enter=("${control_words[@]}" "${run_python[@]}")
 nothing_to_do=3
 decided=4
 me=$SLURM_JOB_ID
@@ -46,7 +48,8 @@ run_ranks() {
   if ((cpus > 1)); then binding=(--cpu-bind=cores); fi
   srun --nodes="$nodes" --ntasks=$((nodes * ranks)) --ntasks-per-node="$ranks" \
     --kill-on-bad-exit=1 --output=logs/rank-%5t.log --open-mode=append \
-    "${binding[@]}" "${left_out[@]}" "${srun_words[@]}" "${held_back[@]}" "${enter[@]}" "$job"
+    "${binding[@]}" "${left_out[@]}" "${srun_words[@]}" "${container_words[@]}" \
+    "${held_back[@]}" "${rank_words[@]}" "${run_python[@]}" "$job"
 }
 
 # Until a node of the job is being drained, or taken for maintenance: then the ranks are warned.

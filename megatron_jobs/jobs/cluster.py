@@ -34,7 +34,7 @@ class Cluster(Settings):
     partition: str = ""
     """Empty: Slurm's default."""
     cpu_partition: str = ""
-    """For jobs that ask for no GPU; empty: the same."""
+    """For jobs that ask for no GPU; empty: the same. They get no words about GPUs."""
     account: str = ""
     """Empty: the user's default."""
     qos: str = ""
@@ -77,11 +77,12 @@ class Cluster(Settings):
     prices: Prices = Prices()
     notify: Notify = Notify()
     environment: dict[str, str] = Field(default_factory=dict)
-    """Variables of every job: NCCL's, the fabric's, caches."""
+    """Variables of every job; they have the last word over `fabric` and what modules set."""
     setup: tuple[str, ...] = ()
     """Lines of shell before anything else: `module load cuda`, `source env.sh`."""
     python: str = ""
-    """The Python on the nodes; empty: the one that submits, at the same path."""
+    """The Python on the nodes; empty: the one of `software`, or the one that submits, at the same
+    path."""
     sbatch: dict[str, str | int | bool] = Field(default_factory=dict)
     """More parameters of sbatch, without dashes: `constraint: ib`; true: a flag without value."""
     srun: tuple[str, ...] = ()
@@ -106,7 +107,8 @@ class Cluster(Settings):
     def refusals(self, resources: Resources) -> Iterator[Problem]:
         """Yield (setting, sentence) for what a job asks for and this cluster does not have."""
         cpus = resources.ranks * resources.cpus
-        if self.cpus_per_node and cpus > self.cpus_per_node:
+        elsewhere = self.cpu_partition and not resources.gpus  # Slurm knows those nodes, not we
+        if self.cpus_per_node and cpus > self.cpus_per_node and not elsewhere:
             ranks = f"{resources.ranks} ranks x {resources.cpus} cpus = {cpus}"
             yield "resources.cpus", f"{ranks}; a node of {self.name} has {self.cpus_per_node}"
         if resources.gpus > self.gpus_per_node:

@@ -14,9 +14,13 @@ from typing import Any
 from submitit import SlurmExecutor
 
 from megatron_jobs.jobs.cluster import Cluster
+from megatron_jobs.jobs.fabric import fabric_environment, fabric_srun_words
 from megatron_jobs.jobs.plan import Job
+from megatron_jobs.jobs.software import launch_words
 
 BODY = Path(__file__).with_name("batch.sh")
+OF_GPUS = re.compile(r"(--)?(gpus?|gres=gpu|(cpus|mem|ntasks)-per-gpu)\b")
+"""Words of sbatch and srun that a job without GPUs is not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,8 @@ class Submission:
     python: str
     after: tuple[str, ...] = ()
     """Slurm ids of the jobs that must end well first."""
+    behind: str = ""
+    """Slurm id of the job that this one takes up from, however that ends (`again: ahead`)."""
 
     @property
     def script(self) -> Path:
@@ -41,14 +47,11 @@ class Submission:
 
         Nor is what it waits for: a successor submits the same script when that is over.
         """
-        if self.after:
-            words = (*words, f"--dependency={self.waits}", "--kill-on-invalid-dep=yes")
+        waits = [f"afterok:{':'.join(self.after)}"] if self.after else []
+        waits += [f"afterany:{self.behind}"] if self.behind else []
+        if waits:
+            words = (*words, f"--dependency={','.join(waits)}", "--kill-on-invalid-dep=yes")
         return ["sbatch", *words, f"--chdir={self.job.folder.path}", str(self.script)]
-
-    @property
-    def waits(self) -> str:
-        """In Slurm's words, what must have happened before it starts."""
-        return "afterok:" + ":".join(self.after)
 
 
 class JobExecutor(SlurmExecutor):  # type: ignore[misc] # submitit is untyped to mypy
@@ -89,13 +92,15 @@ def _parameters(submission: Submission) -> dict[str, Any]:
     if asked.memory_gb:
         more["mem"] = f"{math.ceil(asked.memory_gb * 1024)}M"
     own = {key.replace("_", "-"): value for key, value in cluster.sbatch.items()}
+    if not asked.gpus:
+        own = {key: value for key, value in own.items() if not OF_GPUS.match(f"{key}={value}")}
     return {
         "job_name": slurm_name(submission.job),
         "nodes": asked.nodes,
         "ntasks_per_node": asked.ranks,
         "cpus_per_task": asked.cpus,
         "time": minutes,
-        "partition": cluster.partition or None,
+        "partition": partition_of(submission.job, cluster) or None,
         "account": cluster.account or None,
         "qos": cluster.qos or None,
         "wckey": None,
@@ -103,6 +108,11 @@ def _parameters(submission: Submission) -> dict[str, Any]:
         "stderr_to_stdout": True,
         "additional_parameters": more | {k: v for k, v in own.items() if v is not False},
     }
+
+
+def partition_of(job: Job, cluster: Cluster) -> str:
+    """Where the job goes; empty for Slurm's default."""
+    return cluster.partition if job.resources.gpus else cluster.cpu_partition or cluster.partition
 
 
 def slurm_name(job: Job) -> str:
@@ -123,10 +133,32 @@ def _values(submission: Submission) -> list[str]:
         "again": cluster.again,
         "drain_seconds": str(cluster.watch.drain_seconds),
     }
-    environment = {"OMP_NUM_THREADS": str(asked.cpus)} | cluster.environment
-    lines = ["set -euo pipefail"]
-    lines += [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
-    if cluster.setup:  # scripts of modules and conda read variables that are not set
-        lines += ["set +u", *cluster.setup, "set -u"]
+    launch = launch_words(cluster, submission.job, code=submission.code)
+    fabric = fabric_srun_words(cluster.fabric, gpus=asked.gpus)
+    own = tuple(word for word in cluster.srun if asked.gpus or not OF_GPUS.match(word))
+    arrays = {
+        "srun_words": fabric + own,
+        "container_words": launch.srun,
+        "rank_words": launch.rank,
+        "control_words": launch.control,
+    }
+    lines = ["set -euo pipefail", *_environment(submission, (*cluster.setup, *launch.setup))]
     lines += [f"{name}={shlex.quote(value)}" for name, value in values.items()]
-    return [*lines, f"srun_words=({shlex.join(cluster.srun)})", ""]
+    return [*lines, *(f"{name}=({shlex.join(words)})" for name, words in arrays.items()), ""]
+
+
+def _environment(submission: Submission, setup: tuple[str, ...]) -> list[str]:
+    """Exports and setup lines; the profile's variables stand whatever a module does to them."""
+    asked, cluster = submission.job.resources, submission.cluster
+    fabric = fabric_environment(cluster.fabric, nodes=asked.nodes, gpus=asked.gpus)
+    lines = [
+        f"export {name}={shlex.quote(value)} # {reason}"
+        for name, (value, reason) in fabric.items()
+        if name not in cluster.environment
+    ]
+    lines.append(f"export OMP_NUM_THREADS={asked.cpus}")
+    own = [f"export {name}={shlex.quote(value)}" for name, value in cluster.environment.items()]
+    if not setup:
+        return lines + own
+    # scripts of modules and conda read variables that are not set
+    return [*lines, *own, "set +u", *setup, "set -u", *own]

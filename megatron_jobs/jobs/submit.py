@@ -7,6 +7,7 @@ Slurm's ids (slurm.json). submitit pickles `run_here` with the folder's name and
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 from megatron_jobs.config.settings import Problem
@@ -20,6 +21,7 @@ from megatron_jobs.jobs.plan import Job, Plan
 from megatron_jobs.jobs.queue import call_slurm, cancel, live_states
 from megatron_jobs.jobs.receipt import is_done
 from megatron_jobs.jobs.snapshot import CODE, snapshot_code
+from megatron_jobs.jobs.software import mount_problems, python_of
 from megatron_jobs.runtime.files import write_json, write_text
 
 SKIPPED = "done before"
@@ -56,7 +58,7 @@ def submit_plan(plan: Plan, cluster: Cluster, *, dry_run: bool) -> list[tuple[st
     """
     _check(plan, cluster)
     waiting = _unfinished(plan)
-    python = cluster.python or sys.executable
+    python = python_of(cluster)
     drafts = [Submission(job, cluster, plan.run / CODE / "HASH", python) for job in waiting]
     if dry_run:
         ids = _print_all(drafts)
@@ -79,7 +81,7 @@ def run_here(folder: str) -> None:
 def _check(plan: Plan, cluster: Cluster) -> None:
     problems: list[Problem] = []
     for job in plan.jobs.values():
-        found = cluster.refusals(job.resources)
+        found = [*cluster.refusals(job.resources), *mount_problems(cluster, job)]
         problems += [(f"{job.name}.{setting}", sentence) for setting, sentence in found]
         for sign in set(str(job.folder.path)) & set(UNSAFE):
             problems.append((job.name, f"{job.folder.path}: {UNSAFE[sign]}; choose another name"))
@@ -133,30 +135,66 @@ def _refusal(draft: Submission, words: str) -> str:
 
 def _print_all(drafts: list[Submission]) -> dict[str, str]:
     """Print what would be submitted, with `<id of JOB>` where Slurm's ids would be."""
-    placeholders: dict[str, str] = {}
+    chains: dict[str, list[str]] = {}
     for draft in drafts:
-        after = tuple(placeholders[name] for name in draft.job.after if name in placeholders)
-        submission = replace(draft, after=after)
+        submission = _after_those_before(draft, chains)
         print(f"# {submission.script}\n{JobExecutor(submission).render()}")
-        print(f"$ {shlex.join(submission.command())}\n")
-        placeholders[draft.job.name] = f"<id of {draft.job.name}>"
-    return placeholders
+        _submit_chain(submission, chains.setdefault(draft.job.name, []), _print_call)
+        print()
+    return {name: chain[0] for name, chain in chains.items()}
 
 
 def _submit_all(drafts: list[Submission]) -> dict[str, str]:
     """Slurm id of each job; when one cannot be submitted the earlier ones are cancelled."""
-    ids: dict[str, str] = {}
+    chains: dict[str, list[str]] = {}
     for draft in drafts:
-        after = tuple(ids[name] for name in draft.job.after if name in ids)
+        submission = _after_those_before(draft, chains)
         try:
-            ids[draft.job.name] = _submit(replace(draft, after=after))
+            _submit_chain(submission, chains.setdefault(draft.job.name, []), _submit)
         except BaseException:
-            cancel(list(ids.values()))
+            cancel([slurm_id for chain in chains.values() for slurm_id in chain])
             raise
-    return ids
+    return {name: chain[0] for name, chain in chains.items()}
+
+
+def _after_those_before(draft: Submission, chains: dict[str, list[str]]) -> Submission:
+    """The job waits for the last of each chain: the work may be done in any of its jobs."""
+    return replace(
+        draft, after=tuple(chains[name][-1] for name in draft.job.after if name in chains)
+    )
+
+
+def _submit_chain(
+    submission: Submission, ids: list[str], submit: Callable[[Submission], str]
+) -> None:
+    """Submit a job and the successors that are to take it up; `ids` is filled as they come."""
+    ids.append(submit(submission))
+    if submission.cluster.again == "ahead":
+        for _ in range(submission.cluster.successors):
+            ids.append(submit(replace(submission, behind=ids[-1])))
+
+
+def _print_call(submission: Submission) -> str:
+    print(f"$ {shlex.join(submission.command())}")
+    before = submission.behind.rstrip(">")
+    return f"{before}'>" if before else f"<id of {submission.job.name}>"
 
 
 def _submit(submission: Submission) -> str:
+    """Submit a job, or a successor of one, and note its id."""
+    slurm_id = _submit_again(submission) if submission.behind else _submit_first(submission)
+    _note_id(submission.job.folder, slurm_id, submission.cluster)
+    return slurm_id
+
+
+def _submit_again(submission: Submission) -> str:
+    done = call_slurm(submission.command("--parsable"))
+    if done.returncode != 0:
+        raise UserError(_refusal(submission, done.stderr))
+    return done.stdout.strip().partition(";")[0]
+
+
+def _submit_first(submission: Submission) -> str:
     from submitit.core.utils import FailedJobError
 
     job = submission.job
@@ -170,7 +208,6 @@ def _submit(submission: Submission) -> str:
         slurm_id: str = executor.submit(run_here, str(job.folder.path)).job_id
     except FailedJobError as error:
         raise UserError(_refusal(submission, str(error))) from error
-    _note_id(job.folder, slurm_id, submission.cluster)
     return slurm_id
 
 

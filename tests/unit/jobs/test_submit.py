@@ -82,6 +82,43 @@ def test_sites_ask_for_gpus_in_their_own_way(plan: Plan) -> None:
     assert "gpus-per-node" not in header
 
 
+def test_a_job_without_gpus_goes_elsewhere_and_hears_nothing_of_them(plan: Plan) -> None:
+    cluster = Cluster(
+        name="far",
+        partition="gpu",
+        cpu_partition="cpu",
+        fabric="slingshot",
+        sbatch={"gpu-bind": "closest", "cpus_per_gpu": 2, "gres": "gpu:1", "licenses": "gpu"},
+        srun=("--gpus-per-task=1", "--mpi=none", "--container-image=gpu"),
+    )
+    submission = Submission(plan.jobs["second"], cluster, Path("/code"), "python")
+    script = JobExecutor(submission).render()
+    header = header_of(script)
+    assert header["partition"] == "cpu"
+    assert header["licenses"] == "gpu"
+    assert not any("gpu" in key or "gres" in key for key in header)
+    assert "srun_words=(--mpi=none --container-image=gpu)\n" in script
+    assert "NCCL_" not in script
+    assert "FI_CXI" not in script
+
+
+def test_variables_of_the_network_stand_with_their_reasons(plan: Plan) -> None:
+    script = script_of(plan, fabric="slingshot", environment={"NCCL_CROSS_NIC": "0"})
+    assert "export NCCL_DEBUG=WARN # NCCL says nothing of its errors by default\n" in script
+    assert "export FI_CXI_DEFAULT_CQ_SIZE=131072 # large jobs overrun" in script
+    assert [line for line in script.splitlines() if "NCCL_CROSS_NIC" in line] == [
+        "export NCCL_CROSS_NIC=0"
+    ]
+    assert "srun_words=(--network=disable_rdzv_get)\n" in script
+
+
+def test_what_the_profile_sets_stands_whatever_a_module_does(plan: Plan) -> None:
+    script = script_of(plan, environment={"A": "ours"}, setup=["export A=theirs"])
+    before = script[: script.index("\njob=")] + '\necho "$A"\n'
+    done = subprocess.run(["bash", "-c", before], capture_output=True, text=True, check=True)
+    assert done.stdout == "ours\n"
+
+
 def test_the_warning_takes_no_more_than_a_quarter_of_the_time(plan: Plan) -> None:
     assert header_of(script_of(plan, signal_seconds=3600))["signal"] == f"USR2@{31 * 60 // 4}"
 
