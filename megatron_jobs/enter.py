@@ -15,6 +15,7 @@ import contextlib
 import importlib
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -76,9 +77,22 @@ def enter_rank(folder: JobFolder) -> int:
 def run_stage(job: Job, rank: Rank) -> None:
     """Do this rank's part of the job; the leader notes the stage's numbers."""
     heed_stop()
-    numbers = job.stage.run(job.config, rank, job.folder.path)
+    numbers = _work(job, rank)
     if rank.leads:
         write_json(job.folder.numbers, numbers)
+
+
+def _work(job: Job, rank: Rank) -> dict[str, float]:
+    """A rank's part of a job or task; of a job that is cut into tasks, to join what they left."""
+    if not job.gathers:
+        place = replace(rank, task=job.task or 0, tasks=job.resources.tasks)
+        return job.stage.run(job.config, place, job.folder.path)
+    if not rank.leads:
+        return {}
+    assert hasattr(job.stage, "gather"), f"stage {job.stage_name} cannot be cut into tasks"
+    tasks = [task.folder.path for task in job.tasks()]
+    numbers: dict[str, float] = job.stage.gather(job.config, job.folder.path, tasks)
+    return numbers
 
 
 def fork_all(folder: JobFolder, _: str) -> int:
@@ -89,7 +103,7 @@ def fork_all(folder: JobFolder, _: str) -> int:
         importlib.import_module(module)  # once, here: the forked ranks share it
     outcome = fork_ranks(
         lambda rank: run_stage(job, rank),
-        job.resources.world,
+        job.asked.world,
         error_file=folder.error,
         output_file=folder.log,
     )

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,10 @@ from megatron_jobs.errors import (
     Stopped,
     UserError,
 )
-from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.folder import JobFolder, write_job
 from megatron_jobs.jobs.lock import held_alone, make_run_folder
 from megatron_jobs.jobs.plan import Job, Plan
-from megatron_jobs.jobs.receipt import begin, finish, read_receipt
+from megatron_jobs.jobs.receipt import begin, finish, is_done, missing_tasks, read_receipt
 from megatron_jobs.runtime.files import read_json
 from megatron_jobs.runtime.progress import read_progress
 from megatron_jobs.runtime.stop import wanted_signals
@@ -51,10 +53,68 @@ def run_job(job: Job, watch: Watch = quietly) -> None:
     Raises: UserError (the user can mend it), Stopped (asked to stop; state is saved), JobFailed.
     """
     with held_alone(job) as lock:
+        if job.gathers and not is_done(job):
+            _run_tasks(job, watch, lock)
         if not begin(job):  # a signal ends it at once: a kill does no harm here
             watch(job, "skipped", read_receipt(job.folder))
             return
         _run_begun(job, watch, lock)
+
+
+def _run_tasks(job: Job, watch: Watch, lock: int) -> None:
+    """Run the tasks whose receipts do not hold, as many at a time as there is room for.
+
+    One that fails does not keep the others from running, as under Slurm.
+    """
+    write_job(job.folder, job.description())
+    (job.folder.logs / "launch.log").touch()  # it is run here, whatever Slurm knows
+    missing = missing_tasks(job)
+    with _noted_signals() as noted, ThreadPoolExecutor(_room_for(job)) as pool:
+        running = [pool.submit(_run_task, job.of_task(n), noted, lock) for n in missing]
+        try:
+            _watch_tasks(job, running, watch)
+        except BaseException:  # nobody would watch over them any more
+            noted.append(signal.SIGTERM)
+            raise
+    statuses = dict(zip(missing, (future.result() for future in running), strict=True))
+    failed = [n for n, status in statuses.items() if status not in (EXIT_DONE, EXIT_STOPPED)]
+    if failed:
+        first = _failure(job.of_task(failed[0]), statuses[failed[0]])
+        more = f"\n{len(failed)} of {job.resources.tasks} tasks failed" if failed[1:] else ""
+        raise type(first)(f"{first}{more}")
+    if noted or EXIT_STOPPED in statuses.values():
+        raise Stopped(f"{job.name}: stopped and saved; run it again to go on")
+
+
+def _room_for(job: Job) -> int:
+    """How many tasks run at a time on this machine."""
+    asked = job.resources
+    room = max(1, len(os.sched_getaffinity(0)) // (asked.world * asked.cpus))
+    return min(room, asked.tasks_at_once or room)
+
+
+def _run_task(task: Job, noted: list[int], lock: int) -> int:
+    """Exit status of a task; it does not start any more when the run was asked to stop."""
+    if noted:
+        return EXIT_STOPPED
+    if not begin(task):
+        return EXIT_DONE
+    status = _start(task, quietly, lock, noted)
+    if status == EXIT_DONE:
+        finish(task)
+    return status
+
+
+def _watch_tasks(job: Job, running: "list[Future[int]]", watch: Watch) -> None:
+    """Wait for all tasks, and tell how many are over."""
+    total, left, began = job.resources.tasks, set(running), time.monotonic()
+    while left:
+        left = wait(left, timeout=0.1).not_done
+        done = total - len(left)
+        pace = (len(running) - len(left)) / (time.monotonic() - began)
+        record: dict[str, Any] = {"done": done, "total": total, "unit": "tasks", "numbers": {}}
+        seconds_left = len(left) / pace if pace else None
+        watch(job, "running", record | {"seconds_left": seconds_left, "time": time.time()})
 
 
 def _run_begun(job: Job, watch: Watch, lock: int) -> None:

@@ -82,12 +82,10 @@ def _take(handle: int, kind: int) -> bool:
 
 
 def _refuse_while_on_slurm(job: Job) -> None:
-    ids = job.folder.slurm_ids()[-1:]
-    if not ids:
-        return
     try:
-        living = live_states(ids)
+        living = live_states(job.folder.slurm_ids())
     except UserError:  # no Slurm here: it cannot be asked
         return
-    if ids[0] in living:
-        raise UserError(f"{job.name}: is Slurm job {ids[0]}; wait for it, or: mj cancel {job.run}")
+    if living:
+        cure = f"wait for it, or: mj cancel {job.run}"
+        raise UserError(f"{job.name}: is Slurm job {next(iter(living))}; {cure}")

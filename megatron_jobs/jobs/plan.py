@@ -5,7 +5,8 @@ dependency; `@@` begins a text that starts with one @. A file with `stage:` at i
 of that one job.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from megatron_jobs.stages import Facts, Stage, load_stage
 
 RESERVED = ("stage", "resources", "after")
 """Keys of a job that are not settings of its stage."""
+GATHER = Resources(hours=0.5)
+"""For joining what tasks left; a stage may have its own."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,30 @@ class Job:
     """The run folder: this job's folder and those of the others stand in it."""
     origins: dict[str, str]
     """Dotted name of a setting -> where its value was given; defaults are not listed."""
+    task: int | None = None
+    """Which task of a job that is cut into tasks this is; None for a job."""
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the work is cut into tasks: the job itself then joins what they left."""
+        return self.resources.tasks > 1 and self.task is None
+
+    @property
+    def asked(self) -> Resources:
+        """What this job or task needs while it runs; the resources are those of its tasks."""
+        if not self.gathers:
+            return self.resources
+        gather: Resources = getattr(self.stage, "GATHER", GATHER)
+        return gather
+
+    def of_task(self, number: int) -> "Job":
+        """One task of this job, to be run like a job."""
+        name = f"{self.name}, task {number}"
+        return replace(self, name=name, folder=self.folder.of_task(number), task=number)
+
+    def tasks(self) -> Iterator["Job"]:
+        """All tasks that the job is cut into; none when it is not."""
+        return map(self.of_task, range(self.resources.tasks if self.gathers else 0))
 
     def description(self) -> dict[str, Any]:
         """The job as plain values, in the form that `load_job` reads."""
@@ -98,24 +125,26 @@ def load_plan(name: str, words: list[str], run: Path | None = None) -> Plan:
 
 
 def load_job(folder: JobFolder) -> Job:
-    """The job that stands in a folder, from its own config.yaml alone."""
+    """The job, or task, that stands in a folder, from the job's config.yaml alone."""
     description = read_job(folder)
     stage = load_stage(description["stage"])
     config, problems = build_settings(stage.Config, _settings_of(description))
     resources, more = build_settings(Resources, description["resources"])
     if config is None or resources is None or problems or more:
         raise ConfigError(str(folder.config), problems + more)
-    return Job(
-        name=folder.path.name,
+    whole = JobFolder(folder.whole)
+    job = Job(
+        name=whole.path.name,
         stage_name=description["stage"],
         stage=stage,
         config=config,
         resources=resources,
         after=tuple(description["after"]),
-        folder=folder,
-        run=folder.path.parent,
+        folder=whole,
+        run=whole.path.parent,
         origins={},
     )
+    return job if folder.task is None else job.of_task(folder.task)
 
 
 def _settings_of(entry: dict[str, Any]) -> dict[str, Any]:
@@ -226,6 +255,7 @@ class _Builder:
         faults = found + [(f"resources.{setting}", text) for setting, text in more]
         if config is not None and resources is not None:
             faults += list(getattr(stage, "check", _no_check)(config, resources))
+            faults += _cannot_be_cut(stage_name, stage, resources)
         self.problems += [(f"{name}.{setting}", text) for setting, text in faults]
         if config is None or resources is None:
             return None
@@ -310,6 +340,13 @@ def input_problem(path: Path) -> str:
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
     return ""
+
+
+def _cannot_be_cut(name: str, stage: Stage, resources: Resources) -> list[Problem]:
+    if resources.tasks == 1 or hasattr(stage, "gather"):
+        return []
+    rule = f"stage {name} cannot be cut into tasks: it has no `gather`"
+    return [("resources.tasks", f"{resources.tasks}, but {rule}; leave it at 1")]
 
 
 def _no_check(config: Settings, beside: Any) -> list[Problem]:

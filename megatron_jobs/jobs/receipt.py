@@ -1,13 +1,16 @@
 """Receipts: what a finished job read and wrote, by content. No receipt, not done.
 
 The key of a job is the hash of its stage and its settings, with every input replaced by the hash of
-its content, and without those that the stage names in LAYOUT. A receipt with the job's key holds:
-the job need not run again, wherever its folder is.
+its content, and without those that the stage names in LAYOUT; of a job that is cut into tasks, also
+of their number. A receipt with the job's key holds: the job need not run again, wherever its folder
+is. Each task has a key and a receipt of its own.
 """
 
 import datetime
+import functools
 import hashlib
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import Any
 
 from megatron_jobs.config.settings import input_paths
 from megatron_jobs.errors import DataError, UserError
-from megatron_jobs.jobs.folder import JobFolder, versions, write_job
+from megatron_jobs.jobs.folder import TASKS, JobFolder, versions, write_job
 from megatron_jobs.jobs.plan import Job, input_problem
 from megatron_jobs.runtime.files import (
     PARTIAL,
@@ -23,6 +26,7 @@ from megatron_jobs.runtime.files import (
     remove,
     tree_bytes,
     tree_hash,
+    whole_files,
     write_json,
 )
 from megatron_jobs.runtime.journal import NAME as METRICS
@@ -31,6 +35,8 @@ from megatron_jobs.runtime.rank import slurm_job_id
 
 REPLACED = ".replaced"
 """Folder of a run to which outdated work is moved: nothing is deleted in silence."""
+SAID_BY_THE_JOB = ("config", "inputs", "versions")
+"""What the receipt of a task leaves out."""
 RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 """The processor's energy counter (Linux powercap), where the machine shows it."""
 
@@ -52,19 +58,30 @@ def is_done(job: Job) -> bool:
     return _holds(job, job_key(job, input_hashes(job)))
 
 
+def missing_tasks(job: Job) -> list[int]:
+    """The tasks of a job whose receipts do not hold, in order.
+
+    Raises: UserError when an input is not there.
+    """
+    key = job_key(job, input_hashes(job))
+    tasks = enumerate(job.tasks())
+    return [number for number, task in tasks if not _holds(task, task_key(key, number))]
+
+
 def _holds(job: Job, key: str) -> bool:
     receipt = read_receipt(job.folder)
     return receipt is not None and receipt["key"] == key and _outputs_stand(job, receipt)
 
 
 def begin(job: Job) -> bool:
-    """Make the job's folder ready to work in; False when its receipt holds and nothing is to do.
+    """Make a job's or task's folder ready; False when its receipt holds and nothing is to do.
 
     Work that an earlier start left unfinished stays and is gone on with if its key is the same;
     work of other settings or other inputs is moved to RUN/.replaced.
     Raises: UserError when an input is not there.
     """
     inputs = input_hashes(job)
+    note_inputs(job)
     key = job_key(job, inputs)
     if _holds(job, key):
         return False
@@ -74,7 +91,10 @@ def begin(job: Job) -> bool:
         before = {}
     starts = _earlier_starts(job.folder, before)
     _forget_last_start(job.folder)
-    write_job(job.folder, job.description())
+    if job.task is None:
+        write_job(job.folder, job.description())
+    else:
+        job.folder.logs.mkdir(parents=True, exist_ok=True)
     start = {"time": time.time(), "slurm_job_id": slurm_job_id(), "energy_uj": _energy_counter()}
     write_json(job.folder.started, {"key": key, "inputs": inputs, "starts": [*starts, start]})
     return True
@@ -102,6 +122,7 @@ def _forget_last_start(folder: JobFolder) -> None:
 def finish(job: Job) -> dict[str, Any]:
     """Write the receipt: the last thing a job does, after all its ranks have ended well.
 
+    That of a task is short; that of a job with tasks counts their hours in.
     Raises: DataError when an output that the stage promises is not there.
     """
     started = read_json(job.folder.started)
@@ -109,7 +130,8 @@ def finish(job: Job) -> dict[str, Any]:
     seconds = sum(start.get("ended", ended) - start["time"] for start in starts)
     hours = seconds / 3600
     slurm_ids = [start["slurm_job_id"] for start in starts if start["slurm_job_id"]]
-    receipt = {
+    ran_on = job.asked
+    receipt: dict[str, Any] = {
         "job": job.name,
         "stage": job.stage_name,
         "key": started["key"],
@@ -121,17 +143,46 @@ def finish(job: Job) -> dict[str, Any]:
         "host": os.uname().nodename,
         "slurm_job_ids": list(dict.fromkeys(slurm_ids)),
         "starts": len(starts),
-        "ranks": job.resources.world,
+        "ranks": ran_on.world,
         "started": _iso(starts[0]["time"]),
         "ended": _iso(ended),
         "seconds": round(seconds, 3),
-        "cpu_hours": round(hours * job.resources.world * job.resources.cpus, 6),
-        "gpu_hours": round(hours * job.resources.nodes * job.resources.gpus, 6),
+        "cpu_hours": round(hours * ran_on.world * ran_on.cpus, 6),
+        "gpu_hours": round(hours * ran_on.nodes * ran_on.gpus, 6),
         "energy_joules": _joules_since(starts[0]["energy_uj"]) if len(starts) == 1 else None,
     }
+    if job.task is not None:  # once for all tasks is enough
+        receipt = {name: receipt[name] for name in receipt if name not in SAID_BY_THE_JOB}
+    if job.gathers:
+        receipt |= _with_tasks(job, receipt)
     remove(job.folder.path / PROGRESS)
     write_json(job.folder.receipt, receipt)
     return receipt
+
+
+def _with_tasks(job: Job, gather: dict[str, Any]) -> dict[str, Any]:
+    """What a receipt says in another way when there were tasks before the gather."""
+    parts = [receipt for task in job.tasks() if (receipt := read_receipt(task.folder))]
+    every = [*parts, gather]
+    spans = [(_seconds_of(part["ended"]) - part["seconds"], part["seconds"]) for part in every]
+    return {
+        "tasks": len(parts),
+        "starts": sum(part["starts"] for part in every),
+        "started": min(part["started"] for part in every),
+        "seconds": round(_covered(spans), 3),
+        "cpu_hours": round(sum(part["cpu_hours"] for part in every), 6),
+        "gpu_hours": round(sum(part["gpu_hours"] for part in every), 6),
+        "energy_joules": None,  # a node's counter runs for all tasks on it
+    }
+
+
+def _covered(spans: list[tuple[float, float]]) -> float:
+    """Seconds in which at least one was at work, of (begin, seconds) of each."""
+    total, until = 0.0, -math.inf
+    for begun, seconds in sorted(spans):
+        total += max(0.0, begun + seconds - max(begun, until))
+        until = max(until, begun + seconds)
+    return total
 
 
 def input_hashes(job: Job) -> dict[str, str]:
@@ -141,19 +192,66 @@ def input_hashes(job: Job) -> dict[str, str]:
         problem = input_problem(path)
         if problem:
             raise UserError(f"{job.name}.{setting}: {problem}")
-        hashes[setting] = _known_hash(job, path) or tree_hash(path)
+        hashes[setting] = _known_hash(job, path) or _noted_hash(job, path)
     return hashes
 
 
 def job_key(job: Job, inputs: dict[str, str]) -> str:
-    """Hash of what the job's result depends on; not of where it runs, on what ranks and how."""
+    """Hash of what the result depends on; not of where the job runs, on what ranks and how."""
     settings = job.config.model_dump(mode="json")
     for setting, content in inputs.items():
         _put(settings, setting.split("."), f"sha256:{content}")
     for setting in getattr(job.stage, "LAYOUT", ()):
         _put(settings, setting.split("."), None)
-    text = json.dumps([job.stage_name, settings], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    cut = [job.resources.tasks] if job.resources.tasks > 1 else []
+    text = json.dumps([job.stage_name, settings, *cut], sort_keys=True, ensure_ascii=False)
+    key = hashlib.sha256(text.encode()).hexdigest()
+    return key if job.task is None else task_key(key, job.task)
+
+
+def task_key(key: str, number: int) -> str:
+    """The key of a task of the job with this key."""
+    return hashlib.sha256(f"{key} task {number}".encode()).hexdigest()
+
+
+def note_inputs(job: Job) -> None:
+    """Note in the folder of a job with tasks what its inputs hash to; see `JobFolder.inputs`."""
+    if job.resources.tasks == 1:
+        return
+    outside = {path for _, path in input_paths(job.config) if not _known_hash(job, path)}
+    there = sorted(path for path in outside if not input_problem(path))
+    notes = {str(path): [_stamp(path), _noted_hash(job, path)] for path in there}
+    if notes != _input_notes(job):
+        write_json(job.folder.inputs, notes)
+
+
+def _input_notes(job: Job) -> dict[str, list[str]]:
+    notes: dict[str, list[str]] = {}
+    return read_json(job.folder.inputs) if job.folder.inputs.exists() else notes
+
+
+def _noted_hash(job: Job, path: Path) -> str:
+    """The hash of an input; a job with tasks reads it once, and again when it has been touched."""
+    if job.resources.tasks == 1:
+        return tree_hash(path)
+    stamp = _stamp(path)
+    noted = _input_notes(job).get(str(path))
+    return noted[1] if noted and noted[0] == stamp else _hash_once(path, stamp)
+
+
+@functools.cache
+def _hash_once(path: Path, stamp: str) -> str:
+    """The hash of an input, the same as long as its stamp is."""
+    return tree_hash(path)
+
+
+def _stamp(path: Path) -> str:
+    """Names, sizes and times of all files of an input: other ones once it has been written to."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else whole_files(path):
+        found = file.stat()
+        digest.update(f"{file}\0{found.st_size} {found.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def _put(values: Any, where: list[str], value: str | None) -> None:
@@ -198,9 +296,14 @@ def _outputs_stand(job: Job, receipt: dict[str, Any]) -> bool:
 
 def _move_aside(job: Job) -> None:
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-    target = job.run / REPLACED / f"{job.name}-{stamp}"
+    place = job.folder.path.relative_to(job.run)  # JOB, or JOB/tasks/GROUP/NUMBER
+    target = job.run / REPLACED / f"{place}-{stamp}"
     target.mkdir(parents=True)
     names = {path.name for path in job.folder.path.iterdir() if PARTIAL not in path.name}
+    if job.gathers:
+        names -= {TASKS}  # each is judged by itself
+    if job.task is not None and job.folder.receipt.exists():
+        job.folder.receipt.rename(target / "receipt.json")
     last = job.folder.started.name  # as long as it is there the work is known to be outdated
     for name in sorted(names - job.folder.bookkeeping, key=lambda name: name == last):
         (job.folder.path / name).rename(target / name)
@@ -220,6 +323,10 @@ def _joules_since(before: int | None) -> float | None:
     if before is None or now is None or now < before:
         return None
     return (now - before) / 1e6
+
+
+def _seconds_of(iso: str) -> float:
+    return datetime.datetime.fromisoformat(iso).timestamp()
 
 
 def _iso(seconds: float) -> str:

@@ -106,7 +106,7 @@ def tree_hash(path: Path) -> str:
     if path.is_file():
         return file_hash(path)
     digest = hashlib.sha256()
-    for file in _whole_files(path):
+    for file in whole_files(path):
         digest.update(f"{file.relative_to(path).as_posix()}\0{file_hash(file)}\n".encode())
     return digest.hexdigest()
 
@@ -115,10 +115,10 @@ def tree_bytes(path: Path) -> int:
     """Size of a file, or of all files below a folder but unfinished ones, in bytes."""
     if path.is_file():
         return path.stat().st_size
-    return sum(file.stat().st_size for file in _whole_files(path))
+    return sum(file.stat().st_size for file in whole_files(path))
 
 
-def _whole_files(folder: Path) -> list[Path]:
+def whole_files(folder: Path) -> list[Path]:
     """Every file below a folder, through links to folders too; nothing unfinished. By name."""
     found: list[Path] = []
     seen: set[str] = set()

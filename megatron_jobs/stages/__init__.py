@@ -19,6 +19,13 @@ and may have
                                  not change its result beyond rounding (mesh, size of micro batches,
                                  how often to save): when they are changed, unfinished work is gone
                                  on with and a receipt still holds
+    gather(config, folder, tasks) -> numbers
+                                 joins what the tasks left into the OUTPUTS in `folder`, in one
+                                 process; `tasks` are their folders in order, each with the OUTPUTS
+                                 of `run` and its numbers.json. A stage that has it can be cut
+                                 (`resources: {tasks: 5000}`): `run` is then called for each task,
+                                 with the task's folder, and does part `rank.task` of `rank.tasks`
+    GATHER                       the `Resources` of gather; half an hour of one core by default
     PRELOAD                      modules that a local run imports once before it forks the ranks
     SHOW                         an output, a text file, that `mj run` prints at its end
 

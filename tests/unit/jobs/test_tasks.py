@@ -1,0 +1,307 @@
+"""Jobs cut into tasks: lists, arrays, receipts and the local run (stage: tests.stages.squares)."""
+
+import random
+import re
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megatron_jobs.errors import ConfigError, DataError, UserError
+from megatron_jobs.jobs import receipt as receipts
+from megatron_jobs.jobs.arrays import ids_of, read_list, short_list
+from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.local import run_plan
+from megatron_jobs.jobs.plan import Job, Plan, load_job, load_plan
+from megatron_jobs.jobs.queue import SlurmState
+from megatron_jobs.jobs.receipt import begin, is_done, job_key, missing_tasks, read_receipt
+from megatron_jobs.jobs.tasks import (
+    deal_out,
+    in_words,
+    overall,
+    require_tasks,
+    shares,
+    task_states,
+)
+from megatron_jobs.runtime.files import read_json, write_json
+
+ROOT = Path(__file__).parents[3]
+PLAN = """
+stage: tests.stages.squares
+until: 23
+resources: {tasks: 5}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _tests_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def plan_of(tmp_path: Path, *words: str) -> Plan:
+    path = tmp_path / "plan.yaml"
+    path.write_text(PLAN)
+    return load_plan(str(path), list(words), tmp_path / "run")
+
+
+def job_of(tmp_path: Path, *words: str) -> Job:
+    return plan_of(tmp_path, *words).jobs["squares"]
+
+
+def pretend(job: Job, task: int) -> None:
+    """Leave what a finished task leaves."""
+    part = job.of_task(task)
+    assert begin(part)
+    part.folder.path.joinpath("squares.txt").write_text(f"{task} {task * task}\n")
+    write_json(part.folder.numbers, {"squares": 1})
+    receipts.finish(part)
+
+
+def starts_of(job: Job) -> list[int]:
+    return [len((read_receipt(task.folder) or {})["slurm_job_ids"]) for task in job.tasks()]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ([], ""),
+        ([0], "0"),
+        ([3, 7, 9, 10, 11, 12], "3,7,9-12"),
+        ([0, 1, 5, 6], "0-1,5-6"),
+        (range(5000), "0-4999"),
+    ],
+)
+def test_a_list_is_short(numbers: list[int], text: str) -> None:
+    assert short_list(numbers) == text
+
+
+def test_a_list_that_was_made_short_is_read_again() -> None:
+    pick = random.Random(3)
+    for count in (1, 2, 50, 900):
+        numbers = sorted(pick.sample(range(1000), count))
+        assert read_list(short_list(numbers)) == numbers
+
+
+def test_ids_of_tasks_that_wait_together() -> None:
+    assert ids_of("12_[3,9-11%2]") == ["12_3", "12_9", "12_10", "12_11"]
+    assert ids_of("12_[4]") == ["12_4"]
+    assert ids_of("12_4") == ["12_4"]
+    assert ids_of("12") == ["12"]
+
+
+@pytest.mark.parametrize("at_once", [0, 1, 2, 3, 7, 100, 10_000])
+@pytest.mark.parametrize("size", [1, 3, 1001, 5000])
+def test_arrays_hold_each_task_once_and_never_run_too_many(size: int, at_once: int) -> None:
+    """Against a walk over all tasks and a sum over all rows."""
+    pick = random.Random(size * at_once)
+    for tasks in (range(2500), sorted(pick.sample(range(5000), 40)), [4999]):
+        parts = deal_out(tasks, size=size, at_once=at_once)
+        assert [task for part in parts for task in part.tasks] == list(tasks)
+        for part in parts:
+            indexes, _, bound = part.array.partition("%")
+            assert tuple(part.offset + i for i in read_list(indexes)) == part.tasks
+            assert max(read_list(indexes)) < size
+            assert bound == (str(part.at_once) if at_once else "")
+        if at_once:
+            first_of_rows = [part.at_once for part in parts if part.after < 0]
+            assert sum(first_of_rows) == at_once
+            assert all(part.at_once >= 1 for part in parts)
+            later = [(place, part) for place, part in enumerate(parts) if part.after >= 0]
+            assert len({part.after for _, part in later}) == len(later)
+            assert all(part.at_once == parts[part.after].at_once for _, part in later)
+            assert all(part.after < place for place, part in later)
+
+
+def test_shares_follow_the_loads() -> None:
+    assert shares(100, [1000, 1000]) == [50, 50]
+    assert shares(10, [1, 8, 1]) == [1, 8, 1]
+    assert shares(3, [1000, 1, 1]) == [1, 1, 1]
+
+
+def test_a_stage_without_gather_is_not_cut(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    path.write_text("stage: tests.stages.echo\nresources: {tasks: 2}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_plan(str(path), [])
+    rule = "stage tests.stages.echo cannot be cut into tasks: it has no `gather`"
+    assert dict(caught.value.problems) == {
+        "echo.resources.tasks": f"2, but {rule}; leave it at 1",
+    }
+
+
+def test_folders_of_tasks() -> None:
+    folder = JobFolder(Path("/runs/tasks/0-999"))
+    assert folder.task is None
+    task = folder.of_task(4321)
+    assert task.path == Path("/runs/tasks/0-999/tasks/4000-4999/4321")
+    assert (task.task, task.whole) == (4321, folder.path)
+    assert task.config == folder.config
+    assert task.receipt == Path("/runs/tasks/0-999/tasks/4000-4999/receipts/4321.json")
+    assert JobFolder(Path("/runs/tasks/0-999/1000")).task is None
+
+
+def test_a_local_run_is_the_whole_run(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    run_plan(plan)
+    job = plan.jobs["squares"]
+    there = job.folder.path.joinpath("squares.txt").read_text()
+    assert there == "".join(f"{n} {n**2}\n" for n in range(23))
+    receipt = read_receipt(job.folder)
+    assert receipt is not None
+    assert receipt["numbers"] == {"squares": 23, "tasks": 5}
+    assert (receipt["tasks"], receipt["starts"]) == (5, 6)
+    parts = [read_receipt(task.folder) for task in job.tasks()]
+    assert [part["numbers"]["squares"] for part in parts if part] == [5, 5, 5, 4, 4]
+    hours = sum(part["cpu_hours"] for part in parts if part)
+    assert receipt["cpu_hours"] > hours > 0
+    seen: list[str] = []
+    run_plan(plan_of(tmp_path), lambda job, state, record: seen.append(state))
+    assert seen == ["skipped"]
+
+
+def test_only_the_task_that_failed_runs_again(tmp_path: Path) -> None:
+    cure = tmp_path / "cure"
+    words = ["fails=3", f"cure={cure}"]
+    with pytest.raises(UserError) as caught:
+        run_plan(plan_of(tmp_path, *words))
+    assert str(caught.value) == "squares, task 3: fails: task 3 was told to"
+    job = job_of(tmp_path, *words)
+    assert missing_tasks(job) == [3]
+    with pytest.raises(DataError, match=re.escape("squares: task 3 left no receipt that holds")):
+        require_tasks(job)
+    ended = {n: job.folder.of_task(n).receipt.stat().st_mtime_ns for n in (0, 1, 2, 4)}
+    cure.touch()
+    run_plan(plan_of(tmp_path, *words))
+    assert ended == {n: job.folder.of_task(n).receipt.stat().st_mtime_ns for n in ended}
+    assert is_done(job)
+
+
+def test_the_number_of_tasks_is_part_of_the_key(tmp_path: Path) -> None:
+    five, six = job_of(tmp_path), job_of(tmp_path, "resources.tasks=6")
+    keys = {job_key(five, {}), job_key(six, {}), job_key(five.of_task(0), {})}
+    keys.add(job_key(five.of_task(1), {}))
+    assert len(keys) == 4
+    pretend(five, 2)
+    assert missing_tasks(five) == [0, 1, 3, 4]
+    assert missing_tasks(six) == [0, 1, 2, 3, 4, 5]
+
+
+def test_outdated_work_of_a_task_is_moved_aside(tmp_path: Path) -> None:
+    pretend(job_of(tmp_path), 2)
+    other = job_of(tmp_path, "until=9")
+    assert begin(other.of_task(2))
+    aside = list((tmp_path / "run/.replaced/squares/tasks/0-999").iterdir())
+    assert len(aside) == 1
+    assert {p.name for p in aside[0].iterdir()} >= {"receipt.json", "squares.txt", "started.json"}
+    assert read_receipt(other.of_task(2).folder) is None
+
+
+def test_a_job_that_begins_anew_leaves_its_tasks_alone(tmp_path: Path) -> None:
+    job = job_of(tmp_path)
+    pretend(job, 0)
+    job.folder.path.joinpath("squares.txt").touch()
+    write_json(job.folder.started, {"key": "another"})
+    assert begin(job)
+    assert missing_tasks(job) == [1, 2, 3, 4]
+    assert not job.folder.path.joinpath("squares.txt").exists()
+
+
+def test_inputs_are_read_once_for_all_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    word = tmp_path / "word"
+    word.write_text("!")
+    read: list[Path] = []
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return path.read_text().encode().hex()
+
+    monkeypatch.setattr(receipts, "tree_hash", counted)
+    job = job_of(tmp_path, f"reads={word}")
+    for number in range(3):
+        receipts._hash_once.cache_clear()  # each task is a process of its own
+        assert begin(job.of_task(number))
+    assert read == [word]
+    assert read_json(job.folder.of_task(2).started)["inputs"] == {"reads": "21"}
+    time.sleep(0.02)
+    word.write_text("?")
+    assert begin(job.of_task(2))
+    assert read_json(job.folder.of_task(2).started)["inputs"] == {"reads": "3f"}
+
+
+def test_a_task_is_loaded_from_its_folder(tmp_path: Path) -> None:
+    job = job_of(tmp_path)
+    begin(job)
+    task = load_job(JobFolder(job.folder.of_task(4).path))
+    assert (task.task, task.run, task.resources) == (4, job.run, job.resources)
+    assert task.config == job.config
+    assert (task.gathers, job.gathers) == (False, True)
+    assert job.asked.hours == 0.05
+    assert task.asked == job.resources
+
+
+def states_of(tmp_path: Path, slurm: dict[str, str], done: tuple[int, ...]) -> dict[str, list[int]]:
+    """Two arrays of three tasks and two, as Slurm sees them."""
+    job = job_of(tmp_path)
+    begin(job)
+    for number in done:
+        pretend(job, number)
+    write_json(job.folder.slurm, {"ids": ["7", "8", "9"], "arrays": {"7": 0, "8": 3}})
+    living = {"PENDING", "RUNNING"}
+    states = {k: SlurmState(state, living=state in living) for k, state in slurm.items()}
+    return task_states(job.folder, states, here=False, held=False)
+
+
+def test_states_of_tasks_are_those_of_slurm_and_the_receipts(tmp_path: Path) -> None:
+    slurm = {"7_0": "COMPLETED", "7_1": "RUNNING", "7_2": "FAILED", "8_0": "PENDING"}
+    slurm |= {"8_1": "CANCELLED", "9": "PENDING", "6_0": "FAILED"}
+    found = states_of(tmp_path, slurm, done=(0,))
+    assert found == {"waiting": [3], "running": [1], "done": [0], "failed": [2], "cancelled": [4]}
+    assert in_words(found) == (
+        "waiting 1, running 1, done 1, failed 1 (task 2), cancelled 1 (task 4)"
+    )
+    assert overall(found) == "running"
+
+
+def test_a_task_that_went_on_under_another_id(tmp_path: Path) -> None:
+    slurm = {"7_0": "COMPLETED", "7_1": "COMPLETED", "7_2": "COMPLETED"}
+    slurm |= {"8_0": "FAILED", "8_1": "COMPLETED", "12_0": "RUNNING"}
+    job = job_of(tmp_path)
+    begin(job)
+    begin(job.of_task(3))
+    job.folder.of_task(3).note_moved("12", 0)
+    found = states_of(tmp_path, slurm, done=(0, 1, 2))
+    assert found == {"done": [0, 1, 2], "running": [3], "failed": [4]}
+    assert job.folder.slurm_ids()[-1] == "9"
+    assert "12" in job.folder.slurm_ids()
+
+
+def test_states_of_many_tasks_are_had_without_reading_receipts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(tmp_path, "resources.tasks=2500")
+    begin(job)
+    for number in range(0, 2500, 2):
+        job.folder.of_task(number).receipt.parent.mkdir(parents=True, exist_ok=True)
+        job.folder.of_task(number).receipt.touch()
+    write_json(job.folder.slurm, {"ids": ["9"], "arrays": {"7": 0}})
+    reads: dict[Path, int] = defaultdict(int)
+
+    def counted(path: Path) -> Any:
+        reads[path] += 1
+        return read_json(path)
+
+    monkeypatch.setattr(receipts, "read_json", counted)
+    waits = {f"7_{n}": SlurmState("PENDING", living=True) for n in range(1, 2500, 2)}
+    found = task_states(job.folder, waits, here=False, held=False)
+    assert {state: len(tasks) for state, tasks in found.items()} == {"waiting": 1250, "done": 1250}
+    assert not reads
+
+
+def test_many_failed_tasks_are_named_in_part() -> None:
+    assert in_words({"done": [1], "failed": list(range(9))}) == (
+        "done 1, failed 9 (tasks 0, 1, 2, 3, 4, 5, 6, 7, ...)"
+    )
