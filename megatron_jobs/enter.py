@@ -4,20 +4,26 @@ Without a flag this process is one rank (started by srun). All steps but --fork 
 
 --fork           start all ranks of the job on this machine
 --begin          make the folder ready; exit status 3: the receipt holds, 4: RUN/JOB/next is written
+--pairs=SECONDS  one process a node: try its links to two others
+--fit=NODES      judge the nodes; prints those to leave out; exit status 5: too few are good
 --finish         write the receipt, after the ranks have ended well
 --after=STATUS   judge how it ended, and write RUN/JOB/next
 --drain=NODES    note that nodes of the job are being drained
 --successor=ID   note the Slurm job that goes on in place of this one
 --stuck          note that none could be submitted
+--watch          look after the ranks of this node until told to end
 """
 
 import contextlib
 import importlib
 import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
+
+import psutil
 
 from megatron_jobs.errors import (
     EXIT_BUG,
@@ -32,11 +38,15 @@ from megatron_jobs.errors import (
 from megatron_jobs.jobs.after import note_stuck, note_successor, settle, settle_before
 from megatron_jobs.jobs.again import headway, note_start
 from megatron_jobs.jobs.events import note
-from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.folder import JobFolder, read_job
 from megatron_jobs.jobs.plan import Job, load_job
+from megatron_jobs.jobs.preflight import PAIRS, fit
 from megatron_jobs.jobs.receipt import begin, finish
+from megatron_jobs.jobs.stacks import heartbeats_of
 from megatron_jobs.jobs.starts import node_names
+from megatron_jobs.jobs.watch import watch
 from megatron_jobs.runtime.files import write_json
+from megatron_jobs.runtime.heartbeat import open_heartbeat, record_collectives
 from megatron_jobs.runtime.launch import end_with_parent, fork_ranks, run_and_report
 from megatron_jobs.runtime.rank import Rank, read_rank, slurm_nodes
 from megatron_jobs.runtime.stop import heed_stop, install_stop_signals
@@ -76,8 +86,11 @@ def enter_rank(folder: JobFolder) -> int:
 
 def run_stage(job: Job, rank: Rank) -> None:
     """Do this rank's part of the job; the leader notes the stage's numbers."""
-    heed_stop()
-    numbers = _work(job, rank)
+    with open_heartbeat(rank, heartbeats_of(job.folder, rank)) as place:
+        if job.resources.gpus:
+            record_collectives(place)
+        heed_stop()
+        numbers = _work(job, rank)
     if rank.leads:
         write_json(job.folder.numbers, numbers)
 
@@ -124,6 +137,22 @@ def begin_job(folder: JobFolder, _: str) -> int:
     return EXIT_DONE
 
 
+def try_links(folder: JobFolder, seconds: str) -> int:
+    """Try this node with others; done `seconds` after this process has begun."""
+    from megatron_jobs.parallel.pairs import try_pairs  # torch, which no other step needs
+
+    names = node_names(slurm_nodes())
+    gpus = read_job(folder)["resources"]["gpus"]
+    left = float(seconds) - (time.time() - psutil.Process().create_time())
+    try_pairs(read_rank(), names, folder.preflight / PAIRS, seconds=left, gpus=gpus)
+    return EXIT_DONE
+
+
+def choose_nodes(folder: JobFolder, wanted: str) -> int:
+    """Choose the nodes that the ranks start on."""
+    return fit(folder, int(wanted))
+
+
 def finish_job(folder: JobFolder, _: str) -> int:
     """Write the receipt; EXIT_STOPPED when a rank stopped in time and the job is to go on."""
     if folder.stopped.exists():
@@ -156,14 +185,23 @@ def give_up(folder: JobFolder, _: str) -> int:
     return EXIT_DONE
 
 
+def watch_node(folder: JobFolder, _: str) -> int:
+    """Look after the ranks of this node."""
+    watch(load_job(folder).folder)
+    return EXIT_DONE
+
+
 STEPS = {
     "--fork": fork_all,
     "--begin": begin_job,
+    "--pairs": try_links,
+    "--fit": choose_nodes,
     "--finish": finish_job,
     "--after": settle_job,
     "--drain": note_drain,
     "--successor": take_over,
     "--stuck": give_up,
+    "--watch": watch_node,
 }
 
 

@@ -33,7 +33,10 @@ run_job() {
   "${enter[@]}" --begin "$job" || return
   choose_nodes || return
   start_watch
-  run_ranks || return
+  local ended=0
+  run_ranks || ended=$?
+  stop_watch
+  if ((ended)); then return "$ended"; fi
   "${enter[@]}" --finish "$job"
 }
 
@@ -41,6 +44,20 @@ choose_nodes() { :; }
 
 start_watch() {
   if ((drain_seconds)) && type sinfo scancel >/dev/null 2>&1; then watch_drain & fi
+  srun --overlap --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task=1 --mem=0 \
+    --gres=none --kill-on-bad-exit=0 --output=logs/watch.log --open-mode=append "${left_out[@]}" \
+    "${srun_words[@]}" "${container_words[@]}" "${held_back[@]}" "${rank_words[@]}" \
+    "${run_python[@]}" --watch "$job" >>logs/watch.log 2>&1 </dev/null &
+  watching=$!
+}
+
+stop_watch() { # within ten seconds: nothing is to depend on it
+  kill "$watching" 2>/dev/null || return 0
+  for _ in {1..100}; do
+    kill -0 "$watching" 2>/dev/null || return 0
+    sleep 0.1
+  done
+  kill -KILL "$watching" 2>/dev/null || true
 }
 
 run_ranks() {

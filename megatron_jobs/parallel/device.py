@@ -12,6 +12,7 @@ import logging
 import os
 import resource
 import sys
+import time
 import types
 import warnings
 from collections.abc import Callable, Iterator
@@ -52,6 +53,20 @@ def wait_for_device() -> None:
     """Return when all work given to the device is done; call it before reading a clock."""
     if has_gpu():
         torch.cuda.synchronize()
+
+
+def mark_time() -> Any:
+    """A point in the time of the device, for `seconds_between`; on a GPU one of its stream."""
+    if not has_gpu():
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def seconds_between(begin: Any, end: Any) -> float:
+    """Seconds from one `mark_time` to another; the device must have come to the second."""
+    return float(end - begin) if isinstance(begin, float) else begin.elapsed_time(end) / 1000
 
 
 def random_state_of_device() -> Tensor:

@@ -10,6 +10,7 @@ from megatron.core.distributed import (
 
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.parallel.cures import unwrap
+from megatron_jobs.parallel.own_time import OwnTime
 
 
 def wrap(chunks: list[Any], mesh: Mesh) -> list[DistributedDataParallel]:
@@ -29,9 +30,10 @@ def wrap(chunks: list[Any], mesh: Mesh) -> list[DistributedDataParallel]:
     return wrapped
 
 
-def attach(chunks: list[DistributedDataParallel], optimizer: Any) -> None:
-    """Tell the schedule how to scale the loss, when to sum gradients and how to finish them."""
+def attach(chunks: list[DistributedDataParallel], optimizer: Any, own_time: OwnTime) -> None:
+    """Tell the schedule how to scale the loss, sum and finish gradients, and keep time."""
     config = unwrap(chunks[0]).config
+    config.timers = own_time
     config.grad_scale_func = optimizer.scale_loss
     config.finalize_model_grads_func = finalize_model_grads
     if chunks[0].ddp_config.overlap_grad_reduce:

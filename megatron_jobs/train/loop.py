@@ -14,6 +14,7 @@ from megatron_jobs.checkpoint.state import Training
 from megatron_jobs.config.loop import LoopConfig
 from megatron_jobs.errors import DataError, Stopped, UserError
 from megatron_jobs.parallel.device import engine_device, peak_bytes, wait_for_device
+from megatron_jobs.runtime.heartbeat import beat, rest
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.runtime.stop import deferred_stop, stop_reason
 from megatron_jobs.train.board import SilentBoard, open_board
@@ -57,14 +58,17 @@ def train(
                 board.record(step, "train", _step_numbers(result, seconds))
             board.show(step, **numbers, **speed)
             if last or due(step, config.evaluate_every):
+                beat(step, "evaluate")
                 numbers |= _validate(config, engine, feed, board, step)
             stop = someone_must_stop()
             if last or stop or due(step, config.save_every):
+                beat(step, "save")
                 board.sync()
                 notes = record | {"numbers": numbers, "samples": step * record["samples_per_step"]}
                 save_checkpoint(root, step, training, notes, keep=config.keep)
             if stop and not last:
                 raise Stopped(f"after step {step}, state saved")
+    rest("end")
     return numbers | speed | {"steps": config.steps}
 
 
@@ -131,8 +135,10 @@ def _latest(root: Path) -> Path | None:
 def _timed_step(engine: Engine, feed: Feed, step: int) -> tuple[StepResult, float]:
     """What a step did, and its seconds."""
     began = time.perf_counter()
+    beat(step, "data")
     result = train_step(engine, feed.train(step), step)
     wait_for_device()
+    beat(step, "log", own_seconds=engine.own_time.seconds())
     return result, time.perf_counter() - began
 
 

@@ -10,6 +10,7 @@ from megatron_jobs.config.precision import Precision
 from megatron_jobs.data.sample_index import SampleIndex
 from megatron_jobs.data.splits import Split
 from megatron_jobs.errors import UserError
+from megatron_jobs.runtime.heartbeat import beat, rest
 from megatron_jobs.train.feed import split_batches
 from megatron_jobs.train.step import Engine, Loss, evaluate_loss
 
@@ -35,7 +36,11 @@ def split_loss(
         chunks=open_model(checkpoint, mesh, precision),
         optimizer=None,
     )
-    losses = [evaluate_loss(engine, batches) for batches in split_batches(index, split, batch)]
+    losses: list[Loss] = []
+    for number, batches in enumerate(split_batches(index, split, batch), start=1):
+        beat(number, "evaluate")
+        losses.append(evaluate_loss(engine, batches))
+    rest("end")
     if not losses:
         raise UserError(f"split: the index holds no {split} samples; build it with some")
     return Loss(total=sum(x.total for x in losses), tokens=sum(x.tokens for x in losses))

@@ -5,7 +5,7 @@ Axis letters: B sequences of a micro batch, S positions on this rank.
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +24,8 @@ from megatron_jobs.optim.build import build_optimizer, clip_gradients, set_rates
 from megatron_jobs.parallel.cures import finish_parameters
 from megatron_jobs.parallel.device import engine_device
 from megatron_jobs.parallel.gradients import attach, wrap
+from megatron_jobs.parallel.own_time import OwnTime
+from megatron_jobs.runtime.heartbeat import pulse
 from megatron_jobs.train.batch import MicroBatch, own_part
 
 
@@ -39,6 +41,8 @@ class Engine:
     """megatron-core DistributedDataParallel around GPTModel, one for each virtual stage."""
     optimizer: Any
     """megatron-core ChainedOptimizer of distributed optimizers."""
+    own_time: OwnTime = field(default_factory=OwnTime)
+    """What this rank worked in the last step or evaluation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +86,8 @@ def build_engine(
     """
     chunks = wrap(build_model(model, mesh, precision, seed=seed), mesh)
     optimizer = build_optimizer(optim, chunks, precision)
-    attach(chunks, optimizer)
+    own_time = OwnTime()
+    attach(chunks, optimizer, own_time)
     return Engine(
         model=model,
         mesh=mesh,
@@ -90,6 +95,7 @@ def build_engine(
         precision=precision,
         chunks=chunks,
         optimizer=optimizer,
+        own_time=own_time,
     )
 
 
@@ -108,6 +114,7 @@ def train_step(engine: Engine, batches: Iterable[MicroBatch], step: int) -> Step
         chunk.zero_grad_buffer()
     engine.optimizer.zero_grad()
     loss = run_micro_batches(engine, batches, forward_only=False)
+    pulse("optimizer")
     overflow = engine.optimizer.prepare_grads()
     norm = float(engine.optimizer.get_grad_norm())
     rate = set_rates(engine.optimizer, engine.optim, step)
@@ -134,7 +141,10 @@ def evaluate_loss(engine: Engine, batches: Iterable[MicroBatch]) -> Loss:
 
 def run_micro_batches(engine: Engine, batches: Iterable[MicroBatch], *, forward_only: bool) -> Loss:
     """Run megatron-core's schedule; gradients, if any, end up finished and divided by the count."""
-    parts = [own_part(batch) for batch in batches]
+    engine.own_time.clear()
+    with engine.own_time.measured():
+        parts = [own_part(batch) for batch in batches]
+    pulse("" if forward_only else "forward and backward")
     assert parts, "a step needs at least one micro batch"
     assert len({part["tokens"].shape for part in parts}) == 1, "micro batches differ in shape"
     size, own_len = parts[0]["tokens"].shape
@@ -154,6 +164,7 @@ def run_micro_batches(engine: Engine, batches: Iterable[MicroBatch], *, forward_
 
 def forward(batches: Iterator[MicroBatch], chunk: Any) -> tuple[Tensor, Any]:
     """One micro batch through one chunk: its output, and what makes a loss of the last one's."""
+    pulse()
     batch = next(batches)
     output = chunk(batch["tokens"], batch["positions"], None, labels=batch["labels"])
     return output, partial(masked_sum, batch["loss_mask"])

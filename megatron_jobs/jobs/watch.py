@@ -1,0 +1,220 @@
+"""The watch: one small process on each node of a running job, `enter --watch`.
+
+Each reads the heartbeats of its node's ranks (`runtime.heartbeat`) and writes them, as one small
+file, to RUN/JOB/watch/GROUP/NODE.json. The first node's judges. When no rank has given a sign of
+life for `watch.stall_seconds` it asks all others for the stacks and states of their ranks, writes
+down which rank is behind (verdict.json, an event, a line), and all ranks are killed: the job ends,
+and what becomes of it is decided as after any failure. Clocks of nodes are taken to agree to a few
+seconds: the preflight looks at that.
+
+    RUN/JOB/watch/
+      000/NODE.json        {start, node, host, ranks}: the heartbeats of a node
+      request.json         {id, start}: show your stacks
+      stacks/ID/000/NODE.json   the answers; stacks/ID.txt all of them for people
+      verdict.json         {kind: stall, start, time} and the fields of `jobs.stall.Stall`
+      kill.json            {start}: end your ranks
+      stragglers.json      see `jobs.stragglers`
+"""
+
+import os
+import shutil
+import signal
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from megatron_jobs.config.site import Watch
+from megatron_jobs.errors import Stopped
+from megatron_jobs.jobs.cluster import cluster_of
+from megatron_jobs.jobs.events import note
+from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.stacks import (
+    RankState,
+    answer,
+    answers,
+    ask,
+    collect,
+    get,
+    heartbeats_of,
+    in_group,
+    merged,
+    put,
+    request_file,
+    scratch_of,
+)
+from megatron_jobs.jobs.stall import Stall, judge_stall
+from megatron_jobs.jobs.stragglers import straggler_table, write_stragglers
+from megatron_jobs.runtime.heartbeat import (
+    Beat,
+    read_beats,
+    remove_leftovers,
+    starts_on_node,
+)
+from megatron_jobs.runtime.rank import Rank, read_rank
+from megatron_jobs.runtime.stop import heed_stop
+
+TABLE_SECONDS = 60
+"""Between two tables of stragglers, at least."""
+POLL_SECONDS = 5
+"""Between two looks for a request, at most."""
+ANSWER_SECONDS = 15
+"""How long the first node waits for the answers of others, beside their poll."""
+
+
+def watch(folder: JobFolder) -> None:
+    """Look after this node's ranks until told to end (TERM): the batch script does so."""
+    for number in (signal.SIGUSR2, signal.SIGHUP):  # meant for the ranks: while they save we watch
+        signal.signal(number, signal.SIG_IGN)
+    cluster, rank = cluster_of(folder), read_rank()
+    place = heartbeats_of(folder, rank)
+    starts = starts_on_node(folder.path, host=rank.host, scratch=scratch_of(folder))
+    remove_leftovers([other for other in starts if other != place])
+    node = NodeWatch(folder, rank, place, cluster.watch if cluster else Watch())
+    try:
+        heed_stop()
+        while True:
+            node.look()
+            time.sleep(node.tick)
+    except Stopped:
+        node.leave()
+
+
+@dataclass(slots=True)
+class NodeWatch:
+    """The watch of one node."""
+
+    folder: JobFolder
+    rank: Rank
+    """Of this process: its node, and the start that it belongs to."""
+    place: Path
+    """Where the node's ranks leave their heartbeats."""
+    settings: Watch
+    told: float = 0.0
+    """When this node's file was written last."""
+    tabled: float = 0.0
+    """When the table of stragglers was."""
+    answered: str = ""
+    """The last request that was."""
+    looked: float = field(default_factory=time.time)
+    awake: float = field(default_factory=time.time)
+    """Since when this process has not been held up itself: a whole job may be suspended."""
+
+    @property
+    def tick(self) -> float:
+        """Seconds between two looks."""
+        return min(self.settings.every, POLL_SECONDS)
+
+    def look(self) -> None:
+        """Everything that is to be done now."""
+        beats, now = read_beats(self.place), time.time()
+        if now - self.looked > 3 * self.tick + 5:
+            self.awake = now
+        self.looked = now
+        if now - self.told >= self.settings.every:
+            self.told = now
+            put(in_group(self.folder.watch, self.rank.node, self.rank.host), self.summary(beats))
+        self.answer_request()
+        if get(self.folder.watch / "kill.json").get("start") == self.rank.start:
+            kill(beats)
+        elif self.rank.node == 0:
+            self.judge(beats, now)
+
+    def summary(self, beats: list[Beat]) -> dict[str, Any]:
+        """What this node tells the first."""
+        own = {"start": self.rank.start, "node": self.rank.node, "host": self.rank.host}
+        return own | {"ranks": [asdict(beat) for beat in beats]}
+
+    def answer_request(self) -> None:
+        """Collect this node's stacks if somebody asks for them."""
+        asked = get(request_file(self.folder))
+        if asked.get("start") != self.rank.start or asked["id"] == self.answered:
+            return
+        self.answered = asked["id"]
+        path = in_group(self.folder.watch / "stacks" / asked["id"], self.rank.node, self.rank.host)
+        answer(path, collect(self.place, self.rank.host, path.parent))
+
+    def judge(self, beats: list[Beat], now: float) -> None:
+        """What only the first node's watch does. While its own ranks live it needs no others."""
+        if now - self.tabled >= max(TABLE_SECONDS, self.settings.every):
+            self.tabled = now
+            rows = straggler_table(summaries(self.folder, self.rank.start), self.settings.straggler)
+            write_stragglers(self.folder, rows)
+        if self.silent(beats, now) and self.silent(self.all_beats(), now):
+            self.settle()
+
+    def silent(self, beats: list[Beat], now: float) -> bool:
+        """Whether there are ranks to watch and none of them has given a sign of life in time."""
+        signs = [beat.time for beat in beats if beat.watched]
+        limit = self.settings.stall_seconds
+        return bool(limit and signs) and now - max([*signs, self.awake]) >= limit
+
+    def all_beats(self) -> list[Beat]:
+        """The heartbeats of all nodes, as they were a moment ago."""
+        found = summaries(self.folder, self.rank.start)
+        return [Beat(**beat) for summary in found for beat in summary["ranks"]]
+
+    def settle(self) -> None:
+        """Find out who is behind, write it down, and have all ranks killed."""
+        place = ask(self.folder, self.rank.start)
+        ranks = self.gather(place)
+        last = max((rank.time for rank in ranks if rank.watched), default=0.0)
+        seconds = time.time() - last
+        if seconds < self.settings.stall_seconds:  # meanwhile it went on
+            return
+        stall = judge_stall(ranks, seconds)
+        place.with_suffix(".txt").write_text(f"{stall.line}\n\n{merged(ranks)}", encoding="utf-8")
+        self.tell(stall, place.with_suffix(".txt"))
+        put(self.folder.watch / "kill.json", {"start": self.rank.start})
+        kill(read_beats(self.place))
+
+    def gather(self, place: Path) -> list[RankState]:
+        """The answers of all nodes; ranks of a node that does not answer are silent."""
+        self.answer_request()
+        expected = {found["host"]: found for found in summaries(self.folder, self.rank.start)}
+        end = time.time() + POLL_SECONDS + ANSWER_SECONDS
+        while (found := answers(place)).keys() < expected.keys() and time.time() < end:
+            time.sleep(0.2)
+        ranks = [rank for node in found.values() for rank in node]
+        missing = [summary for host, summary in expected.items() if host not in found]
+        ranks += [
+            RankState(
+                rank=beat["rank"], node=summary["host"], step=beat["step"], what=beat["what"],
+                time=beat["time"], watched=beat["watched"], state="silent",
+            )
+            for summary in missing
+            for beat in summary["ranks"]
+        ]  # fmt: skip
+        return ranks
+
+    def tell(self, stall: Stall, text: Path) -> None:
+        """Leave the verdict for triage, as an event and in this process's log."""
+        record = {"kind": "stall", "start": self.rank.start, "time": time.time()}
+        put(
+            self.folder.watch / "verdict.json",
+            record | stall.as_record() | {"stacks": str(text.relative_to(self.folder.path))},
+        )
+        facts = {"rank": stall.rank, "node": stall.node, "step": stall.step, "where": stall.where}
+        note(self.folder, "stall", **facts, state=stall.state, line=stall.line)
+        print(f"{stall.line}; all stacks: {text}", flush=True)
+
+    def leave(self) -> None:
+        """The ranks have ended: nothing of them is left on the node."""
+        end = time.time() + 1
+        while any(beat.lives() for beat in read_beats(self.place)) and time.time() < end:
+            time.sleep(0.05)
+        if not any(beat.lives() for beat in read_beats(self.place)):
+            shutil.rmtree(self.place, ignore_errors=True)
+
+
+def summaries(folder: JobFolder, start: str) -> list[dict[str, Any]]:
+    """What the nodes of one start have told; those of earlier starts are left aside."""
+    found = [get(path) for path in sorted(folder.watch.glob("[0-9]*/*.json"))]
+    return [summary for summary in found if summary.get("start") == start]
+
+
+def kill(beats: list[Beat]) -> None:
+    """End ranks that nothing else would end."""
+    for beat in beats:
+        if beat.lives():
+            os.kill(beat.pid, signal.SIGKILL)

@@ -1,0 +1,120 @@
+"""A hung, a stopped and a slow rank on a real Slurm, each named by the watch."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from megatron_jobs.jobs.cluster import load_cluster
+from megatron_jobs.jobs.events import read_events
+from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.plan import Plan, load_plan
+from megatron_jobs.jobs.status import cancel_run, plan_status
+from megatron_jobs.jobs.stragglers import read_stragglers
+from megatron_jobs.jobs.submit import submit_plan
+from megatron_jobs.runtime.files import read_json, wait_for
+
+HANG = Path(__file__).parents[1] / "stages" / "hang.py"
+STALL_SECONDS = 4
+
+
+def submitted(tmp_path: Path, **settings: Any) -> Plan:
+    """A job of the stage `hang` on 2 nodes x 2 ranks that is looked at each second."""
+    resources = {"nodes": 2, "ranks": 2, "hours": 0.2}
+    job = {"stage": "tests.stages.hang", "resources": resources} | settings
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump({"jobs": {"job": job}}))
+    plan = load_plan(str(path), [], tmp_path / "run")
+    cluster = load_cluster("devcluster")
+    watch = cluster.watch.model_copy(update={"every": 1, "stall_seconds": STALL_SECONDS})
+    submit_plan(plan, cluster.model_copy(update={"watch": watch}), dry_run=False)
+    return plan
+
+
+def stall_of(plan: Plan) -> dict[str, Any]:
+    """The event of the stall, once there is one."""
+    folder = plan.jobs["job"].folder
+
+    def stalls() -> list[dict[str, Any]]:
+        return [event for event in read_events(folder) if event["event"] == "stall"]
+
+    try:
+        wait_for(lambda: bool(stalls()), "a stall", seconds=60, every=0.1)
+    except Exception as error:
+        raise AssertionError(f"{error}: {plan_status(plan.run)} {logs_of(folder)}") from error
+    return stalls()[0]
+
+
+def logs_of(folder: JobFolder) -> str:
+    return "\n".join(path.read_text() for path in sorted(folder.logs.glob("*.log")))
+
+
+def line_of(words: str) -> int:
+    """The number of a line of the stage."""
+    lines = HANG.read_text().splitlines()
+    return next(number for number, line in enumerate(lines, start=1) if words in line)
+
+
+def state_of(plan: Plan) -> str:
+    return str(plan_status(plan.run)[0]["state"])
+
+
+def test_a_hung_rank_is_named_in_time_and_the_job_goes_on(tmp_path: Path) -> None:
+    plan = submitted(tmp_path, trouble="sleep")
+    folder = plan.jobs["job"].folder
+    stall = stall_of(plan)
+    seen = time.time()
+    verdict = read_json(folder.watch / "verdict.json")
+    place = f"tests/stages/hang.py:{line_of('time.sleep(SILENCE)')} read"
+    assert (stall["rank"], stall["node"], stall["step"]) == (2, "node2", 3)
+    assert stall["where"] == place
+    assert verdict["state"] == ""
+    assert verdict["kind"] == "stall"
+    assert stall["line"] == (
+        f"stalled {verdict['seconds']:.0f} s: rank 2 on node2 is behind: step 3, in data, {place}; "
+        "the other 3 wait in all_reduce"
+    )
+    assert STALL_SECONDS <= verdict["seconds"] < STALL_SECONDS + 6
+    assert stall["line"] in (folder.logs / "watch.log").read_text()
+    stacks = (folder.path / verdict["stacks"]).read_text()
+    assert "1 rank: 2 on node2; step 3, in data" in stacks
+    assert "3 ranks: 0-1,3 on 2 nodes, the first is node1; step 3, in agree" in stacks
+    assert f'{HANG}", line {line_of("time.sleep(SILENCE)")} in read' in stacks
+    wait_for(lambda: state_of(plan) != "running", "the end of this start", seconds=20, every=0.2)
+    assert time.time() - seen < 15
+    wait_for(lambda: state_of(plan) == "done", "the second start", seconds=60, every=0.2)
+    assert (folder.path / "sum.txt").read_text() == f"{expected_sum(4, 10)}\n"
+
+
+def expected_sum(world: int, steps: int) -> float:
+    """What `hang` adds up, by its own definition."""
+    total = 0.0
+    for _ in range(steps):
+        total = world * (total + 1)
+    return total
+
+
+def test_a_stopped_rank_is_named_as_such(tmp_path: Path) -> None:
+    plan = submitted(tmp_path, trouble="stop", guilty=1, attempts=9)
+    stall = stall_of(plan)
+    cancel_run(plan.run, [])
+    assert stall["state"] == "stopped"
+    words = (
+        "rank 1 on node1 is stopped by a signal: step 3, in data; the other 3 wait in all_reduce"
+    )
+    assert stall["line"].endswith(words)
+
+
+def test_a_slow_rank_shows_its_node(tmp_path: Path) -> None:
+    plan = submitted(tmp_path, trouble="slow", guilty=2, steps=60, attempts=9)
+    folder = plan.jobs["job"].folder
+    wait_for(lambda: bool(read_stragglers(folder)), "a table", seconds=60, every=0.2)
+    wait_for(lambda: state_of(plan) == "done", "the end", seconds=60, every=0.2)
+    slow, other = read_stragglers(folder)
+    assert (slow["node"], slow["slowest"], slow["straggler"]) == ("node2", 2, True)
+    assert slow["times"] == pytest.approx(3, rel=0.4)
+    assert (other["node"], other["straggler"]) == ("node1", False)
+    assert not [event for event in read_events(folder) if event["event"] == "stall"]
+    assert not list(Path("/dev/shm").glob("mj-*-node*"))
