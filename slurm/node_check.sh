@@ -209,8 +209,8 @@ judge_kernel_log() { # Xid lines of the last day
 
 # ---- network, site, processes
 check_fabric() {
-  local least=${least_rate[${asked[fabric]:-}]:-} layer=InfiniBand port state rate total=0 seen='' memlock
   if [[ -z ${asked[fabric]:-} ]]; then return; fi
+  local least=${least_rate[${asked[fabric]}]:-} layer=InfiniBand port state rate total=0 seen='' memlock
   memlock=$(ulimit -l)
   if [[ $memlock != unlimited ]] && ((memlock < 1048576)); then
     fault memlock "$memlock KiB of memory may be locked (ulimit -l), ${asked[fabric]} wants it unlimited"

@@ -61,8 +61,8 @@ class Preflight(Settings):
     """Run slurm/node_check.sh on every node."""
     links: bool = True
     """Reduce numbers between pairs of nodes, each node with two others; from two nodes on."""
-    seconds: PositiveInt = 60
-    """A node that has not answered by then has failed."""
+    seconds: Annotated[int, Field(ge=15)] = 60
+    """It ends by then; a node that has not answered has failed."""
     disk_gb: NonNegative = 1
     """Free space that scratch must have, in GiB."""
     clock_seconds: NonNegative = 5

@@ -16,6 +16,7 @@ from submitit import SlurmExecutor
 from megatron_jobs.jobs.cluster import Cluster
 from megatron_jobs.jobs.fabric import fabric_environment, fabric_srun_words
 from megatron_jobs.jobs.plan import Job
+from megatron_jobs.jobs.preflight import check_words
 from megatron_jobs.jobs.software import launch_words
 
 BODY = Path(__file__).with_name("batch.sh")
@@ -96,7 +97,7 @@ def _parameters(submission: Submission) -> dict[str, Any]:
         own = {key: value for key, value in own.items() if not OF_GPUS.match(f"{key}={value}")}
     return {
         "job_name": slurm_name(submission.job),
-        "nodes": asked.nodes,
+        "nodes": asked.nodes + asked.spare_nodes,
         "ntasks_per_node": asked.ranks,
         "cpus_per_task": asked.cpus,
         "time": minutes,
@@ -132,6 +133,9 @@ def _values(submission: Submission) -> list[str]:
         "cpus": str(asked.cpus),
         "again": cluster.again,
         "drain_seconds": str(cluster.watch.drain_seconds),
+        "check_nodes": str(int(cluster.preflight.nodes)),
+        "try_links": str(int(cluster.preflight.links)),
+        "preflight_seconds": str(cluster.preflight.seconds),
     }
     launch = launch_words(cluster, submission.job, code=submission.code)
     fabric = fabric_srun_words(cluster.fabric, gpus=asked.gpus)
@@ -141,6 +145,7 @@ def _values(submission: Submission) -> list[str]:
         "container_words": launch.srun,
         "rank_words": launch.rank,
         "control_words": launch.control,
+        "check_words": check_words(cluster, asked),
     }
     lines = ["set -euo pipefail", *_environment(submission, (*cluster.setup, *launch.setup))]
     lines += [f"{name}={shlex.quote(value)}" for name, value in values.items()]

@@ -127,7 +127,9 @@ def _refusal(draft: Submission, words: str) -> str:
     )
     plain = next((text for key, text in IN_PLAIN_WORDS.items() if key in said), "")
     asked, cluster = draft.job.resources, draft.cluster
-    size = f"{asked.nodes} nodes x {asked.ranks} ranks x {asked.cpus} cpus, {asked.gpus} gpus"
+    spares = f" (and {asked.spare_nodes} spare)" if asked.spare_nodes else ""
+    each = f"{asked.ranks} ranks x {asked.cpus} cpus, {asked.gpus} gpus"
+    size = f"{asked.nodes} nodes{spares} x {each}"
     where = f"partition {cluster.partition or 'by default'} of {cluster.name}"
     because = f"{plain} (Slurm: {said})" if plain else f"Slurm: {said}"
     return f"{draft.job.name}: asked for {size}, {asked.hours:g} h in {where}; refused: {because}"

@@ -23,7 +23,7 @@ from torch._C._distributed_c10d import HashStore, Store, TCPStore
 
 from megatron_jobs.errors import MegatronJobsError
 from megatron_jobs.parallel.device import engine_device, has_gpu, use_local_device, wait_for_device
-from megatron_jobs.runtime.files import write_json, write_text
+from megatron_jobs.runtime.files import wait_for, write_json, write_text
 from megatron_jobs.runtime.launch import end_with_parent
 from megatron_jobs.runtime.rank import Rank
 
@@ -35,6 +35,8 @@ TIMES = 4
 """Reductions of a trial; the fastest counts, so that the first may open connections."""
 LOOPBACK_SHARE = 0.2
 """Part of the time that is kept for a trial of a node with itself."""
+HERE = "here"
+"""What end 1 puts into the store when it comes."""
 LONGEST = 300
 """Letters of a cause."""
 
@@ -146,7 +148,7 @@ def _in_processes(works: Sequence[Callable[[], float]], seconds: float) -> list[
     started: list[tuple[BaseProcess, Connection]] = []
     for work in works:
         mine, its = context.Pipe(duplex=False)
-        process = context.Process(target=_answer, args=(work, its, os.getpid()), daemon=True)
+        process: BaseProcess = context.Process(target=_answer, args=(work, its, os.getpid()), daemon=True)
         process.start()
         its.close()
         started.append((process, mine))
@@ -172,7 +174,7 @@ def _answer(work: Callable[[], float], pipe: Connection, parent: int) -> None:
     try:
         pipe.send(work())
     except (RuntimeError, OSError, MegatronJobsError) as error:
-        pipe.send(f"{type(error).__name__}: {error}".splitlines()[0])
+        pipe.send(str(error).splitlines()[0])
 
 
 def reduce_at(seat: Seat) -> float:
@@ -216,9 +218,13 @@ def _meet(seat: Seat, limit: datetime.timedelta) -> Store:
             seat.host, 0, seat.ends, is_master=True, timeout=limit, wait_for_workers=False
         )
         write_text(place, f"{seat.host}:{store.port}")
+        wait_for(lambda: store.check([HERE]), "the other node", seconds=limit.total_seconds())
         return store
-    host, _, port = _address_in(place, seat.seconds).rpartition(":")
-    return TCPStore(host, int(port), seat.ends, is_master=False, timeout=limit)
+    address = _address_in(place, limit.total_seconds())
+    host, _, port = address.rpartition(":")
+    store = TCPStore(host, int(port), seat.ends, is_master=False, timeout=limit)
+    store.set(HERE, "")
+    return store
 
 
 def _address_in(place: Path, seconds: float) -> str:
@@ -227,13 +233,13 @@ def _address_in(place: Path, seconds: float) -> str:
     Writing beside it makes a network file system look again: it remembers for up to a minute that
     a file was not there (nfs(5), acdirmax).
     """
-    end = time.monotonic() + seconds
     look = place.with_name(f"look-{place.name}")
-    while not place.exists():
-        if time.monotonic() > end:
-            raise TimeoutError(f"the other node has not come within {seconds:.0f} s")
-        look.parent.mkdir(parents=True, exist_ok=True)
+    look.parent.mkdir(parents=True, exist_ok=True)
+
+    def is_there() -> bool:
         look.touch()
         look.unlink()
-        time.sleep(0.1)
+        return place.exists()
+
+    wait_for(is_there, "the other node", seconds=seconds)
     return place.read_text(encoding="utf-8")
