@@ -5,6 +5,8 @@
 #   nodes, ranks (on each node), cpus (of each rank)
 #   again          how it goes on: requeue, submit or ahead
 #   drain_seconds  how often Slurm is asked whether a node is being drained; 0: never
+#   check_nodes, try_links (0 or 1), preflight_seconds    what is tried before the ranks start
+#   check_words    an array: what node_check.sh is told
 #   srun_words, container_words, rank_words, control_words    arrays: what the cluster's profile adds
 #     to every srun; to an srun that starts Python; before that Python; before Python on this host
 # Python judges, in steps that read and write the job's folder; this script makes every call of
@@ -18,6 +20,7 @@ run_python=("$python" -P -m megatron_jobs.enter)
 enter=("${control_words[@]}" "${run_python[@]}")
 nothing_to_do=3
 decided=4
+over_time=124
 me=$SLURM_JOB_ID
 if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
 left_out=() # a word for srun: nodes on which no rank is to start; set by choose_nodes
@@ -40,7 +43,43 @@ run_job() {
   "${enter[@]}" --finish "$job"
 }
 
-choose_nodes() { :; }
+# Try every node, and its links to two others; `left_out` are then the bad ones, and spares in excess.
+# It ends in preflight_seconds even if a node hangs: the nodes are limited, and so is srun.
+choose_nodes() {
+  local place=$job/preflight end=$((SECONDS + preflight_seconds)) left
+  if ((check_nodes == 0 && (try_links == 0 || SLURM_JOB_NUM_NODES == 1))); then return; fi
+  rm -rf "$place"
+  mkdir -p "$place/pairs"
+  echo "$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0} $(date +%s.%N)" >"$place/began"
+  if ((check_nodes)); then check_every_node $((preflight_seconds / 3)) || return; fi
+  date +%s.%N >"$place/ended"
+  if ((try_links && SLURM_JOB_NUM_NODES > 1)); then try_every_link $((end - SECONDS - 3)) || return; fi
+  left=$("${enter[@]}" "--fit=$nodes" "$job" | tail -n 1) || return
+  if [[ -n $left ]]; then left_out=("--exclude=$left"); fi
+}
+
+check_every_node() { # SECONDS    the script goes by stdin: it runs where the run folder is not seen
+  local place=$job/preflight where_python_is=()
+  on_every_node "$1" bash -s -- "out=$place" "attempt=$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}" \
+    "${check_words[@]}" <"$code/megatron_jobs/jobs/node_check.sh" >"$place/said"
+}
+
+try_every_link() { # SECONDS
+  local where_python_is=("${container_words[@]}")
+  on_every_node "$1" "${held_back[@]}" "${rank_words[@]}" "${run_python[@]}" \
+    "--pairs=$(($1 - 2))" "$job" </dev/null >>logs/preflight.log 2>&1
+}
+
+# One task on each node, whatever becomes of the others: a node that fails does not leave an answer.
+on_every_node() { # SECONDS COMMAND
+  local limit=$1 count=$SLURM_JOB_NUM_NODES status=0
+  shift
+  timeout --kill-after=2 "$limit" srun --nodes="$count" --ntasks="$count" --ntasks-per-node=1 \
+    --overlap --no-kill --kill-on-bad-exit=0 "${srun_words[@]}" "${where_python_is[@]}" \
+    timeout --signal=KILL $((limit - 1)) "$@" || status=$?
+  if ((status == 143)); then sleep 1; fi # a job that is cancelled: its steps end before it is told
+  [[ -z $told ]]
+}
 
 start_watch() {
   if ((drain_seconds)) && type sinfo scancel >/dev/null 2>&1; then watch_drain & fi
@@ -122,6 +161,9 @@ submit_again() { # WORDS of sbatch
   "${enter[@]}" "--successor=${id%%;*}" "$job"
 }
 
+# Whether Slurm ends the job because of its time limit, and not because somebody wants it.
+is_over_time() { [[ $(squeue -h -t all -j "$me" -o %r 2>/dev/null) == TimeLimit ]]; }
+
 trap 'told=yes' TERM
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 echo "$(date --iso-8601=seconds) Slurm job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}," \
@@ -132,7 +174,10 @@ if ((status == nothing_to_do)); then
   echo "its receipt holds: nothing to do"
   exit 0
 fi
-if [[ -n $told ]] && ((status != 0)); then exit "$status"; fi # whoever ends it knows how it goes on
+if [[ -n $told ]] && ((status != 0)); then
+  is_over_time || exit "$status" # whoever ends it knows how it goes on
+  status=$over_time
+fi
 if ((status != decided)); then
   "${enter[@]}" "--after=$status" "$job" || exit "$status"
 fi

@@ -17,7 +17,8 @@ Event = dict[str, Any]
 submit                                          by a person: what came before is no longer counted
 start       restart, nodes (names), reached     the ranks are about to start; headway until then
 behind      behind (Slurm ids)                  waits for jobs before it, which go on under new ids
-preflight   bad {node: cause}, seconds          verdict before the ranks start
+preflight   bad, suspects, notes {node: cause}, verdict before the ranks start; common: a check
+            left_out, common, seconds           that all nodes fail; suspects: one end of a link
 stall       rank, node, step, where             no sign of life
 drain       nodes                               are being drained; the ranks are told to stop
 lost        why, start (its time)               the start before this one ended without a word
@@ -25,7 +26,7 @@ stopped     reason                              saved in time
 failed      cause, rank, node, decision, why    triage's verdict
 again       how, exclude                        goes on: requeue, submit or ahead
 again       how, successor (Slurm id)           and this job takes its place
-stop        why                                 is not gone on with
+stop        why, status                         is not gone on with
 end                                             the receipt is written
 """
 
