@@ -5,9 +5,11 @@ One rank that dies takes the others down within seconds, and its own last words 
 
 import contextlib
 import ctypes
+import datetime
 import multiprocessing
 import os
 import signal
+import stat
 import sys
 import time
 import traceback
@@ -34,6 +36,8 @@ GRACE_SECONDS = 3.0
 
 PR_SET_PDEATHSIG = 1
 """Of linux/prctl.h."""
+MARK = "--- goes on: "
+"""Begins the line that divides two starts in the log of a rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ def _rank_main(
     end_with_parent(parent)
     if output_file is not None:
         append_output_to(output_file)
+        mark_start(rank)
     status = run_and_report(lambda: work(rank), error_file)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -123,6 +128,14 @@ def append_output_to(path: Path) -> None:
     os.close(handle)
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115  (open until the end)
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+
+
+def mark_start(rank: Rank) -> None:
+    """Print a line that divides this start from those before it in a log that is appended to."""
+    log = os.fstat(1)
+    if rank.restart or (stat.S_ISREG(log.st_mode) and log.st_size):
+        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        print(f"{MARK}rank {rank.index} of {rank.world} on {rank.host}, {now}", flush=True)
 
 
 def run_and_report(work: Callable[[], object], error_file: Path) -> int:
