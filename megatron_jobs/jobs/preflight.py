@@ -29,8 +29,9 @@ from megatron_jobs.jobs.starts import node_names
 from megatron_jobs.jobs.strikes import strike, struck
 from megatron_jobs.runtime.rank import slurm_nodes
 
-SLOW = 0.5
-"""A node whose best link has less than this part of the median is named as slow."""
+SLOW = {"nccl": 0.7, "gloo": 0.25}
+"""A node whose best link has less than this part of the median is named as slow. Loose on the CPU,
+where the time is also that of whatever else runs."""
 PAIRS = "pairs"
 SILENT = "silent"
 LINKS = "links"
@@ -218,7 +219,7 @@ def _name_slow(verdicts: Mapping[str, Verdict], trials: Mapping[str, Answer]) ->
     }
     usual = statistics.median(best.values()) if best else 0
     for node, gbps in best.items():
-        if node in verdicts and 0 < gbps < SLOW * usual:
+        if node in verdicts and 0 < gbps < SLOW[trials[node]["over"]] * usual:
             verdicts[node].notes.append(f"slow: {gbps:.1f} Gb/s, the median is {usual:.1f}")
 
 

@@ -1,9 +1,10 @@
 """The strike list: nodes that failed, noted by all jobs of a team and left out of those to come.
 
-A file of JSON lines, one a strike, that only grows: a node is forgiven by another line.
+A file of JSON lines, one a strike, that only grows: another line takes a node off.
 """
 
 import contextlib
+import datetime
 import fcntl
 import getpass
 import json
@@ -16,13 +17,14 @@ from typing import Any
 from megatron_jobs.errors import UserError
 from megatron_jobs.jobs.cluster import Cluster
 from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.queue import call_slurm
 
 DAY = 86400
 MODE = 0o664
 """Whoever shares the group adds to it."""
 
 Strike = dict[str, Any]
-"""time (seconds since 1970), cluster, node, cause, job (its folder), user; or `forgive`: true."""
+"""time (seconds since 1970), cluster, node, cause, job (its folder), user; or `forget`: true."""
 
 
 def strike(cluster: Cluster, node: str, cause: str, folder: JobFolder) -> None:
@@ -35,14 +37,14 @@ def strike(cluster: Cluster, node: str, cause: str, folder: JobFolder) -> None:
         print(f"{cluster.strikes}: {node} is not noted: {error.strerror}", file=sys.stderr)
 
 
-def forgive(cluster: Cluster, node: str) -> None:
+def forget(cluster: Cluster, node: str) -> None:
     """Take a node off the list; UserError when it is not on it, or the list cannot be written."""
     known = struck(cluster)
     if node not in known:
         names = ", ".join(known) or "none"
         raise UserError(f"{node}: is not on the strike list of {cluster.name}; on it: {names}")
     try:
-        _append(cluster, {"node": node, "forgive": True})
+        _append(cluster, {"node": node, "forget": True})
     except OSError as error:
         raise UserError(f"{cluster.strikes}: cannot be written to: {error.strerror}") from error
 
@@ -52,6 +54,19 @@ def struck(cluster: Cluster) -> dict[str, str]:
     return {node: str(found["cause"]) for node, found in strikes_now(cluster).items()}
 
 
+def nodes_to_leave_out(cluster: Cluster) -> dict[str, str]:
+    """Those of `struck` that Slurm knows: it refuses to leave out a node that it does not have."""
+    found = struck(cluster)
+    if not found:
+        return {}
+    try:
+        done = call_slurm(["sinfo", "--noheader", "--Node", "--format=%N"])
+    except UserError:  # no Slurm here: this is a dry run
+        return found
+    known = set(done.stdout.split())
+    return {node: cause for node, cause in found.items() if node in known}
+
+
 def strikes_now(cluster: Cluster) -> dict[str, Strike]:
     """The last strike of each node that counts today; by node."""
     since = time.time() - cluster.strike_days * DAY
@@ -59,11 +74,23 @@ def strikes_now(cluster: Cluster) -> dict[str, Strike]:
     for record in _read(cluster):
         if record["cluster"] != cluster.name or record["time"] < since:
             continue
-        if record.get("forgive"):
+        if record.get("forget"):
             found.pop(record["node"], None)
         else:
             found[record["node"]] = record
     return dict(sorted(found.items()))
+
+
+def in_words(cluster: Cluster) -> list[str]:
+    """A line for each node on the list: until when, why, and who noted it."""
+    if not cluster.strikes:
+        return [f"{cluster.name}: the profile names no strike list (`strikes: FILE`)"]
+    lines = []
+    for node, found in strikes_now(cluster).items():
+        until = datetime.datetime.fromtimestamp(found["time"] + cluster.strike_days * DAY)
+        who = f"{found.get('user', 'somebody')}, {found.get('job', 'by hand')}"
+        lines.append(f"{node}  until {until:%Y-%m-%d %H:%M}  {found['cause']}  ({who})")
+    return lines or [f"{cluster.name}: no node is on the strike list {cluster.strikes}"]
 
 
 def _append(cluster: Cluster, facts: dict[str, Any]) -> None:
@@ -123,7 +150,7 @@ def _strike_of(line: str) -> Strike | None:
         record = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(record, dict) or not ("cause" in record or "forgive" in record):
+    if not isinstance(record, dict) or not ("cause" in record or "forget" in record):
         return None
     names = all(isinstance(record.get(key), str) for key in ("cluster", "node"))
     return record if names and isinstance(record.get("time"), (int, float)) else None

@@ -83,15 +83,16 @@ def try_pairs(
         folder: seen by all nodes.
         seconds: after which this returns, whatever the others do.
         gpus: of the job on each node; without CUDA here the CPU is tried.
-    Returns: `trials`, each with partner, good, gbps and cause; `alone`: why this node cannot even
-        reduce with itself, empty when it can; only there if all trials failed.
+    Returns: `over` nccl or gloo; `trials`, each with partner, good, gbps and cause; `alone`: why
+        this node cannot even reduce with itself, empty when it can; only if all trials failed.
     """
     started = time.monotonic()
     partners = partners_of(rank.node, rank.nodes)
     share = seconds * (1 - LOOPBACK_SHARE) / max(1, len(partners))
     lanes = gpus if gpus and has_gpu() else 1
     trials: list[dict[str, Any]] = []
-    found: dict[str, Any] = {"node": names[rank.node], "attempt": rank.attempt, "trials": trials}
+    found: dict[str, Any] = {"node": names[rank.node], "attempt": rank.attempt, "over": backend()}
+    found["trials"] = trials
     for number, partner in enumerate(partners):
         if partner is None:
             continue
@@ -107,6 +108,11 @@ def try_pairs(
         found["alone"] = _try_alone(rank, folder, lanes, left)
         write_json(folder / f"{names[rank.node]}.json", found)
     return found
+
+
+def backend() -> str:
+    """What the numbers travel over."""
+    return "nccl" if has_gpu() else "gloo"
 
 
 def _try_alone(rank: Rank, folder: Path, lanes: int, seconds: float) -> str:
@@ -148,7 +154,9 @@ def _in_processes(works: Sequence[Callable[[], float]], seconds: float) -> list[
     started: list[tuple[BaseProcess, Connection]] = []
     for work in works:
         mine, its = context.Pipe(duplex=False)
-        process: BaseProcess = context.Process(target=_answer, args=(work, its, os.getpid()), daemon=True)
+        process: BaseProcess = context.Process(
+            target=_answer, args=(work, its, os.getpid()), daemon=True
+        )
         process.start()
         its.close()
         started.append((process, mine))
@@ -185,9 +193,8 @@ def reduce_at(seat: Seat) -> float:
     use_local_device(seat.local)
     limit = datetime.timedelta(seconds=max(1.0, 0.9 * seat.seconds))  # it says more than a kill
     store = _meet(seat, limit) if seat.ends > 1 else HashStore()
-    backend = "nccl" if has_gpu() else "gloo"
     dist.init_process_group(
-        backend, store=store, rank=seat.place, world_size=seat.ends, timeout=limit
+        backend(), store=store, rank=seat.place, world_size=seat.ends, timeout=limit
     )
     device = engine_device()
     numbers = torch.arange(NUMBERS[device.type], device=device, dtype=torch.float32) % 1021

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from megatron_jobs.cli import main
-from megatron_jobs.config.site import Watch
+from megatron_jobs.config.site import Preflight, Watch
 from megatron_jobs.errors import ConfigError, UserError
 from megatron_jobs.jobs.cluster import Cluster, load_cluster
 from megatron_jobs.jobs.executor import JobExecutor, Submission
@@ -16,6 +16,7 @@ from megatron_jobs.jobs.plan import Plan, load_plan
 from megatron_jobs.jobs.submit import submit_plan
 
 HOSTILE = """it's "$HOME" `id` $(id) \\ #!; &\n--x  """
+NO_PREFLIGHT = {"preflight": {"nodes": False, "links": False}}
 PLAN = """
 jobs:
   first:
@@ -40,7 +41,7 @@ def _no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def script_of(plan: Plan, **changes: Any) -> str:
-    values = load_cluster("devcluster").model_dump() | changes
+    values = load_cluster("devcluster").model_dump() | NO_PREFLIGHT | changes
     cluster = Cluster.model_validate(values)
     job = plan.jobs["first"]
     return JobExecutor(Submission(job, cluster, Path("/c o/de"), "/p y/thon", ("7", "8"))).render()
@@ -138,7 +139,9 @@ def test_values_reach_the_job_as_they_are(plan: Plan, tmp_path: Path) -> None:
         "python": str(python),
     }
     changes |= {"setup": ['export SEEN="$WORDS" UNSET="$no_such_variable"']}
-    cluster = Cluster.model_validate(load_cluster("devcluster").model_dump() | changes)
+    cluster = Cluster.model_validate(
+        load_cluster("devcluster").model_dump() | NO_PREFLIGHT | changes
+    )
     submission = Submission(plan.jobs["first"], cluster, tmp_path, cluster.python)
     done = run_script(submission, tmp_path, RECORD=str(tmp_path / "record"))
     assert (done.returncode, done.stderr) == (0, "")
@@ -216,7 +219,8 @@ def test_the_script_does_what_its_steps_decide(
         tmp_path.joinpath(name).write_text(STAND_IN.replace("CASES", cases))
         tmp_path.joinpath(name).chmod(0o755)
     tmp_path.joinpath("next").write_text(f"{line}\n")
-    cluster = load_cluster("devcluster").model_copy(update={"watch": Watch(drain_seconds=0)})
+    changes = {"watch": Watch(drain_seconds=0), "preflight": Preflight(nodes=False, links=False)}
+    cluster = load_cluster("devcluster").model_copy(update=changes)
     submission = Submission(plan.jobs["first"], cluster, tmp_path, str(tmp_path / "python"))
     done = run_script(submission, tmp_path)
     status, words, steps = wanted
