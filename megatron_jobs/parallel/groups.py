@@ -9,14 +9,12 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
-from torch._C._distributed_c10d import HashStore, Store, TCPStore
 
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.parallel.device import has_gpu, use_local_device
-from megatron_jobs.runtime.files import wait_for, write_text
+from megatron_jobs.parallel.store import close_store, open_store
 from megatron_jobs.runtime.rank import Rank
 
-LOOPBACK = "127.0.0.1"
 SEED_STRIDE = 10_007
 """Between the seeds of two ranks; megatron-core adds up to some thousands of its own."""
 
@@ -35,26 +33,11 @@ def connect(rank: Rank, meet: Path, *, seconds: float = 600) -> None:
     limit = datetime.timedelta(seconds=seconds)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if has_gpu() else "gloo",
-        store=_store(rank, meet, limit),
+        store=open_store(rank, meet, limit),
         rank=rank.index,
         world_size=rank.world,
         timeout=limit,
     )
-
-
-def _store(rank: Rank, meet: Path, limit: datetime.timedelta) -> Store:
-    """The table through which ranks learn each other's addresses."""
-    if rank.world == 1:
-        return HashStore()
-    place = meet / f"{rank.attempt}.address"
-    if rank.leads:
-        host = LOOPBACK if rank.nodes == 1 else rank.host
-        store = TCPStore(host, 0, rank.world, is_master=True, timeout=limit, wait_for_workers=False)
-        write_text(place, f"{host}:{store.port}")
-        return store
-    wait_for(place.exists, f"the address of rank 0 in {place}", seconds=limit.total_seconds())
-    host, _, port = place.read_text(encoding="utf-8").rpartition(":")
-    return TCPStore(host, int(port), rank.world, is_master=False, timeout=limit)
 
 
 def open_groups(mesh: Mesh, seed: int, *, seconds: float = 600) -> None:
@@ -107,3 +90,4 @@ def close() -> None:
     if dist.is_initialized():
         parallel_state.destroy_model_parallel()
         dist.destroy_process_group()
+    close_store()
