@@ -45,7 +45,7 @@ from megatron_jobs.jobs.receipt import begin, finish
 from megatron_jobs.jobs.stacks import heartbeats_of
 from megatron_jobs.jobs.starts import node_names
 from megatron_jobs.jobs.watch import watch
-from megatron_jobs.runtime.files import write_json
+from megatron_jobs.runtime.files import remove, write_json
 from megatron_jobs.runtime.heartbeat import open_heartbeat, record_collectives
 from megatron_jobs.runtime.launch import end_with_parent, fork_ranks, run_and_report
 from megatron_jobs.runtime.rank import Rank, read_rank, slurm_nodes
@@ -114,12 +114,16 @@ def fork_all(folder: JobFolder, _: str) -> int:
     job = load_job(folder)
     for module in getattr(job.stage, "PRELOAD", ()):
         importlib.import_module(module)  # once, here: the forked ranks share it
+    attempt = f"{os.getpid()}.{time.monotonic_ns()}"
     outcome = fork_ranks(
         lambda rank: run_stage(job, rank),
         job.asked.world,
+        attempt=attempt,
         error_file=folder.error,
         output_file=folder.log,
     )
+    here = Rank(host=os.uname().nodename, attempt=attempt)
+    remove(heartbeats_of(job.folder, here))  # what ranks that were killed have left
     record = {"status": outcome.status, "guilty": outcome.guilty, "signal": outcome.signal}
     write_json(folder.outcome, record)
     return outcome.status if outcome.status >= 0 else EXIT_BUG

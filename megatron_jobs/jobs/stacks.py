@@ -45,7 +45,7 @@ WAITS_IN = (
     "/megatron/core/optimizer/clip_grads.py",
 )
 """Files whose functions, innermost in a stack, wait for other ranks."""
-WAITS_BY = ("all_agree", "add_up", "someone_must_stop", "synchronize", "wait_for_device")
+WAITS_BY = ("all_agree", "add_up", "common_wish", "synchronize", "wait_for_device")
 """Functions that wait for the GPU, and so for other ranks, without a frame of torch's on top."""
 
 

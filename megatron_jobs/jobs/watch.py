@@ -8,7 +8,7 @@ and what becomes of it is decided as after any failure. Clocks of nodes are take
 seconds: the preflight looks at that.
 
     RUN/JOB/watch/
-      000/NODE.json        {start, node, host, ranks}: the heartbeats of a node
+      000/NODE.json        {start, node, host, time, ranks}: the heartbeats of a node
       request.json         {id, start}: show your stacks
       stacks/ID/000/NODE.json   the answers; stacks/ID.txt all of them for people
       verdict.json         {kind: stall, start, time} and the fields of `jobs.stall.Stall`
@@ -29,10 +29,9 @@ from megatron_jobs.errors import Stopped
 from megatron_jobs.jobs.cluster import cluster_of
 from megatron_jobs.jobs.events import note
 from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.inquiry import POLL_SECONDS, gather, summaries
 from megatron_jobs.jobs.stacks import (
-    RankState,
     answer,
-    answers,
     ask,
     collect,
     get,
@@ -49,17 +48,12 @@ from megatron_jobs.runtime.heartbeat import (
     Beat,
     read_beats,
     remove_leftovers,
-    starts_on_node,
 )
 from megatron_jobs.runtime.rank import Rank, read_rank
 from megatron_jobs.runtime.stop import heed_stop
 
 TABLE_SECONDS = 60
 """Between two tables of stragglers, at least."""
-POLL_SECONDS = 5
-"""Between two looks for a request, at most."""
-ANSWER_SECONDS = 15
-"""How long the first node waits for the answers of others, beside their poll."""
 
 
 def watch(folder: JobFolder) -> None:
@@ -68,8 +62,7 @@ def watch(folder: JobFolder) -> None:
         signal.signal(number, signal.SIG_IGN)
     cluster, rank = cluster_of(folder), read_rank()
     place = heartbeats_of(folder, rank)
-    starts = starts_on_node(folder.path, host=rank.host, scratch=scratch_of(folder))
-    remove_leftovers([other for other in starts if other != place])
+    remove_leftovers(host=rank.host, scratch=scratch_of(folder))
     node = NodeWatch(folder, rank, place, cluster.watch if cluster else Watch())
     try:
         heed_stop()
@@ -123,7 +116,7 @@ class NodeWatch:
     def summary(self, beats: list[Beat]) -> dict[str, Any]:
         """What this node tells the first."""
         own = {"start": self.rank.start, "node": self.rank.node, "host": self.rank.host}
-        return own | {"ranks": [asdict(beat) for beat in beats]}
+        return own | {"time": time.time(), "ranks": [asdict(beat) for beat in beats]}
 
     def answer_request(self) -> None:
         """Collect this node's stacks if somebody asks for them."""
@@ -136,7 +129,8 @@ class NodeWatch:
 
     def judge(self, beats: list[Beat], now: float) -> None:
         """What only the first node's watch does. While its own ranks live it needs no others."""
-        if now - self.tabled >= max(TABLE_SECONDS, self.settings.every):
+        measured = any(beat.own_seconds for beat in beats)
+        if measured and now - self.tabled >= max(TABLE_SECONDS, self.settings.every):
             self.tabled = now
             rows = straggler_table(summaries(self.folder, self.rank.start), self.settings.straggler)
             write_stragglers(self.folder, rows)
@@ -157,7 +151,8 @@ class NodeWatch:
     def settle(self) -> None:
         """Find out who is behind, write it down, and have all ranks killed."""
         place = ask(self.folder, self.rank.start)
-        ranks = self.gather(place)
+        self.answer_request()
+        ranks = gather(self.folder, self.rank.start, place)
         last = max((rank.time for rank in ranks if rank.watched), default=0.0)
         seconds = time.time() - last
         if seconds < self.settings.stall_seconds:  # meanwhile it went on
@@ -167,25 +162,6 @@ class NodeWatch:
         self.tell(stall, place.with_suffix(".txt"))
         put(self.folder.watch / "kill.json", {"start": self.rank.start})
         kill(read_beats(self.place))
-
-    def gather(self, place: Path) -> list[RankState]:
-        """The answers of all nodes; ranks of a node that does not answer are silent."""
-        self.answer_request()
-        expected = {found["host"]: found for found in summaries(self.folder, self.rank.start)}
-        end = time.time() + POLL_SECONDS + ANSWER_SECONDS
-        while (found := answers(place)).keys() < expected.keys() and time.time() < end:
-            time.sleep(0.2)
-        ranks = [rank for node in found.values() for rank in node]
-        missing = [summary for host, summary in expected.items() if host not in found]
-        ranks += [
-            RankState(
-                rank=beat["rank"], node=summary["host"], step=beat["step"], what=beat["what"],
-                time=beat["time"], watched=beat["watched"], state="silent",
-            )
-            for summary in missing
-            for beat in summary["ranks"]
-        ]  # fmt: skip
-        return ranks
 
     def tell(self, stall: Stall, text: Path) -> None:
         """Leave the verdict for triage, as an event and in this process's log."""
@@ -205,12 +181,6 @@ class NodeWatch:
             time.sleep(0.05)
         if not any(beat.lives() for beat in read_beats(self.place)):
             shutil.rmtree(self.place, ignore_errors=True)
-
-
-def summaries(folder: JobFolder, start: str) -> list[dict[str, Any]]:
-    """What the nodes of one start have told; those of earlier starts are left aside."""
-    found = [get(path) for path in sorted(folder.watch.glob("[0-9]*/*.json"))]
-    return [summary for summary in found if summary.get("start") == start]
 
 
 def kill(beats: list[Beat]) -> None:

@@ -59,7 +59,7 @@ def mark_time() -> Any:
     """A point in the time of the device, for `seconds_between`; on a GPU one of its stream."""
     if not has_gpu():
         return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
+    event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     event.record()
     return event
 

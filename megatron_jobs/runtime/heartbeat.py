@@ -31,6 +31,8 @@ CHECKSUM = struct.Struct("<I")
 SMOOTHING = 0.2
 """Weight of the newest step in the mean of a rank's own seconds."""
 DUMP_SIGNAL = signal.SIGUSR1
+LEFTOVER_SECONDS = 3600
+"""What killed ranks left is removed when it is so old, by the next start on the node."""
 COLLECTIVES = "nccl-"
 """How the names of NCCL's files begin."""
 
@@ -84,9 +86,18 @@ def node_folder(job: Path, *, start: str, host: str, scratch: str = "") -> Path:
 
 
 def starts_on_node(job: Path, *, host: str, scratch: str = "") -> list[Path]:
-    """The folders of all starts of a job on this node, the running one and leftovers."""
-    found = _place(scratch).glob(f"{_prefix(job)}*")
-    return sorted(path for path in found if path.name.endswith(f"-{host}"))
+    """The folders of all starts of a job on this node: the running one, and leftovers."""
+    return sorted(_place(scratch).glob(f"{_prefix(job)}*-{host}"))
+
+
+def remove_leftovers(*, host: str, scratch: str = "") -> None:
+    """Remove this user's folders on this node none of whose processes lives, old ones only."""
+    for folder in _place(scratch).glob(f"mj-{os.getuid()}-{'[0-9a-f]' * 12}-*-{host}"):
+        with contextlib.suppress(FileNotFoundError):  # removed by its owner
+            times = [path.stat().st_mtime for path in (folder, *folder.glob("*.beat"))]
+            old = time.time() - max(times) > LEFTOVER_SECONDS
+            if old and not any(found.lives() for found in read_beats(folder)):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _prefix(job: Path) -> str:
@@ -222,15 +233,6 @@ def _read(path: Path, tries: int = 5) -> Beat | None:
             text = what.rstrip(b"\0").decode(errors="ignore")
             return Beat(rank, pid, born, step, text, at, own, bool(watched))
     return None
-
-
-def remove_leftovers(folders: list[Path]) -> None:
-    """Remove node folders none of whose processes lives any more; those just made are left."""
-    for folder in folders:
-        with contextlib.suppress(FileNotFoundError):  # removed by its owner
-            young = time.time() - folder.stat().st_mtime < 60
-            if not young and not any(found.lives() for found in read_beats(folder)):
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_all(folder: Path, pattern: str) -> None:

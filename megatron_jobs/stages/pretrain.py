@@ -11,6 +11,7 @@ from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Problem
+from megatron_jobs.runtime.heartbeat import rest
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.runtime.stop import deferred_stop
 from megatron_jobs.stages import Facts
@@ -126,6 +127,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     }
     feed = open_feed(index, config.batch, mask_after=index.eod if config.mask_eod else None)
     numbers = train(config, engine, feed, rank=rank, folder=folder, record=record)
+    rest("end")
     close()
     if rank.leads and not plot_losses(folder):
         print("no plot of the losses: matplotlib is not installed (pip install matplotlib)")

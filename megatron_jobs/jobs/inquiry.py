@@ -1,0 +1,64 @@
+"""Asking a running job what its ranks are doing: on this machine directly, else by its watches."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from megatron_jobs.errors import UserError
+from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.stacks import RankState, answers, ask, collect, get, scratch_of
+from megatron_jobs.runtime.heartbeat import starts_on_node
+
+POLL_SECONDS = 5
+"""Between two looks of a watch for a request, at most."""
+ANSWER_SECONDS = 15
+"""How long answers are waited for, beside that."""
+FRESH_SECONDS = 120
+"""A node whose watch has not written for so long does not run the job any more."""
+
+
+def rank_states(folder: JobFolder) -> list[RankState]:
+    """The state and stacks of every rank of a job that runs, here or on a cluster.
+
+    Raises: UserError when none gives a sign of life.
+    """
+    host = os.uname().nodename
+    places = starts_on_node(folder.path, host=host, scratch=scratch_of(folder))
+    here = [state for place in places for state in collect(place, host) if state.state != "gone"]
+    if here:
+        return here
+    told = [found for found in all_summaries(folder) if time.time() - found["time"] < FRESH_SECONDS]
+    if not told:
+        raise UserError(f"{folder.path.name}: no rank gives signs of life; does it run?")
+    start = max(told, key=lambda found: float(found["time"]))["start"]
+    return gather(folder, start, ask(folder, start))
+
+
+def gather(folder: JobFolder, start: str, place: Path) -> list[RankState]:
+    """The answers of all nodes to `ask`; ranks of a node that does not answer are silent."""
+    expected = {found["host"]: found for found in summaries(folder, start)}
+    end = time.monotonic() + POLL_SECONDS + ANSWER_SECONDS
+    while (found := answers(place)).keys() < expected.keys() and time.monotonic() < end:
+        time.sleep(0.2)
+    ranks = [rank for node in found.values() for rank in node]
+    for host in expected.keys() - found.keys():
+        ranks += [_silent(host, beat) for beat in expected[host]["ranks"]]
+    return sorted(ranks, key=lambda rank: rank.rank)
+
+
+def _silent(host: str, beat: dict[str, Any]) -> RankState:
+    """A rank as its node's watch last told of it."""
+    known = {name: beat[name] for name in ("rank", "step", "what", "time", "watched")}
+    return RankState(node=host, state="silent", **known)
+
+
+def summaries(folder: JobFolder, start: str) -> list[dict[str, Any]]:
+    """What the watch of each node of one start last told: {start, node, host, time, ranks}."""
+    return [found for found in all_summaries(folder) if found["start"] == start]
+
+
+def all_summaries(folder: JobFolder) -> list[dict[str, Any]]:
+    """The same of all starts: a node that had the job earlier has left its file."""
+    found = [get(path) for path in sorted(folder.watch.glob("[0-9]*/*.json"))]
+    return [summary for summary in found if summary]
