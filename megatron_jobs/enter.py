@@ -47,7 +47,7 @@ from megatron_jobs.jobs.starts import node_names
 from megatron_jobs.jobs.watch import watch
 from megatron_jobs.runtime.files import remove, write_json
 from megatron_jobs.runtime.heartbeat import open_heartbeat, record_collectives
-from megatron_jobs.runtime.launch import end_with_parent, fork_ranks, run_and_report
+from megatron_jobs.runtime.launch import end_with_parent, fork_ranks, mark_start, run_and_report
 from megatron_jobs.runtime.rank import Rank, read_rank, slurm_nodes
 from megatron_jobs.runtime.stop import heed_stop, install_stop_signals
 
@@ -75,6 +75,7 @@ def enter_rank(folder: JobFolder) -> int:
     """Be one rank of the job, as srun's variables say."""
     rank = read_rank()
     job = load_job(folder)
+    mark_start(rank)
     error_file = folder.error(rank.index)
     error_file.unlink(missing_ok=True)
     status = run_and_report(lambda: run_stage(job, rank), error_file)

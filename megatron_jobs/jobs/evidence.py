@@ -67,13 +67,12 @@ def last_start(folder: JobFolder) -> Start:
     """The last start: since when, where, and what the batch script wrote in it."""
     events = read_events(folder)
     places = [place for place, event in enumerate(events) if event["event"] == "start"]
-    first = places[-1] if places else len(events)
+    noted = read_json(folder.started)["starts"][-1] if folder.started.exists() else {"time": 0.0}
+    here = noted.get("slurm_job_id") == ""  # on this machine: no events tell of it
+    first = places[-1] if places and not here else len(events)
     start = Start(folder, events=events[first:], before=events[:first])
-    begun = start.events[0] if places else {}
-    if begun:
-        start.began = float(begun["time"])
-    elif folder.started.exists():
-        start.began = float(read_json(folder.started)["starts"][-1]["time"])
+    begun = start.events[0] if start.events else {}
+    start.began = float((begun or noted)["time"])
     resources = read_job(folder)["resources"] if folder.config.exists() else {}
     start.ranks = int(resources.get("ranks", 1))
     start.batch, nodes = _batch_words(folder, begun)

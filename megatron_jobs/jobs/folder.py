@@ -14,6 +14,7 @@ import yaml
 import megatron_jobs
 from megatron_jobs.runtime.files import read_json, write_json, write_text
 
+from megatron_jobs.runtime.switches import KILL, SAVE
 SOURCE = "source.txt"
 TASKS = "tasks"
 GROUP = 1000
@@ -138,12 +139,12 @@ class JobFolder:
     @property
     def kill_switch(self) -> Path:
         """While this file is there the job saves, stops and is not put back in the queue."""
-        return self.whole / "KILL"
+        return self.whole / KILL
 
     @property
     def save_switch(self) -> Path:
         """When this file appears the job saves once, and removes it."""
-        return self.path / "SAVE"
+        return self.path / SAVE
 
     @property
     def bookkeeping(self) -> frozenset[str]:

@@ -24,6 +24,7 @@ from megatron_jobs.jobs.folder import JobFolder, write_job
 from megatron_jobs.jobs.lock import held_alone, make_run_folder
 from megatron_jobs.jobs.plan import Job, Plan
 from megatron_jobs.jobs.receipt import begin, finish, is_done, missing_tasks, read_receipt
+from megatron_jobs.jobs.triage import judge, write_postmortem
 from megatron_jobs.runtime.files import read_json
 from megatron_jobs.runtime.progress import read_progress
 from megatron_jobs.runtime.stop import wanted_signals
@@ -53,12 +54,23 @@ def run_job(job: Job, watch: Watch = quietly) -> None:
     Raises: UserError (the user can mend it), Stopped (asked to stop; state is saved), JobFailed.
     """
     with held_alone(job) as lock:
+        _refuse_killed(job)
         if job.gathers and not is_done(job):
             _run_tasks(job, watch, lock)
         if not begin(job):  # a signal ends it at once: a kill does no harm here
             watch(job, "skipped", read_receipt(job.folder))
             return
         _run_begun(job, watch, lock)
+
+
+def _refuse_killed(job: Job) -> None:
+    """UserError while the switch KILL is there, unless nothing is to do any more."""
+    if job.folder.kill_switch.exists() and not job.folder.receipt.exists():
+        raise UserError(f"{job.name}: {_killed(job)}")
+
+
+def _killed(job: Job) -> str:
+    return f"{job.folder.kill_switch} is there; remove it, and run it again to go on"
 
 
 def _run_tasks(job: Job, watch: Watch, lock: int) -> None:
@@ -120,6 +132,8 @@ def _watch_tasks(job: Job, running: "list[Future[int]]", watch: Watch) -> None:
 def _run_begun(job: Job, watch: Watch, lock: int) -> None:
     with _noted_signals() as noted:
         status = _start(job, watch, lock, noted)
+        if status not in (EXIT_DONE, EXIT_STOPPED):
+            write_postmortem(job.folder, judge(job.folder, status=status))
         if status != EXIT_DONE:
             raise _failure(job, status)
         watch(job, "done", finish(job))
@@ -134,26 +148,31 @@ def _start(job: Job, watch: Watch, lock: int, noted: list[int]) -> int:
     with job.folder.logs.joinpath("launch.log").open("ab") as log:
         child = subprocess.Popen(command, env=environment, stdout=log, stderr=log, pass_fds=(lock,))
     try:
-        return _wait(child, noted, lambda: watch(job, "running", read_progress(job.folder.path)))
+        return _wait(child, job, noted, watch)
     except BaseException:  # nobody would watch over it any more
         child.terminate()
         child.wait()
         raise
 
 
-def _wait(child: "subprocess.Popen[bytes]", noted: list[int], watch: Callable[[], None]) -> int:
-    """The exit status of a process; signals that come to be noted are passed on to it."""
-    told = 0
-    while True:
+def _wait(child: "subprocess.Popen[bytes]", job: Job, noted: list[int], watch: Watch) -> int:
+    """The exit status of a process; signals that come to be noted are passed on to it.
+
+    The switch KILL is one more: most stages look for signals alone.
+    """
+    told, killed, status = 0, False, None
+    while status is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             status = child.wait(timeout=0.1)
-            watch()
-            return status
         new = noted[told:]
         told += len(new)
+        if not killed and job.folder.kill_switch.exists():
+            killed = True
+            new.append(signal.SIGTERM)
         for number in new:
             child.send_signal(number)
-        watch()
+        watch(job, "running", read_progress(job.folder.path))
+    return status
 
 
 @contextlib.contextmanager
@@ -178,7 +197,8 @@ def _failure(job: Job, status: int) -> MegatronJobsError:
     guilty, killer = outcome.get("guilty", -1), outcome.get("signal", "")
     words = last_words(job.folder, guilty)
     if status == EXIT_STOPPED:
-        return Stopped(f"{job.name}: stopped and saved; run it again to go on")
+        how = _killed(job) if job.folder.kill_switch.exists() else "run it again to go on"
+        return Stopped(f"{job.name}: stopped and saved; {how}")
     if status == EXIT_USER and words:
         return UserError(f"{job.name}: {words}")
     if guilty < 0:

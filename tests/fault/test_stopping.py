@@ -164,3 +164,21 @@ def test_what_is_told_to_ignore_a_hangup_goes_on(run: Path) -> None:
         signal.signal(signal.SIGHUP, before)
     assert process.returncode == 0, error
     assert (run / "second/receipt.json").exists()
+
+
+def test_the_switch_kill_stops_it_and_keeps_it_from_starting(run: Path) -> None:
+    (run.parent / "plan.yaml").write_text(PLAN.replace("seconds: 30", "seconds: 0"))
+    switch = run / "first/KILL"
+    with started(run, "first.seconds=30") as process:
+        switch.touch()
+        _, error = process.communicate(timeout=30)
+    how = f"{switch} is there; remove it, and run it again to go on\n"
+    assert (process.returncode, error) == (75, f"mj run: first: stopped and saved; {how}")
+    assert (run / "first/saved").exists()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    call = {"env": environment, "capture_output": True, "text": True, "timeout": 60}
+    refused = subprocess.run(command(run), check=False, **call)  # type: ignore[call-overload]
+    assert (refused.returncode, refused.stderr) == (2, f"mj run: first: {how}")
+    switch.unlink()
+    subprocess.run(command(run), check=True, **call)  # type: ignore[call-overload]
+    assert (run / "second/receipt.json").exists()

@@ -108,7 +108,8 @@ def test_a_requeued_job_is_followed_to_its_end_and_each_start_counts(tmp_path: P
         wait_for(lambda: all(p.read_text() for p in folder.rank_logs()), "their words", seconds=30)
         subprocess.run(["scancel", "--signal=USR2", folder.slurm_ids()[-1]], check=True)
         words, _ = follower.communicate(timeout=90)
-    assert [line[:7] for line in words.splitlines()] == ["rank 1 ", "stopped", "rank 1 "]
+    begin = [line[:7] for line in words.splitlines()]
+    assert begin == ["rank 1 ", "stopped", "--- goe", "rank 1 "]
     wait_for(lambda: states(plan) == {"job": "done"}, "its receipt", seconds=30)
     asked = ["--duplicates", "--allocations", "--noheader", "--format=ElapsedRaw,State"]
     command = ["sacct", *asked, f"--jobs={folder.slurm_ids()[-1]}"]

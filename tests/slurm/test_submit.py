@@ -155,7 +155,8 @@ def test_a_stopped_job_goes_on_after_a_requeue(tmp_path: Path) -> None:
     assert (plan.jobs["job"].folder.path / "saved").exists()
     for rank in range(4):
         lines = log_of(plan, "job", rank).splitlines()
-        assert lines == [lines[0], "stopped: by SIGUSR2", lines[0]]
+        assert lines == [lines[0], "stopped: by SIGUSR2", lines[2], lines[0]]
+        assert lines[2].startswith(f"--- goes on: rank {rank} of 4 on node")
     wait_until(lambda: accounted(ids["job"], "State") == ["REQUEUED", "COMPLETED"], plan)
     assert status(plan)["job"]["restarts"] == 1
 

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from megatron_jobs.errors import EXIT_UNFIT
+from megatron_jobs.errors import EXIT_UNFIT, UserError
 from megatron_jobs.jobs import evidence
 from megatron_jobs.jobs.causes import RULES
 from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.local import JobFailed, run_plan
+from megatron_jobs.jobs.plan import load_plan
 from megatron_jobs.jobs.triage import Verdict, judge, write_postmortem
 
 NODES = ["node1", "node2", "node3", "node4"]
@@ -484,3 +486,26 @@ def test_the_postmortem(case: Case) -> None:
     assert "- **restarts so far**: 1" in lines
     assert lines[-2:] == ["rank-00005.log:", f"    {words}"] or lines[-1] == f"    {words}"
     assert len(lines) < 25
+
+
+@pytest.mark.parametrize(
+    ("trouble", "wanted"),
+    [
+        ("bug", "- **cause**: ZeroDivisionError: a planted bug ("),
+        ("kill", "- **cause**: rank 1 was ended by SIGKILL"),
+        ("user", "- **cause**: text: 'hello' is too friendly; say less"),
+    ],
+)
+def test_a_local_run_leaves_one_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str, wanted: str
+) -> None:
+    root = Path(__file__).parents[3]
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    job = {"stage": "tests.stages.echo", "resources": {"ranks": 2}, "trouble": trouble, "guilty": 1}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"jobs": {"job": job}}))
+    with pytest.raises((JobFailed, UserError)):
+        run_plan(load_plan(str(tmp_path / "plan.yaml"), [], tmp_path / "run"))
+    text = (tmp_path / "run/job/postmortem.md").read_text()
+    assert wanted in text
+    assert "- **where**: rank 1\n" in text
+    assert (f"({root}/tests/stages/echo.py:" in text) == (trouble == "bug")
