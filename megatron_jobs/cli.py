@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from megatron_jobs.errors import EXIT_BUG, EXIT_DONE, EXIT_STOPPED, EXIT_USER
+from megatron_jobs.errors import EXIT_BUG, EXIT_DONE, EXIT_STOPPED, EXIT_USER, UserError
 
 app = typer.Typer(
     name="mj",
@@ -21,9 +21,14 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+cluster_app = typer.Typer(help="Describe clusters.", no_args_is_help=True)
+app.add_typer(cluster_app, name="cluster")
+
 PlanFile = Annotated[str, typer.Argument(help="A plan (YAML), or the file of one stage.")]
 Words = Annotated[list[str] | None, typer.Argument(help="Settings: job.setting=value.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, as `mj run` or `submit` made it.")]
+ClusterFile = Annotated[str, typer.Option("--cluster", "-c", help="The cluster's profile.")]
+JobName = Annotated[str, typer.Argument(help="Its name; else the one that wrote last.")]
 Run = Annotated[
     Path | None, typer.Option("--run", "-r", help="Run folder; runs/<plan> when not given.")
 ]
@@ -46,7 +51,7 @@ def submit(
     plan: PlanFile,
     words: Words = None,
     run: Run = None,
-    cluster: Annotated[str, typer.Option("--cluster", "-c", help="The cluster's profile.")] = "",
+    cluster: ClusterFile = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print scripts and commands, touch nothing.")
     ] = False,
@@ -96,6 +101,7 @@ def logs(
     run: RunFolder,
     job: Annotated[str, typer.Argument(help="Its name; else the one that wrote last.")] = "",
     rank: Annotated[int | None, typer.Option("--rank", min=0, help="Only this rank's.")] = None,
+    task: Annotated[int | None, typer.Option("--task", min=0, help="Of this task's ranks.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it grows.")] = False,
     failed: Annotated[bool, typer.Option("--failed", help="Of failed jobs: who is to blame.")] = (
         False
@@ -110,9 +116,29 @@ def logs(
         return
     name = job or latest_job(run)
     if follow:
-        follow_logs(lambda: log_files(run, name, rank), lambda: goes_on(run, name))
+        follow_logs(lambda: log_files(run, name, rank, task), lambda: goes_on(run, name))
     else:
-        print_logs(log_files(run, name, rank), {})
+        print_logs(log_files(run, name, rank, task), {})
+
+
+@app.command()
+def stacks(run: RunFolder, job: JobName = "") -> None:
+    """Print what every rank of a running job is doing right now: its Python stack."""
+    from megatron_jobs.jobs.inquiry import job_of, rank_states
+    from megatron_jobs.jobs.stacks import merged
+
+    print(merged(rank_states(job_of(run, job))), end="")
+
+
+@app.command()
+def nodes(run: RunFolder, job: JobName = "") -> None:
+    """Print how long each node of a job works for a step, and mark the slow ones."""
+    from megatron_jobs.jobs.inquiry import job_of
+    from megatron_jobs.jobs.stragglers import read_stragglers
+    from megatron_jobs.terminal.nodes import show_nodes
+
+    folder = job_of(run, job)
+    show_nodes(folder.path.name, read_stragglers(folder))
 
 
 @app.command()
@@ -125,6 +151,68 @@ def cancel(run: RunFolder, jobs: Annotated[list[str] | None, typer.Argument()] =
         print(f"cancelled {name} ({slurm_id})")
     if not cancelled:
         print("nothing to cancel: Slurm holds none of these jobs")
+
+
+@app.command()
+def doctor(
+    plan: Annotated[str, typer.Argument(help="A plan to look over too; none when left out.")] = "",
+    words: Words = None,
+    run: Run = None,
+    cluster: ClusterFile = "",
+) -> None:
+    """Check the installation, a cluster's profile and a plan; each fault with its cure."""
+    from megatron_jobs.jobs.doctor import consult
+
+    failed = False
+    for finding in consult(plan, words or [], run=run, cluster=cluster):
+        print(finding.line(), flush=True)
+        failed = failed or finding.fails
+    raise typer.Exit(EXIT_USER if failed else EXIT_DONE)
+
+
+@cluster_app.command("discover")
+def cluster_discover(
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")] = None,
+    partition: Annotated[str, typer.Option("--partition", "-p", help="The one to describe.")] = "",
+    probe: Annotated[bool, typer.Option(help="Look at a node by a job of one minute.")] = True,
+) -> None:
+    """Write a profile of the cluster at hand, from what Slurm says and a probe job."""
+    from megatron_jobs.jobs.discover import discover, write_profile
+
+    if output is not None and output.exists():
+        raise UserError(f"--output: {output} is there already; remove it, or choose another name")
+    text = discover(partition, probe=probe, tell=lambda news: print(news, file=sys.stderr))
+    if output is None:
+        print(text, end="")
+    else:
+        write_profile(output, text)
+
+
+@cluster_app.command("show")
+def cluster_show(
+    cluster: Annotated[str, typer.Argument(help="A profile's file, or one that ships.")],
+) -> None:
+    """Print every setting of a profile, defaults written out."""
+    from megatron_jobs.jobs.cluster import load_cluster
+    from megatron_jobs.jobs.discover import shown
+
+    print(shown(load_cluster(cluster)), end="")
+
+
+@cluster_app.command("strikes")
+def cluster_strikes(
+    cluster: Annotated[str, typer.Argument(help="A profile's file, or one that ships.")],
+    forget: Annotated[list[str] | None, typer.Option(help="Take a node off the list.")] = None,
+) -> None:
+    """Show the nodes that new jobs are not given since they failed, or take one off the list."""
+    from megatron_jobs.jobs.cluster import load_cluster
+    from megatron_jobs.jobs.strikes import forget as take_off
+    from megatron_jobs.jobs.strikes import in_words
+
+    profile = load_cluster(cluster)
+    for node in forget or []:
+        take_off(profile, node)
+    print("\n".join(in_words(profile)))
 
 
 def main(words: list[str] | None = None) -> int:
@@ -143,7 +231,7 @@ def main(words: list[str] | None = None) -> int:
 
 def _explain(words: list[str], error: Exception) -> int:
     """Print what went wrong in the form that suits its kind."""
-    from megatron_jobs.errors import DataError, MegatronJobsError, Stopped, UserError
+    from megatron_jobs.errors import DataError, MegatronJobsError, Stopped
 
     verb = words[0] if words else ""
     if isinstance(error, MegatronJobsError):

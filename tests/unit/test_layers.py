@@ -68,7 +68,7 @@ def test_a_fault_is_seen() -> None:
 def test_slurm_variables_are_read_in_one_place() -> None:
     readers = [path for path in FILES if 'env["SLURM_' in path.read_text()]
     assert [str(path.relative_to(PACKAGE)) for path in readers] == ["runtime/rank.py"]
-    others = [p for p in FILES if "environ" in p.read_text() and "SLURM_" in p.read_text()]
+    others = [p for p in FILES if "os.environ" in p.read_text() and "SLURM_" in p.read_text()]
     assert [str(path.relative_to(PACKAGE)) for path in others] == ["runtime/rank.py"]
 
 
