@@ -14,9 +14,10 @@ from megatron_jobs.checkpoint.state import Training
 from megatron_jobs.config.loop import LoopConfig
 from megatron_jobs.errors import DataError, Stopped, UserError
 from megatron_jobs.parallel.device import engine_device, peak_bytes, wait_for_device
-from megatron_jobs.runtime.heartbeat import beat, rest
+from megatron_jobs.runtime.heartbeat import beat
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.runtime.stop import deferred_stop, stop_reason
+from megatron_jobs.runtime.switches import Wish, forget_save, wish_of_people
 from megatron_jobs.train.board import SilentBoard, open_board
 from megatron_jobs.train.feed import Feed
 from megatron_jobs.train.step import Engine, StepResult, evaluate_loss, train_step
@@ -41,10 +42,9 @@ def train(
     Args:
         record: goes into every checkpoint beside the loop's own notes.
     Returns: the last numbers.
-    Raises: Stopped after a stop signal, with everything saved.
+    Raises: Stopped after a stop signal or by the switch KILL, with everything saved.
     """
-    training = Training(engine.chunks, engine.optimizer, layout_of(engine, rank))
-    root = folder / CHECKPOINTS
+    training, root = _training(engine, rank), folder / CHECKPOINTS
     start, numbers = _resume(root, training, record)
     speed, skips = dict[str, float](), 0
     with open_board(rank, folder, start=start, steps=config.steps) as board:
@@ -58,18 +58,27 @@ def train(
                 board.record(step, "train", _step_numbers(result, seconds))
             board.show(step, **numbers, **speed)
             if last or due(step, config.evaluate_every):
-                beat(step, "evaluate")
                 numbers |= _validate(config, engine, feed, board, step)
-            stop = someone_must_stop()
-            if last or stop or due(step, config.save_every):
-                beat(step, "save")
+            wish = common_wish(rank, folder)
+            if last or wish or due(step, config.save_every):
                 board.sync()
-                notes = record | {"numbers": numbers, "samples": step * record["samples_per_step"]}
-                save_checkpoint(root, step, training, notes, keep=config.keep)
-            if stop and not last:
+                _save(root, step, training, record | {"numbers": numbers}, keep=config.keep)
+            if wish and rank.leads:
+                forget_save(folder)
+            if wish == Wish.STOP and not last:
                 raise Stopped(f"after step {step}, state saved")
-    rest("end")
     return numbers | speed | {"steps": config.steps}
+
+
+def _training(engine: Engine, rank: Rank) -> Training:
+    """What is saved and loaded."""
+    return Training(engine.chunks, engine.optimizer, layout_of(engine, rank))
+
+
+def _save(root: Path, step: int, training: Training, notes: dict[str, Any], *, keep: int) -> None:
+    beat(step, "save")
+    samples = step * notes["samples_per_step"]
+    save_checkpoint(root, step, training, notes | {"samples": samples}, keep=keep)
 
 
 def due(step: int, every: int) -> bool:
@@ -82,11 +91,14 @@ def layout_of(engine: Engine, rank: Rank) -> dict[str, int | bool | str]:
     return {"device": engine_device().type, "world": rank.world, **engine.mesh.model_dump()}
 
 
-def someone_must_stop() -> bool:
-    """Whether any rank was asked to stop; the same answer on all of them."""
-    flag = torch.tensor([1.0 if stop_reason() else 0.0], device=engine_device())
-    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-    return bool(flag.item())
+def common_wish(rank: Rank, folder: Path) -> Wish:
+    """What any rank was asked for by a signal, or the leader by a switch; the same on all ranks."""
+    wish = wish_of_people(folder) if rank.leads else Wish.NOTHING
+    if stop_reason():
+        wish = Wish.STOP
+    common = torch.tensor([int(wish)], dtype=torch.int32, device=engine_device())
+    dist.all_reduce(common, op=dist.ReduceOp.MAX)
+    return Wish(int(common.item()))
 
 
 def _count_skips(skips: int, result: StepResult, config: LoopConfig, root: Path) -> int:
@@ -148,6 +160,7 @@ def _validate(
     batches = min(config.evaluate_batches, feed.validation_batches)
     if batches == 0:
         return {}
+    beat(step, "evaluate")
     losses = [evaluate_loss(engine, feed.validation(n)) for n in range(batches)]
     loss = sum(part.total for part in losses) / max(sum(part.tokens for part in losses), 1)
     board.record(step, "validation", {"loss": loss})
