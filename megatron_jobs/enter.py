@@ -44,6 +44,7 @@ from megatron_jobs.jobs.preflight import PAIRS, fit
 from megatron_jobs.jobs.receipt import begin, finish
 from megatron_jobs.jobs.stacks import heartbeats_of
 from megatron_jobs.jobs.starts import node_names
+from megatron_jobs.jobs.tasks import require_tasks
 from megatron_jobs.jobs.watch import watch
 from megatron_jobs.runtime.files import remove, write_json
 from megatron_jobs.runtime.heartbeat import open_heartbeat, record_collectives
@@ -74,8 +75,8 @@ def main(words: list[str]) -> int:
 def enter_rank(folder: JobFolder) -> int:
     """Be one rank of the job, as srun's variables say."""
     rank = read_rank()
-    job = load_job(folder)
     mark_start(rank)
+    job = load_job(folder)
     error_file = folder.error(rank.index)
     error_file.unlink(missing_ok=True)
     status = run_and_report(lambda: run_stage(job, rank), error_file)
@@ -138,6 +139,8 @@ def begin_job(folder: JobFolder, _: str) -> int:
     reached = headway(folder)
     if not begin(job):
         return EXIT_NOTHING_TO_DO
+    if job.gathers:
+        require_tasks(job)
     note_start(folder, reached=reached, nodes=node_names(slurm_nodes()))
     return EXIT_DONE
 

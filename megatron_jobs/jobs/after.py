@@ -10,17 +10,34 @@ behind ID:ID     it waits for these Slurm jobs under a new id
 
 import signal
 from collections.abc import Iterable
+from dataclasses import replace
 
 from megatron_jobs.errors import EXIT_DONE, EXIT_STOPPED, EXIT_UNFIT
-from megatron_jobs.jobs.again import excluded, moved_on, note_silent_end, why_not
+from megatron_jobs.jobs.again import (
+    excluded,
+    moved_on,
+    note_silent_end,
+    verdict_before,
+    why_not,
+)
 from megatron_jobs.jobs.cluster import Cluster, cluster_of
 from megatron_jobs.jobs.events import note
 from megatron_jobs.jobs.folder import JobFolder, append_slurm_id
 from megatron_jobs.jobs.plan import Job
+from megatron_jobs.jobs.preflight import unfit_nodes
+from megatron_jobs.jobs.triage import judge, strike_nodes, write_postmortem
 from megatron_jobs.runtime.files import write_text
+from megatron_jobs.runtime.rank import slurm_job_id
 
 WARNED_EARLY = 128 + signal.SIGUSR2
 """srun's status when the warning came before a rank could take it: nothing had begun."""
+OVER_TIME = 124
+"""Of the batch script: the time limit came before the ranks had saved and left."""
+REASONS = {
+    EXIT_STOPPED: "told to; saved in time",
+    WARNED_EARLY: "told to, before its ranks had begun",
+    OVER_TIME: "by its time limit, before it had saved; signal_seconds gives it more time",
+}
 
 
 def settle_before(job: Job) -> str:
@@ -33,6 +50,9 @@ def settle_before(job: Job) -> str:
     if ids:
         note(folder, "behind", behind=ids)
         return _decided(folder, f"behind {':'.join(ids)}")
+    verdict = verdict_before(folder)
+    if verdict:
+        return _decided(folder, verdict)
     why = _why_not(folder, _cluster(folder))
     return _decided(folder, _stop(folder, EXIT_STOPPED, why)) if why else ""
 
@@ -48,7 +68,10 @@ def settle(folder: JobFolder, status: int) -> str:
 
 def note_successor(folder: JobFolder, slurm_id: str) -> None:
     """Note the Slurm job that takes the place of this one."""
-    append_slurm_id(folder, slurm_id)
+    if folder.task is None:
+        append_slurm_id(folder, slurm_id)
+    else:
+        folder.note_moved(slurm_id, int(slurm_job_id().partition("_")[2]))
     note(folder, "again", how="submit", successor=slurm_id)
 
 
@@ -62,21 +85,37 @@ def _judge(folder: JobFolder, status: int) -> str:
     if status == EXIT_DONE:
         note(folder, "end")
         return "end 0"
-    if status in (EXIT_STOPPED, WARNED_EARLY):
-        note(folder, "stopped", reason="asked to; saved in time")
+    if status in REASONS:
+        note(folder, "stopped", reason=REASONS[status])
         return _again(folder, EXIT_STOPPED)
     if status == EXIT_UNFIT:
-        return _again(folder, status)
-    note(folder, "failed", cause=f"status {status}", decision="stop", why="")
-    return _stop(folder, status, f"failed with status {status}")
+        return _again(folder, status, unfit_nodes(folder))
+    return _judge_failure(folder, status)
+
+
+def _judge_failure(folder: JobFolder, status: int) -> str:
+    """Find the cause, tell it, and do what it asks for if nothing else speaks against that."""
+    verdict = judge(folder, status=status)
+    against = _why_not(folder, _cluster(folder)) if verdict.decision != "stop" else ""
+    if against:
+        verdict = replace(verdict, decision="stop", why=against)
+    write_postmortem(folder, verdict)
+    note(folder, "failed", **verdict.facts())
+    strike_nodes(folder, verdict)
+    if verdict.decision == "stop":
+        return _stop(folder, status, f"{verdict.sentence}; {verdict.why}")
+    return _go_on(folder, verdict.node.split(",") if verdict.decision == "exclude" else ())
 
 
 def _again(folder: JobFolder, status: int, nodes: Iterable[str] = ()) -> str:
     """Go on without `nodes`, if nothing speaks against it."""
+    why = _why_not(folder, _cluster(folder))
+    return _stop(folder, status, why) if why else _go_on(folder, nodes)
+
+
+def _go_on(folder: JobFolder, nodes: Iterable[str] = ()) -> str:
+    """Go on without `nodes`."""
     cluster = _cluster(folder)
-    why = _why_not(folder, cluster)
-    if why:
-        return _stop(folder, status, why)
     left_out = excluded(folder, cluster, nodes)
     note(folder, "again", how=cluster.again, exclude=left_out)
     return f"again {','.join(left_out)}"
@@ -85,12 +124,15 @@ def _again(folder: JobFolder, status: int, nodes: Iterable[str] = ()) -> str:
 def _why_not(folder: JobFolder, cluster: Cluster) -> str:
     if folder.kill_switch.exists():
         return f"{folder.kill_switch} is there: remove it and submit the job again to go on"
+    if cluster.again == "ahead" and slurm_job_id() == folder.slurm_ids()[-1]:
+        text = f"the last of {cluster.successors} successors has come to its end"
+        return f"{text}: submit the job again to go on"
     return why_not(folder, cluster)
 
 
 def _stop(folder: JobFolder, status: int, why: str) -> str:
     print(why, flush=True)
-    note(folder, "stop", why=why)
+    note(folder, "stop", why=why, status=status)
     return f"stop {status}"
 
 

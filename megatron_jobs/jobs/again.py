@@ -10,16 +10,21 @@ from megatron_jobs.jobs.cluster import Cluster
 from megatron_jobs.jobs.events import Event, note, read_events
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.plan import Job
+from megatron_jobs.jobs.strikes import struck
 from megatron_jobs.runtime.files import read_json
 from megatron_jobs.runtime.progress import read_progress
+from megatron_jobs.runtime.rank import slurm_job_id
 
 ENDS = frozenset({"end", "stopped", "failed", "stop", "again", "lost"})
 """Events that say how a start ended."""
 
 
 def history(folder: JobFolder) -> list[Event]:
-    """The job's events since it was submitted last."""
+    """The job's, or task's, events since the job was submitted last."""
     events = read_events(folder)
+    if folder.task is not None:
+        submits = [e for e in read_events(JobFolder(folder.whole)) if e["event"] == "submit"]
+        return [e for e in events if not submits or e["time"] > submits[-1]["time"]]
     last = max((i for i, event in enumerate(events) if event["event"] == "submit"), default=-1)
     return events[last + 1 :]
 
@@ -38,7 +43,7 @@ def why_not(folder: JobFolder, cluster: Cluster) -> str:
         return f"{text}: submit it again to go on"
     stuck = restarts_in_vain([*reached, headway(folder)])
     if stuck >= cluster.stuck_restarts:
-        text = f"{stuck} restarts in a row made no headway, it is still at {reached[-1]}"
+        text = f"restarts in a row without headway: {stuck}, it is still at {reached[-1]}"
         return f"{text}; not put back in the queue: find the cause, then submit it again"
     return ""
 
@@ -62,12 +67,25 @@ def restarts_in_vain(reached: list[int]) -> int:
     return count
 
 
+def verdict_before(folder: JobFolder) -> str:
+    """`stop STATUS` when an earlier job of a chain (`again: ahead`) came to that; or nothing."""
+    last = _last_word(folder)
+    if last is not None and last["event"] == "stop" and last["slurm_job_id"] != slurm_job_id():
+        return f"stop {last['status']}"
+    return ""
+
+
 def note_silent_end(folder: JobFolder) -> None:
     """Note that the last start ended without a word of its own: Slurm ended it, or its node."""
-    last = next((e for e in reversed(history(folder)) if e["event"] in ENDS | {"start"}), None)
+    last = _last_word(folder)
     if last is not None and last["event"] == "start":
         saved = "saved in time" if folder.stopped.exists() else "no word of its own"
         note(folder, "lost", why=f"Slurm or a node ended it: {saved}", start=last["time"])
+
+
+def _last_word(folder: JobFolder) -> Event | None:
+    """The last event that says of a start that it began, or how it ended."""
+    return next((e for e in reversed(history(folder)) if e["event"] in ENDS | {"start"}), None)
 
 
 def note_start(folder: JobFolder, *, reached: int, nodes: list[str]) -> None:
@@ -78,10 +96,10 @@ def note_start(folder: JobFolder, *, reached: int, nodes: list[str]) -> None:
 
 
 def excluded(folder: JobFolder, cluster: Cluster, nodes: Iterable[str]) -> list[str]:
-    """What goes to Slurm's --exclude: the profile's, those left out before, and `nodes`."""
+    """What Slurm is to leave out: the profile's, the team's, those left out before, and `nodes`."""
     before = [node for event in history(folder) for node in event.get("exclude", ())]
     of_profile = str(cluster.sbatch.get("exclude") or "")
-    return list(dict.fromkeys([*filter(None, [of_profile]), *before, *nodes]))
+    return list(dict.fromkeys([*filter(None, [of_profile]), *struck(cluster), *before, *nodes]))
 
 
 def moved_on(job: Job) -> list[str]:
@@ -92,9 +110,12 @@ def moved_on(job: Job) -> list[str]:
     """
     waited = {slurm_id for event in history(job.folder) for slurm_id in event.get("behind", ())}
     found = []
-    for name in job.after:
-        before = JobFolder(job.run / name)
+    needed = [JobFolder(job.run / name) for name in job.after]
+    needed += [task.folder for task in job.tasks()]
+    for before in needed:
+        if before.receipt.exists():
+            continue
         newest = [event["successor"] for event in history(before) if event.get("successor")][-1:]
-        if not before.receipt.exists() and not waited.issuperset(newest):
+        if not waited.issuperset(newest):
             found += newest
     return found

@@ -1,8 +1,10 @@
 # The part that all batch scripts share; `mj submit` writes the #SBATCH lines before it, and
-#   job            the job's folder: where this script runs (sbatch --chdir)
+#   job            the folder of the job, or of this task of it: where this script runs
+#   script         the file of this script
 #   python         the interpreter
 #   code           folder with the package as it was submitted
 #   nodes, ranks (on each node), cpus (of each rank)
+#   rank_log       what the ranks' logs are called, in srun's words
 #   again          how it goes on: requeue, submit or ahead
 #   drain_seconds  how often Slurm is asked whether a node is being drained; 0: never
 #   check_nodes, try_links (0 or 1), preflight_seconds    what is tried before the ranks start
@@ -66,8 +68,8 @@ check_every_node() { # SECONDS    the script goes by stdin: it runs where the ru
 
 try_every_link() { # SECONDS
   local where_python_is=("${container_words[@]}")
-  on_every_node "$1" "${held_back[@]}" "${rank_words[@]}" "${run_python[@]}" \
-    "--pairs=$(($1 - 2))" "$job" </dev/null >>logs/preflight.log 2>&1
+  on_every_node "$1" "${rank_words[@]}" "${run_python[@]}" "--pairs=$(($1 - 2))" "$job" \
+    </dev/null >>logs/preflight.log 2>&1
 }
 
 # One task on each node, whatever becomes of the others: a node that fails does not leave an answer.
@@ -76,7 +78,7 @@ on_every_node() { # SECONDS COMMAND
   shift
   timeout --kill-after=2 "$limit" srun --nodes="$count" --ntasks="$count" --ntasks-per-node=1 \
     --overlap --no-kill --kill-on-bad-exit=0 "${srun_words[@]}" "${where_python_is[@]}" \
-    timeout --signal=KILL $((limit - 1)) "$@" || status=$?
+    "${held_back[@]}" timeout --signal=KILL $((limit - 1)) "$@" || status=$?
   if ((status == 143)); then sleep 1; fi # a job that is cancelled: its steps end before it is told
   [[ -z $told ]]
 }
@@ -103,7 +105,7 @@ run_ranks() {
   local binding=()
   if ((cpus > 1)); then binding=(--cpu-bind=cores); fi
   srun --nodes="$nodes" --ntasks=$((nodes * ranks)) --ntasks-per-node="$ranks" \
-    --kill-on-bad-exit=1 --output=logs/rank-%5t.log --open-mode=append \
+    --kill-on-bad-exit=1 --output="$rank_log" --open-mode=append \
     "${binding[@]}" "${left_out[@]}" "${srun_words[@]}" "${container_words[@]}" \
     "${held_back[@]}" "${rank_words[@]}" "${run_python[@]}" "$job"
 }
@@ -152,7 +154,7 @@ submit_again() { # WORDS of sbatch
     for name in "${!SLURM_@}" SRUN_CPUS_PER_TASK; do
       if [[ $name != SLURM_CONF ]]; then unset "$name"; fi
     done
-    PYTHONPATH=$path_before sbatch --parsable "$@" "--chdir=$job" "$job/sbatch.sh"
+    PYTHONPATH=$path_before sbatch --parsable "$@" "--chdir=${script%/*}" "$script"
   ) || {
     "${enter[@]}" --stuck "$job" || true
     return 75

@@ -15,9 +15,11 @@ from submitit import SlurmExecutor
 
 from megatron_jobs.jobs.cluster import Cluster
 from megatron_jobs.jobs.fabric import fabric_environment, fabric_srun_words
+from megatron_jobs.jobs.folder import GROUP, TASKS, log_pattern
 from megatron_jobs.jobs.plan import Job
 from megatron_jobs.jobs.preflight import check_words
 from megatron_jobs.jobs.software import launch_words
+from megatron_jobs.jobs.tasks import Part
 
 BODY = Path(__file__).with_name("batch.sh")
 OF_GPUS = re.compile(r"(--)?(gpus?|gres=gpu|(cpus|mem|ntasks)-per-gpu)\b")
@@ -35,13 +37,23 @@ class Submission:
     python: str
     after: tuple[str, ...] = ()
     """Slurm ids of the jobs that must end well first."""
+    leave_out: tuple[str, ...] = ()
+    """Nodes on the strike list."""
     behind: str = ""
-    """Slurm id of the job that this one takes up from, however that ends (`again: ahead`)."""
+    """Slurm id of the job that must have ended first, well or not."""
+    successor: int = 0
+    """Above 0: it takes up the work of the job that it stands behind (`again: ahead`)."""
+    part: Part | None = None
+    """The tasks of the job that this array is; None: the job itself, or the gather of its tasks."""
+    place: int = 0
+    """Its place among the arrays of its job, and the job itself after them."""
 
     @property
     def script(self) -> Path:
         """Where the batch script is kept."""
-        return self.job.folder.path / "sbatch.sh"
+        if self.part is None:
+            return self.job.folder.path / "sbatch.sh"
+        return self.job.folder.path / TASKS / f"sbatch-{self.place}.sh"
 
     def command(self, *words: str) -> list[str]:
         """The call of sbatch. The folder is no #SBATCH line: its name may hold a line break.
@@ -52,7 +64,7 @@ class Submission:
         waits += [f"afterany:{self.behind}"] if self.behind else []
         if waits:
             words = (*words, f"--dependency={','.join(waits)}", "--kill-on-invalid-dep=yes")
-        return ["sbatch", *words, f"--chdir={self.job.folder.path}", str(self.script)]
+        return ["sbatch", *words, f"--chdir={self.script.parent}", str(self.script)]
 
 
 class JobExecutor(SlurmExecutor):  # type: ignore[misc] # submitit is untyped to mypy
@@ -86,6 +98,8 @@ def _parameters(submission: Submission) -> dict[str, Any]:
     asked, cluster = submission.job.resources, submission.cluster
     minutes = max(1, math.ceil(asked.hours * 60))
     more: dict[str, Any] = {"output": "logs/batch.log", "requeue": True}
+    if submission.part is not None:  # each task makes its own folder and log
+        more |= {"array": submission.part.array, "output": "/dev/null"}
     if asked.gpus:
         model = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
         prefix = "gpu:" if cluster.gpu_option == "gres" else ""
@@ -95,8 +109,11 @@ def _parameters(submission: Submission) -> dict[str, Any]:
     own = {key.replace("_", "-"): value for key, value in cluster.sbatch.items()}
     if not asked.gpus:
         own = {key: value for key, value in own.items() if not OF_GPUS.match(f"{key}={value}")}
+    left_out = [str(own.pop("exclude", "") or ""), *submission.leave_out]
+    if any(left_out):
+        own["exclude"] = ",".join(filter(None, left_out))
     return {
-        "job_name": slurm_name(submission.job),
+        "job_name": slurm_name(submission),
         "nodes": asked.nodes + asked.spare_nodes,
         "ntasks_per_node": asked.ranks,
         "cpus_per_task": asked.cpus,
@@ -116,21 +133,24 @@ def partition_of(job: Job, cluster: Cluster) -> str:
     return cluster.partition if job.resources.gpus else cluster.cpu_partition or cluster.partition
 
 
-def slurm_name(job: Job) -> str:
+def slurm_name(submission: Submission) -> str:
     """What squeue shows: run and job, any odd character replaced; only a label."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{job.run.name}.{job.name}")[:64]
+    job = submission.job
+    ending = ".gather" if job.gathers and submission.part is None else ""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{job.run.name}.{job.name}")[:57] + ending
 
 
 def _values(submission: Submission) -> list[str]:
     """Shell lines between the header and batch.sh: every value quoted."""
     asked, cluster = submission.job.resources, submission.cluster
     values = {
-        "job": str(submission.job.folder.path),
+        "script": str(submission.script),
         "python": submission.python,
         "code": str(submission.code),
         "nodes": str(asked.nodes),
         "ranks": str(asked.ranks),
         "cpus": str(asked.cpus),
+        "rank_log": log_pattern(asked.nodes),
         "again": cluster.again,
         "drain_seconds": str(cluster.watch.drain_seconds),
         "check_nodes": str(int(cluster.preflight.nodes)),
@@ -147,9 +167,27 @@ def _values(submission: Submission) -> list[str]:
         "control_words": launch.control,
         "check_words": check_words(cluster, asked),
     }
-    lines = ["set -euo pipefail", *_environment(submission, (*cluster.setup, *launch.setup))]
+    environment = _environment(submission, (*cluster.setup, *launch.setup))
+    lines = ["set -euo pipefail", *_own_folder(submission), *environment]
+    if submission.part is None:
+        values = {"job": str(submission.job.folder.path)} | values
     lines += [f"{name}={shlex.quote(value)}" for name, value in values.items()]
     return [*lines, *(f"{name}=({shlex.join(words)})" for name, words in arrays.items()), ""]
+
+
+def _own_folder(submission: Submission) -> list[str]:
+    """A task makes its folder and goes there, before anything else: all that is said is logged."""
+    if submission.part is None:
+        return []
+    whole = shlex.quote(str(submission.job.folder.path))
+    return [
+        f"task=$(({submission.part.offset} + SLURM_ARRAY_TASK_ID))",
+        f"first=$((task / {GROUP} * {GROUP}))",
+        f"job={whole}/{TASKS}/$first-$((first + {GROUP - 1}))/$task",
+        'mkdir -p "$job/logs"',
+        'cd "$job"',
+        "exec >>logs/batch.log 2>&1",
+    ]
 
 
 def _environment(submission: Submission, setup: tuple[str, ...]) -> list[str]:

@@ -12,13 +12,17 @@ from typing import Any
 import yaml
 
 import megatron_jobs
+from megatron_jobs.jobs.arrays import read_list
 from megatron_jobs.runtime.files import read_json, write_json, write_text
-
 from megatron_jobs.runtime.switches import KILL, SAVE
+
 SOURCE = "source.txt"
 TASKS = "tasks"
 GROUP = 1000
 """Tasks of a job whose folders stand in one folder: file systems dislike thousands of entries."""
+MANY_NODES = 64
+"""On more nodes than these a job has a folder of logs for each: 512 ranks may well create their
+files in one folder at the same moment, 16,000 may not."""
 RECEIPTS = "receipts"
 MOVED = "moved"
 VERSIONS_OF = ("torch", "megatron-core", "numpy", "tokenizers", "transformers", "submitit")
@@ -45,6 +49,11 @@ class JobFolder:
     def whole(self) -> Path:
         """The job's folder, also for one of its tasks."""
         return self.path if self.task is None else self.path.parents[2]
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.path.name if self.task is None else f"{self.whole.name}, task {self.task}"
 
     def of_task(self, number: int) -> "JobFolder":
         """The folder of one of the job's tasks."""
@@ -156,11 +165,11 @@ class JobFolder:
 
     def log(self, rank: int) -> Path:
         """What rank number `rank` printed, over all starts."""
-        return self.logs / f"rank-{rank:05d}.log"
+        return self._of_rank(rank, "log")
 
     def error(self, rank: int) -> Path:
         """The last words of a rank that failed."""
-        return self.logs / f"rank-{rank:05d}.error"
+        return self._of_rank(rank, "error")
 
     def rank_logs(self) -> list[Path]:
         """The log of every rank that has begun, in the order of the ranks."""
@@ -170,30 +179,47 @@ class JobFolder:
         """The last words of the ranks that failed, in the order of the ranks."""
         return self._of_ranks("error")
 
+    def _of_rank(self, rank: int, ending: str) -> Path:
+        name = f"rank-{rank:05d}.{ending}"
+        if not node_logs(self, 0).is_dir():
+            return self.logs / name
+        asked = read_job(self)["resources"]
+        if asked["nodes"] <= MANY_NODES:  # it was submitted again, for fewer nodes
+            return self.logs / name
+        return node_logs(self, rank // asked["ranks"]) / name
+
     def _of_ranks(self, ending: str) -> list[Path]:
         return sorted(self.logs.glob(f"**/rank-*.{ending}"), key=lambda path: path.name)
 
     def slurm_ids(self) -> list[str]:
-        """Slurm's ids of this job, the newest last; empty for a local run.
+        """Slurm's ids of this job, or task, the newest last; empty for a local run.
 
         Of a job with tasks: its arrays, and last the job that gathers.
         """
+        if self.task is not None:
+            arrays = JobFolder(self.whole).slurm_arrays().items()
+            places = [(a, index, task) for a, tasks in arrays for index, task in tasks.items()]
+            return [f"{array}_{index}" for array, index, task in places if task == self.task]
         ids = list(read_json(self.slurm)["ids"]) if self.slurm.exists() else []
-        return [*self.moved_arrays(), *ids]
+        return [*self._moved_arrays(), *ids]
 
-    def slurm_arrays(self) -> dict[str, int]:
-        """Slurm's ids of this job's arrays, the newest last, and which task index 0 is in each."""
+    def slurm_arrays(self) -> dict[str, dict[int, int]]:
+        """The arrays of the newest submission by Slurm's ids: index in the array -> task."""
         submitted = read_json(self.slurm).get("arrays", {}) if self.slurm.exists() else {}
-        arrays: dict[str, int] = submitted | self.moved_arrays()
-        return dict(sorted(arrays.items(), key=lambda pair: int(pair[0])))
+        arrays = {
+            slurm_id: {index: index + array["offset"] for index in read_list(array["indexes"])}
+            for slurm_id, array in submitted.items()
+        }
+        arrays |= self._moved_arrays()
+        return {slurm_id: arrays[slurm_id] for slurm_id in sorted(arrays, key=int)}
 
-    def moved_arrays(self) -> dict[str, int]:
-        """The arrays of one task in which tasks went on; like `slurm_arrays`."""
-        found: dict[str, int] = {}
+    def _moved_arrays(self) -> dict[str, dict[int, int]]:
+        """The arrays of one task each in which tasks went on."""
+        found: dict[str, dict[int, int]] = {}
         for notes in (self.path / TASKS).glob(f"*/{MOVED}"):
             for name in os.listdir(notes):
                 task, array, index = name.split(".")
-                found[array] = int(task) - int(index)
+                found[array] = {int(index): int(task)}
         return found
 
     def note_moved(self, array: str, index: int) -> None:
@@ -208,6 +234,22 @@ def group_of(task: int) -> str:
     """The name of the folder in which the folders of this and other tasks stand."""
     first = task // GROUP * GROUP
     return f"{first}-{first + GROUP - 1}"
+
+
+def node_logs(folder: JobFolder, node: int) -> Path:
+    """Where the logs of a node's ranks stand, in a job on many nodes."""
+    return folder.logs / f"node-{node:04d}"
+
+
+def make_log_folders(folder: JobFolder, nodes: int) -> None:
+    """Make what `log_pattern` needs: Slurm opens files only in folders that are there."""
+    for node in range(nodes if nodes > MANY_NODES else 0):
+        node_logs(folder, node).mkdir(exist_ok=True)
+
+
+def log_pattern(nodes: int) -> str:
+    """What srun is told of the logs of a job on so many nodes; see FILENAME PATTERN in srun(1)."""
+    return f"logs/{'node-%4n/' if nodes > MANY_NODES else ''}rank-%5t.log"
 
 
 def append_slurm_id(folder: JobFolder, slurm_id: str) -> None:

@@ -30,7 +30,7 @@ def job_logs(folder: JobFolder, rank: int | None = None) -> list[Path]:
 
     Raises: UserError when there is no such log yet.
     """
-    job = folder.path.name
+    job = folder.name
     ranks = {_rank_of(path): path for path in folder.rank_logs()}
     if rank is None:
         found = [*_script_logs(folder), *ranks.values()]

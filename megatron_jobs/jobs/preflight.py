@@ -4,9 +4,9 @@ began, ended     attempt and time on the first node, before and after the nodes'
 NODE.json        by slurm/node_check.sh; `said` holds those of nodes that cannot write there
 pairs/NODE.json  by parallel/pairs.py
 
-A node that failed goes on the strike list only if it is surely the node: not when all nodes of the
-job fail alike (then it is what the job asks for, or the profile says), and not when a link failed
-and either end may be at fault.
+A node that failed goes on the strike list only if it is surely the node: not when most nodes of the
+job fail alike (then it is what the job asks for, what the profile says, or a file system that is
+slow for all), and not when a link failed and either end may be at fault.
 """
 
 import contextlib
@@ -235,7 +235,7 @@ def choose(verdicts: Mapping[str, Verdict], wanted: int) -> Fitness:
         suspects={n: v.suspect for n, v in verdicts.items() if v.suspect and not v.faults},
         notes={node: "; ".join(verdicts[node].notes) for node in good if verdicts[node].notes},
         common=common,
-        strikes={} if common else bad,
+        strikes={node: bad[node] for node in _blamed(verdicts)} if not common else {},
         left_out=[node for node in verdicts if node not in used],
         used=len(used),
         wanted=wanted,
@@ -253,6 +253,17 @@ def _common(verdicts: Mapping[str, Verdict]) -> str:
     return min(shared, default="")
 
 
+def _blamed(verdicts: Mapping[str, Verdict]) -> list[str]:
+    """Bad nodes that fail what most others do not: what most fail is hardly their fault."""
+    failed = Counter(check for verdict in verdicts.values() for check in verdict.faults)
+    most = max(1, len(verdicts) / 2)
+    return [
+        node
+        for node, verdict in verdicts.items()
+        if any(failed[check] <= most for check in verdict.faults)
+    ]
+
+
 def in_words(found: Fitness) -> list[str]:
     """The verdict for the batch script's log."""
     lines = [f"preflight: {node} {cause}" for node, cause in (found.bad | found.suspects).items()]
@@ -260,7 +271,7 @@ def in_words(found: Fitness) -> list[str]:
     if found.common:
         lines.append(
             f"preflight: all nodes fail alike ({found.common}), so it is hardly the nodes: "
-            "look at what the job asks for and at the profile; none is put on the strike list"
+            "look at logs/preflight.log, at what the job asks for and at the profile"
         )
     if not found.enough:
         return [*lines, f"preflight: {found.used} nodes are fit, the job needs {found.wanted}"]

@@ -150,8 +150,8 @@ def _start_of(slurm_id: str, state: str, fields: list[str]) -> Start | None:
     """One line of the accounting; None for one that never came to run."""
     submitted, eligible, began, ended, nodes, tres, energy = fields
     start = _time(began)
-    if start is None or nodes in ("", "None assigned"):
-        return None
+    if state == "PENDING" or start is None or nodes in ("", "None assigned"):
+        return None  # what a pending job shows is a plan, and may be that of --test-only
     given = dict(part.split("=", 1) for part in tres.split(",") if "=" in part)
     joules = int(energy or given.get("energy") or 0)
     return Start(

@@ -18,7 +18,7 @@ from typing import Any
 
 from megatron_jobs.config.settings import input_paths
 from megatron_jobs.errors import DataError, UserError
-from megatron_jobs.jobs.folder import TASKS, JobFolder, versions, write_job
+from megatron_jobs.jobs.folder import TASKS, JobFolder, make_log_folders, versions, write_job
 from megatron_jobs.jobs.plan import Job, input_problem
 from megatron_jobs.runtime.files import (
     PARTIAL,
@@ -95,6 +95,7 @@ def begin(job: Job) -> bool:
         write_job(job.folder, job.description())
     else:
         job.folder.logs.mkdir(parents=True, exist_ok=True)
+    make_log_folders(job.folder, job.asked.nodes)
     start = {"time": time.time(), "slurm_job_id": slurm_job_id(), "energy_uj": _energy_counter()}
     write_json(job.folder.started, {"key": key, "inputs": inputs, "starts": [*starts, start]})
     return True
@@ -105,7 +106,8 @@ def _earlier_starts(folder: JobFolder, started: dict[str, Any]) -> list[dict[str
     starts: list[dict[str, Any]] = started.get("starts", [])
     if starts:
         # not the batch script's log: it has just been begun again
-        signs = [*folder.logs.glob("rank-*"), folder.path / PROGRESS, folder.path / METRICS]
+        signs = [*folder.rank_logs(), *folder.rank_errors()]
+        signs += [folder.path / PROGRESS, folder.path / METRICS]
         signs += [folder.outcome, folder.stopped, folder.started]
         starts[-1]["ended"] = max(path.stat().st_mtime for path in signs if path.exists())
     return starts
@@ -115,7 +117,7 @@ def _forget_last_start(folder: JobFolder) -> None:
     """Remove what says how the last start ended."""
     for path in (folder.stopped, folder.outcome, folder.numbers, folder.path / PROGRESS):
         remove(path)
-    for path in folder.logs.glob("rank-*.error"):
+    for path in folder.rank_errors():
         remove(path)
 
 

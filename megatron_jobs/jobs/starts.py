@@ -1,7 +1,7 @@
 """The starts of a job: when each waited, ran and ended, on which nodes, as Slurm or files tell."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -69,6 +69,18 @@ def noted_starts(
         )
         for start in starts
     ]
+
+
+def join_starts(told: Sequence[Start], noted: Sequence[Start]) -> list[Start]:
+    """All starts in order: those that Slurm tells of, and those that it does not know (yet)."""
+    more = [start for start in noted if not any(_is_same(start, other) for other in told)]
+    return sorted([*told, *more], key=lambda start: start.began)
+
+
+def _is_same(noted: Start, told: Start) -> bool:
+    """Whether a start was noted while Slurm let it run; clocks may differ by some seconds."""
+    ended = float("inf") if told.ended is None else told.ended
+    return noted.slurm_id == told.slurm_id and told.began - 5 <= noted.began <= ended
 
 
 def node_names(text: str) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.tree import no_such
 from megatron_jobs.errors import EXIT_DONE, EXIT_STOPPED, MegatronJobsError, UserError
+from megatron_jobs.jobs.arrays import array_of, read_list, short_list
 from megatron_jobs.jobs.costs import Costs, costs_of, prices_of
 from megatron_jobs.jobs.events import Event, read_events
 from megatron_jobs.jobs.folder import JobFolder, read_job
@@ -21,7 +22,8 @@ from megatron_jobs.jobs.logs import blame, job_logs, last_failure
 from megatron_jobs.jobs.queue import COMING_BACK, SlurmState, cancel, live_states, slurm_states
 from megatron_jobs.jobs.reasons import plain_reason
 from megatron_jobs.jobs.receipt import read_receipt
-from megatron_jobs.jobs.starts import noted_starts
+from megatron_jobs.jobs.starts import join_starts, noted_starts
+from megatron_jobs.jobs.tasks import overall, task_states, waits_for
 from megatron_jobs.runtime.files import read_json
 from megatron_jobs.runtime.progress import read_progress
 
@@ -34,6 +36,7 @@ slurm_id, slurm_ids         the one that counts now; all of them, the newest las
 slurm_state, reason         Slurm's word; why it is in this state, in plain words
 expected                    when Slurm means to start it, in seconds since 1970, or None
 restarts, seconds           how often it went on; of the last start
+tasks                       of a job that is cut into tasks: state -> their numbers, as `0-7,9`
 progress, numbers           of a running job, as its leader wrote it; of a done one
 starts, costs               each `Start` that is known; `Costs` over all of them
 verdict, postmortem         the event `failed` of the last start, or None; its report's path, or ""
@@ -57,6 +60,8 @@ def plan_status(run: Path, ask: Ask = slurm_states) -> list[Record]:
         slurm_id = current_id(ids[name], states)
         record = _facts(folder, description, ids[name])
         record |= _judge(folder, slurm_id, states)
+        if description["resources"]["tasks"] > 1 and record["state"] != "done":
+            record |= _of_tasks(folder, record, states)
         if record["state"] in ("waiting", "cancelled") and slurm_id:
             record["reason"] = _why_not(record, records)
         record |= _spent(folder, record, description["resources"], states=states, now=now)
@@ -99,15 +104,19 @@ def cancel_run(run: Path, jobs: list[str]) -> list[tuple[str, str]]:
     return chosen
 
 
-def log_files(run: Path, job: str, rank: int | None) -> list[Path]:
-    """The log of one rank, or all logs of a job; see `jobs.logs.job_logs`.
+def log_files(run: Path, job: str, rank: int | None, task: int | None = None) -> list[Path]:
+    """The log of one rank, or all logs of a job or task; see `jobs.logs.job_logs`.
 
-    Raises: UserError when there is no such job, or no such log yet.
+    Raises: UserError when there is no such job or task, or no such log yet.
     """
     known = read_jobs(run)
     if job not in known:
         raise UserError(no_such("job", job, sorted(known)))
-    return job_logs(JobFolder(run / job), rank)
+    folder, tasks = JobFolder(run / job), known[job]["resources"]["tasks"]
+    if task is not None and (task >= tasks or tasks == 1):
+        there = f"there are {tasks}, counted from 0" if tasks > 1 else "it is not cut into tasks"
+        raise UserError(f"{job}: no task {task}; {there}")
+    return job_logs(folder if task is None else folder.of_task(task), rank)
 
 
 def failed_jobs(run: Path, job: str = "") -> list[JobFolder]:
@@ -126,7 +135,13 @@ def failed_jobs(run: Path, job: str = "") -> list[JobFolder]:
     ]
     if not found:
         raise UserError(f"{job or run}: nothing failed; see: mj status {run}")
-    return [JobFolder(run / name) for name in found]
+    return [_failed_folder(JobFolder(run / name), records[name]) for name in found]
+
+
+def _failed_folder(folder: JobFolder, record: Record) -> JobFolder:
+    """Where to look: that of the first task that failed, in a job with tasks."""
+    tasks = record["tasks"].get("failed")
+    return folder.of_task(read_list(tasks)[0]) if tasks else folder
 
 
 def latest_job(run: Path) -> str:
@@ -179,7 +194,7 @@ def _facts(folder: JobFolder, description: Record, ids: list[str]) -> Record:
     """What holds in every state."""
     record: Record = {"job": folder.path.name, "stage": description["stage"]}
     record |= {"after": description["after"], "slurm_ids": ids, "expected": None}
-    record |= {"progress": None, "numbers": {}, "verdict": last_failure(folder)}
+    record |= {"progress": None, "numbers": {}, "verdict": last_failure(folder), "tasks": {}}
     return record | {"postmortem": str(folder.postmortem) if folder.postmortem.exists() else ""}
 
 
@@ -192,18 +207,14 @@ def _spent(
     now: float,
 ) -> Record:
     """The starts that Slurm and files know, and what they cost."""
-    known = {
-        slurm_id: states[slurm_id].starts for slurm_id in record["slurm_ids"] if slurm_id in states
-    }
-    starts = [start for found in known.values() for start in found]
-    told = {start.slurm_id for start in starts}
-    running = record["state"] == "running"
-    noted = noted_starts(folder, resources, running=running)
-    starts += [start for start in noted if start.slurm_id not in told]
+    ids = [slurm_id for slurm_id in states if array_of(slurm_id) in record["slurm_ids"]]
+    told = [start for slurm_id in ids for start in states[slurm_id].starts]
+    noted = noted_starts(folder, resources, running=record["state"] == "running")
+    starts = join_starts(told, noted)
     receipt = read_receipt(folder) or {}
     joules = receipt.get("energy_joules")
     costs = costs_of(starts, prices_of(folder), now=now, joules=joules)
-    return {"starts": sorted(starts, key=lambda start: start.began), "costs": costs}
+    return {"starts": starts, "costs": costs}
 
 
 def _judge(folder: JobFolder, slurm_id: str, states: Mapping[str, SlurmState]) -> Record:
@@ -225,6 +236,24 @@ def _judge(folder: JobFolder, slurm_id: str, states: Mapping[str, SlurmState]) -
     if slurm is None:
         return record | {"state": "unknown", "reason": "no Slurm here that knows this job"}
     return record | _ended(folder, slurm)
+
+
+def _of_tasks(folder: JobFolder, record: Record, states: Mapping[str, SlurmState]) -> Record:
+    """What the tasks of a job say of it; the job itself only gathers, after them."""
+    here = not record["slurm_id"]
+    found = task_states(folder, states, here=here, held=here and record["state"] == "running")
+    more: Record = {"tasks": {state: short_list(tasks) for state, tasks in found.items()}}
+    whole = overall(found)
+    if not whole or (here and record["state"] == "running"):
+        return more
+    more |= {"state": whole, "reason": ""}
+    if whole == "waiting":
+        more["reason"] = waits_for(folder, states)
+    if whole == "failed":
+        first = folder.of_task(found["failed"][0])
+        more |= {"reason": f"task {first.task}: {blame(first)}", "verdict": last_failure(first)}
+        more["postmortem"] = str(first.postmortem) if first.postmortem.exists() else ""
+    return more
 
 
 def _outlived(folder: JobFolder, slurm: SlurmState) -> bool:

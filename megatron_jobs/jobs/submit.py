@@ -1,28 +1,34 @@
 """A plan on Slurm: one Slurm job for each of its jobs, chained by afterok.
 
-In each job's folder stay the batch script (sbatch.sh), the call that submitted it (submit.txt) and
-Slurm's ids (slurm.json). submitit pickles `run_here` with the folder's name and nothing else.
+In each job's folder stay the batch script (sbatch.sh), the calls that submitted it (submit.txt) and
+Slurm's ids (slurm.json); of a job with tasks, tasks/sbatch-0.sh and so on are the scripts of its
+arrays, and sbatch.sh is that of the job that gathers. submitit pickles `run_here` with the folder's
+name and nothing else.
 """
 
+import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
 
 from megatron_jobs.config.settings import Problem
 from megatron_jobs.errors import ConfigError, UserError
+from megatron_jobs.jobs.chains import Work, submit_works, work_of
 from megatron_jobs.jobs.cluster import Cluster, write_cluster
 from megatron_jobs.jobs.events import note
-from megatron_jobs.jobs.executor import JobExecutor, Submission
+from megatron_jobs.jobs.executor import JobExecutor, Submission, partition_of
 from megatron_jobs.jobs.folder import JobFolder, write_job
 from megatron_jobs.jobs.lock import is_held, make_run_folder
 from megatron_jobs.jobs.plan import Job, Plan
 from megatron_jobs.jobs.queue import call_slurm, cancel, live_states
-from megatron_jobs.jobs.receipt import is_done
+from megatron_jobs.jobs.receipt import is_done, missing_tasks, note_inputs
 from megatron_jobs.jobs.snapshot import CODE, snapshot_code
 from megatron_jobs.jobs.software import mount_problems, python_of
-from megatron_jobs.runtime.files import write_json, write_text
+from megatron_jobs.jobs.strikes import nodes_to_leave_out
+from megatron_jobs.runtime.files import read_json, remove, write_json, write_text
 
 SKIPPED = "done before"
 """In place of a Slurm id: the job's receipt holds."""
@@ -59,17 +65,31 @@ def submit_plan(plan: Plan, cluster: Cluster, *, dry_run: bool) -> list[tuple[st
     _check(plan, cluster)
     waiting = _unfinished(plan)
     python = python_of(cluster)
-    drafts = [Submission(job, cluster, plan.run / CODE / "HASH", python) for job in waiting]
+    code = plan.run / CODE / "HASH"
+    leave_out = tuple(_leave_out(cluster))
+    works = [
+        work_of(Submission(job, cluster, code, python, leave_out=leave_out), tasks)
+        for job, tasks in waiting
+    ]
     if dry_run:
-        ids = _print_all(drafts)
+        ids = submit_works(works, _print_call, [])
     else:
-        _refuse_twice(waiting)
-        for draft in drafts:
-            _ask_slurm(draft)
+        _refuse_twice([job for job, _ in waiting])
+        for work in works:
+            for draft in work.kinds():
+                print(f"{draft.job.name}: {_ask_slurm(draft)}", file=sys.stderr)
         make_run_folder(plan.run)
-        code = snapshot_code(plan.run) if drafts else plan.run
-        ids = _submit_all([replace(draft, code=code) for draft in drafts])
+        code = snapshot_code(plan.run) if works else code
+        ids = _submit_all([work.with_code(code) for work in works])
     return [(name, ids.get(name, SKIPPED)) for name in plan.jobs]
+
+
+def _leave_out(cluster: Cluster) -> list[str]:
+    """The nodes that no job is to be given now; says which, and why."""
+    found = nodes_to_leave_out(cluster)
+    for node, cause in found.items():
+        print(f"{node} is left out, it is on the strike list: {cause}", file=sys.stderr)
+    return list(found)
 
 
 def run_here(folder: str) -> None:
@@ -79,22 +99,42 @@ def run_here(folder: str) -> None:
 
 
 def _check(plan: Plan, cluster: Cluster) -> None:
-    problems: list[Problem] = []
-    for job in plan.jobs.values():
-        found = [*cluster.refusals(job.resources), *mount_problems(cluster, job)]
-        problems += [(f"{job.name}.{setting}", sentence) for setting, sentence in found]
-        for sign in set(str(job.folder.path)) & set(UNSAFE):
-            problems.append((job.name, f"{job.folder.path}: {UNSAFE[sign]}; choose another name"))
+    problems = list(plan_problems(plan, cluster))
     if problems:
         raise ConfigError(plan.shown, problems)
 
 
-def _unfinished(plan: Plan) -> list[Job]:
-    """Jobs to submit: those without a receipt that holds, and all that come after one of them."""
-    waiting: dict[str, Job] = {}
+def plan_problems(plan: Plan, cluster: Cluster) -> Iterator[Problem]:
+    """Yield (job.setting, sentence) for all that the cluster cannot give; Slurm is not asked."""
     for job in plan.jobs.values():
-        if any(other in waiting for other in job.after) or not is_done(job):
-            waiting[job.name] = job
+        found = [*cluster.refusals(job.resources), *mount_problems(cluster, job)]
+        yield from ((f"{job.name}.{setting}", sentence) for setting, sentence in found)
+        for sign in set(str(job.folder.path)) & set(UNSAFE):
+            yield job.name, f"{job.folder.path}: {UNSAFE[sign]}; choose another name"
+
+
+def foresee(job: Job, cluster: Cluster) -> str:
+    """When and where Slurm could start the job, in plain words.
+
+    Raises: UserError when it would refuse it.
+    """
+    code = job.run / CODE / "HASH"
+    work = work_of(Submission(job, cluster, code, python_of(cluster)), range(job.resources.tasks))
+    return "; ".join(_ask_slurm(draft) for draft in work.kinds())
+
+
+def _unfinished(plan: Plan) -> list[tuple[Job, list[int]]]:
+    """Jobs to submit, and which of their tasks.
+
+    They are those without a receipt that holds, and all that come after one of them: of these no
+    input can be read yet, and each task will see for itself whether it has anything to do.
+    """
+    waiting: dict[str, tuple[Job, list[int]]] = {}
+    for job in plan.jobs.values():
+        if any(other in waiting for other in job.after):
+            waiting[job.name] = job, list(range(job.resources.tasks))
+        elif not is_done(job):
+            waiting[job.name] = job, missing_tasks(job)
     return list(waiting.values())
 
 
@@ -113,12 +153,24 @@ def _refuse_twice(jobs: list[Job]) -> None:
             raise UserError(f"{name}: already submitted, as Slurm job {slurm_id} ({state}); {cure}")
 
 
-def _ask_slurm(draft: Submission) -> None:
-    """UserError in plain words when Slurm would not take the job; nothing is submitted."""
+def _ask_slurm(draft: Submission) -> str:
+    """Slurm's estimate; UserError when it would not take the job. Nothing is submitted."""
     script = JobExecutor(draft).render()
     done = call_slurm(["sbatch", "--test-only"], given=script)
     if done.returncode != 0:
         raise UserError(_refusal(draft, done.stderr))
+    return _estimate(done.stderr)
+
+
+def _estimate(words: str) -> str:
+    """`Job 7 to start at 2026-11-21T08:46:51 using 4 processors on nodes n[1-2] ...` in short."""
+    found = re.search(r"to start at (\S+) using (\d+) processors on nodes? (\S+)", words)
+    if not found:
+        return "Slurm would take it, and does not say when it could start"
+    start = datetime.fromisoformat(found[1])
+    soon = start - datetime.now() < timedelta(minutes=1)
+    when = "at once" if soon else f"at {start:%Y-%m-%d %H:%M}"
+    return f"could start {when} on {found[3]}, with {found[2]} CPUs in all"
 
 
 def _refusal(draft: Submission, words: str) -> str:
@@ -130,62 +182,64 @@ def _refusal(draft: Submission, words: str) -> str:
     spares = f" (and {asked.spare_nodes} spare)" if asked.spare_nodes else ""
     each = f"{asked.ranks} ranks x {asked.cpus} cpus, {asked.gpus} gpus"
     size = f"{asked.nodes} nodes{spares} x {each}"
-    where = f"partition {cluster.partition or 'by default'} of {cluster.name}"
+    where = f"partition {partition_of(draft.job, cluster) or 'by default'} of {cluster.name}"
     because = f"{plain} (Slurm: {said})" if plain else f"Slurm: {said}"
+    if draft.leave_out:
+        because += f"; left out by the strike list: {', '.join(draft.leave_out)}"
     return f"{draft.job.name}: asked for {size}, {asked.hours:g} h in {where}; refused: {because}"
 
 
-def _print_all(drafts: list[Submission]) -> dict[str, str]:
-    """Print what would be submitted, with `<id of JOB>` where Slurm's ids would be."""
-    chains: dict[str, list[str]] = {}
-    for draft in drafts:
-        submission = _after_those_before(draft, chains)
-        print(f"# {submission.script}\n{JobExecutor(submission).render()}")
-        _submit_chain(submission, chains.setdefault(draft.job.name, []), _print_call)
-        print()
-    return {name: chain[0] for name, chain in chains.items()}
-
-
-def _submit_all(drafts: list[Submission]) -> dict[str, str]:
-    """Slurm id of each job; when one cannot be submitted the earlier ones are cancelled."""
-    chains: dict[str, list[str]] = {}
-    for draft in drafts:
-        submission = _after_those_before(draft, chains)
-        try:
-            _submit_chain(submission, chains.setdefault(draft.job.name, []), _submit)
-        except BaseException:
-            cancel([slurm_id for chain in chains.values() for slurm_id in chain])
-            raise
-    return {name: chain[0] for name, chain in chains.items()}
-
-
-def _after_those_before(draft: Submission, chains: dict[str, list[str]]) -> Submission:
-    """The job waits for the last of each chain: the work may be done in any of its jobs."""
-    return replace(
-        draft, after=tuple(chains[name][-1] for name in draft.job.after if name in chains)
-    )
-
-
-def _submit_chain(
-    submission: Submission, ids: list[str], submit: Callable[[Submission], str]
-) -> None:
-    """Submit a job and the successors that are to take it up; `ids` is filled as they come."""
-    ids.append(submit(submission))
-    if submission.cluster.again == "ahead":
-        for _ in range(submission.cluster.successors):
-            ids.append(submit(replace(submission, behind=ids[-1])))
-
-
 def _print_call(submission: Submission) -> str:
-    print(f"$ {shlex.join(submission.command())}")
-    before = submission.behind.rstrip(">")
-    return f"{before}'>" if before else f"<id of {submission.job.name}>"
+    """Print the script and the call; the words that stand for the id."""
+    if not submission.successor:
+        print(f"# {submission.script}\n{JobExecutor(submission).render()}")
+    print(f"$ {shlex.join(submission.command())}\n")
+    what = [f"successor {submission.successor}"] if submission.successor else []
+    if submission.part is not None:
+        what.append(f"tasks {submission.part.tasks[0]} to {submission.part.tasks[-1]}")
+    return f"<id of {' of '.join([*what, submission.job.name])}>"
+
+
+def _submit_all(works: list[Work]) -> dict[str, str]:
+    """Slurm id of each job; when one cannot be submitted the earlier ones are cancelled."""
+    works_of = {work.job.name: work for work in works}
+    made: list[str] = []
+
+    def submit(submission: Submission) -> str:
+        if submission.place == 0 and not submission.successor:
+            _prepare(works_of[submission.job.name].job, submission.cluster)
+        return _submit(submission)
+
+    try:
+        return submit_works(works, submit, made)
+    except BaseException:
+        cancel(made)
+        raise
+
+
+def _prepare(job: Job, cluster: Cluster) -> None:
+    """Write down what is about to be submitted."""
+    write_job(job.folder, job.description())
+    write_cluster(job.folder, cluster)
+    note_inputs(job)
+    note(job.folder, "submit")
+    remove(_calls(job.folder))
+    if job.folder.slurm.exists():
+        write_json(job.folder.slurm, read_json(job.folder.slurm) | {"arrays": {}})
 
 
 def _submit(submission: Submission) -> str:
-    """Submit a job, or a successor of one, and note its id."""
-    slurm_id = _submit_again(submission) if submission.behind else _submit_first(submission)
-    _note_id(submission.job.folder, slurm_id, submission.cluster)
+    """Submit a batch job, or a successor of one, and note the call and the id."""
+    folder = submission.job.folder
+    with _calls(folder).open("a", encoding="utf-8") as calls:
+        calls.write(shlex.join(submission.command()) + "\n")
+    slurm_id = _submit_again(submission) if submission.successor else _submit_first(submission)
+    before = read_json(folder.slurm) if folder.slurm.exists() else {"ids": []}
+    record = before | {"cluster": submission.cluster.name, "ids": [*before["ids"], slurm_id]}
+    if submission.part is not None:
+        array = {"offset": submission.part.offset, "indexes": submission.part.indexes}
+        record["arrays"] = before.get("arrays", {}) | {slurm_id: array}
+    write_json(folder.slurm, record)
     return slurm_id
 
 
@@ -199,20 +253,15 @@ def _submit_again(submission: Submission) -> str:
 def _submit_first(submission: Submission) -> str:
     from submitit.core.utils import FailedJobError
 
-    job = submission.job
     executor = JobExecutor(submission)
-    write_job(job.folder, job.description())
-    write_cluster(job.folder, submission.cluster)
-    note(job.folder, "submit")
     write_text(submission.script, executor.render())
-    write_text(job.folder.path / "submit.txt", shlex.join(submission.command()) + "\n")
     try:
-        slurm_id: str = executor.submit(run_here, str(job.folder.path)).job_id
+        slurm_id: str = executor.submit(run_here, str(submission.job.folder.path)).job_id
     except FailedJobError as error:
         raise UserError(_refusal(submission, str(error))) from error
     return slurm_id
 
 
-def _note_id(folder: JobFolder, slurm_id: str, cluster: Cluster) -> None:
-    ids = [*folder.slurm_ids(), slurm_id]
-    write_json(folder.slurm, {"cluster": cluster.name, "ids": ids})
+def _calls(folder: JobFolder) -> Path:
+    """Each call of sbatch, as it was made."""
+    return folder.path / "submit.txt"

@@ -40,10 +40,14 @@ class Part:
         return self.tasks[0]
 
     @property
+    def indexes(self) -> str:
+        """Their places in the array, as Slurm writes them."""
+        return short_list(task - self.offset for task in self.tasks)
+
+    @property
     def array(self) -> str:
         """What sbatch's --array is given."""
-        bound = f"%{self.at_once}" if self.at_once else ""
-        return short_list(task - self.offset for task in self.tasks) + bound
+        return self.indexes + (f"%{self.at_once}" if self.at_once else "")
 
 
 def deal_out(tasks: Sequence[int], *, size: int, at_once: int) -> list[Part]:
@@ -144,6 +148,12 @@ def overall(found: Mapping[str, Sequence[int]]) -> str:
     return next((state for state in order if found.get(state)), "")
 
 
+def waits_for(folder: JobFolder, states: Mapping[str, SlurmState]) -> str:
+    """Slurm's reason why the first of the tasks that wait does so."""
+    tasks = _slurm_states_of(folder, states)
+    return next((tasks[task].reason for task in sorted(tasks) if tasks[task].living), "")
+
+
 def _names_in_groups(folder: JobFolder, count: int) -> tuple[set[int], set[int]]:
     """Tasks that have a receipt, and those that have a folder."""
     done: set[int] = set()
@@ -175,7 +185,7 @@ def _slurm_states_of(folder: JobFolder, states: Mapping[str, SlurmState]) -> dic
     newest: dict[int, SlurmState] = {}
     for _, slurm_id, state in sorted(mine, key=lambda found: found[0]):
         array, _, index = slurm_id.partition("_")
-        newest[arrays[array] + int(index)] = state
+        newest[arrays[array][int(index)]] = state
     return newest
 
 

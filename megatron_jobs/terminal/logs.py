@@ -59,7 +59,7 @@ def show_failed(folders: list[JobFolder]) -> None:
         guilty = find_guilty(folder)
         who = "" if guilty.rank is None else f", rank {guilty.rank}"
         where = f" on {guilty.node}" if guilty.node else ""
-        print(f"==> {say_name(folder.path.name)}{who}{where}: {guilty.words}")
+        print(f"==> {say_name(folder.name)}{who}{where}: {guilty.words}")
         if guilty.log is not None and guilty.log.exists():
             print(f"==> the end of {guilty.log}\n{last_part(guilty.log)}")
         if folder.postmortem.exists():

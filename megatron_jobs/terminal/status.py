@@ -12,8 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from megatron_jobs.errors import MegatronJobsError, UserError
+from megatron_jobs.jobs.arrays import read_list
 from megatron_jobs.jobs.queue import SlurmState, slurm_states
 from megatron_jobs.jobs.status import Record, all_costs, plain_record, plan_status
+from megatron_jobs.jobs.tasks import in_words
 from megatron_jobs.jobs.tree import Branch, plan_tree
 from megatron_jobs.jobs.words import (
     say_energy,
@@ -167,7 +169,8 @@ def _what(record: Record) -> str:
     """Progress or numbers, the reason for the state, when it is going to start, the verdict."""
     progress, verdict = record["progress"], record["verdict"]
     what = say_progress(progress) if progress else say_numbers(record["numbers"] or {})
-    parts = [what, record["reason"] or ""]
+    tasks = in_words({state: read_list(text) for state, text in record["tasks"].items()})
+    parts = [what, tasks, record["reason"] or ""]
     if record["restarts"] and record["state"] != "running":
         parts.append(f"restarts {record['restarts']}")
     if record["expected"] is not None:

@@ -249,7 +249,8 @@ def states_of(tmp_path: Path, slurm: dict[str, str], done: tuple[int, ...]) -> d
     begin(job)
     for number in done:
         pretend(job, number)
-    write_json(job.folder.slurm, {"ids": ["7", "8", "9"], "arrays": {"7": 0, "8": 3}})
+    arrays = {"7": {"offset": 0, "indexes": "0-2"}, "8": {"offset": 3, "indexes": "0-1"}}
+    write_json(job.folder.slurm, {"ids": ["7", "8", "9"], "arrays": arrays})
     living = {"PENDING", "RUNNING"}
     states = {k: SlurmState(state, living=state in living) for k, state in slurm.items()}
     return task_states(job.folder, states, here=False, held=False)
@@ -277,6 +278,7 @@ def test_a_task_that_went_on_under_another_id(tmp_path: Path) -> None:
     assert found == {"done": [0, 1, 2], "running": [3], "failed": [4]}
     assert job.folder.slurm_ids()[-1] == "9"
     assert "12" in job.folder.slurm_ids()
+    assert job.folder.of_task(3).slurm_ids() == ["8_0", "12_0"]
 
 
 def test_states_of_many_tasks_are_had_without_reading_receipts(
@@ -287,7 +289,8 @@ def test_states_of_many_tasks_are_had_without_reading_receipts(
     for number in range(0, 2500, 2):
         job.folder.of_task(number).receipt.parent.mkdir(parents=True, exist_ok=True)
         job.folder.of_task(number).receipt.touch()
-    write_json(job.folder.slurm, {"ids": ["9"], "arrays": {"7": 0}})
+    arrays = {"7": {"offset": 0, "indexes": "0-2499"}}
+    write_json(job.folder.slurm, {"ids": ["9"], "arrays": arrays})
     reads: dict[Path, int] = defaultdict(int)
 
     def counted(path: Path) -> Any:
