@@ -15,7 +15,9 @@ from megatron_jobs.errors import UserError
 from megatron_jobs.jobs.queue import call_slurm
 
 SINFO = "%R|%l|%D|%t|%c|%m|%G|%f"
-AWAY = ("down", "drain", "drng", "fail", "unk", "maint", "no_resp", "power", "pow_dn", "planned")
+AWAY = ("down", "drain", "drng", "fail", "unk", "maint", "no_resp")
+"""How sinfo's short states of nodes begin that take no job; `*` and `$` behind one: no answer,
+maintenance. Those of a cloud that are asleep (`idle~`) are as good as up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class Site:
     def admits(self, partition: Partition) -> bool:
         """Whether the user's accounts and groups are let in; true where it is not known."""
         words = partition.words
-        if words.get("RootOnly") == "YES" and os.getuid() != 0:
+        if words.get("RootOnly") == "YES" and not _is_root():
             return False
         groups = words.get("AllowGroups", "ALL")
         if groups != "ALL" and not set(groups.split(",")) & _groups():
@@ -241,6 +243,10 @@ def _words(line: str) -> dict[str, str]:
 def _first(text: str) -> int:
     found = re.match(r"\d+", text)
     return int(found[0]) if found else 0
+
+
+def _is_root() -> bool:
+    return os.getuid() == 0
 
 
 def _groups() -> set[str]:
