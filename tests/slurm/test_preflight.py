@@ -128,14 +128,14 @@ def test_without_spares_the_job_goes_on_elsewhere(tmp_path: Path) -> None:
 
 
 def test_a_node_that_hangs_is_named_in_time(tmp_path: Path) -> None:
-    cluster = cluster_of(tmp_path, links=True, seconds=24)
+    cluster = cluster_of(tmp_path, links=True, seconds=40)
     plan = plan_of(tmp_path, "run", spare_nodes=1)
     submit(plan, cluster)
     wait_for(lambda: stop_pairs_of("node2", plan.run), "its processes", seconds=30, every=0.1)
     wait_until_done(plan, seconds=90)
     (verdict,) = verdicts(plan)
-    assert verdict["bad"] == {"node2": "did not answer within 24 s"}
-    assert verdict["seconds"] <= 24
+    assert verdict["bad"] == {"node2": "did not answer within 40 s"}
+    assert verdict["seconds"] <= 40
     assert hosts(plan) == ["node1", "node3"]
     trials = json.loads((folder_of(plan).preflight / "pairs" / "node1.json").read_text())["trials"]
     assert {trial["partner"]: trial["good"] for trial in trials} == {"node2": False, "node3": True}
