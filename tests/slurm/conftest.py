@@ -41,7 +41,7 @@ def _slurm_environment(pytestconfig: pytest.Config) -> Iterator[dict[str, str]]:
         if status == UNAVAILABLE:
             pytest.skip(f"no Slurm here: {words}")
         assert status == 0, words
-        yield variables_of(Path(printed))
+        yield variables_of(Path(printed)) | mine
     finally:
         subprocess.run([DEVCLUSTER / "down", "--purge"], env=environment, check=True)
 
@@ -49,9 +49,22 @@ def _slurm_environment(pytestconfig: pytest.Config) -> Iterator[dict[str, str]]:
 @pytest.fixture(autouse=True)
 def slurm(_slurm_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm's commands are those of the tests' cluster; jobs can import `tests.stages`."""
+    use_cluster(_slurm_environment, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def module_slurm(_slurm_environment: dict[str, str]) -> Iterator[None]:
+    """As `slurm`, for fixtures that several tests of a file share."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        use_cluster(_slurm_environment, monkeypatch)
+        yield
+
+
+def use_cluster(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lead Slurm's commands to the tests' cluster."""
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
         monkeypatch.delenv(name)
-    for name, value in _slurm_environment.items():
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 

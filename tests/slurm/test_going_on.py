@@ -1,0 +1,198 @@
+"""Jobs are stopped, put back, moved and given up on a real Slurm (stage: tests.stages.echo)."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from megatron_jobs.config.site import Watch
+from megatron_jobs.jobs.cluster import load_cluster
+from megatron_jobs.jobs.events import read_events
+from megatron_jobs.jobs.plan import Plan, load_plan
+from megatron_jobs.jobs.receipt import read_receipt
+from megatron_jobs.jobs.status import plan_status
+from megatron_jobs.jobs.submit import submit_plan
+from megatron_jobs.runtime.files import wait_for
+
+SLURM_COMMANDS = {"sbatch", "scancel", "scontrol", "sinfo", "squeue", "sacct"}
+NO_PREFLIGHT = {"preflight": {"nodes": False, "links": False}}
+
+
+def plan_of(tmp_path: Path, **jobs: dict[str, Any]) -> Plan:
+    """A plan of echo jobs on two nodes with one rank each."""
+    two = {"nodes": 2, "hours": 0.2}
+    entries = {
+        name: {"stage": "tests.stages.echo", "resources": two} | job for name, job in jobs.items()
+    }
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump({"jobs": entries}))
+    return load_plan(str(path), [], tmp_path / "run")
+
+
+def submit(plan: Plan, **changes: Any) -> dict[str, str]:
+    known = load_cluster("devcluster")
+    cluster = type(known).model_validate(known.model_dump() | NO_PREFLIGHT | changes)
+    return dict(submit_plan(plan, cluster, dry_run=False))
+
+
+def status(plan: Plan, job: str = "job") -> dict[str, Any]:
+    return next(record for record in plan_status(plan.run) if record["job"] == job)
+
+
+def wait_for_state(plan: Plan, state: str, job: str = "job", seconds: float = 90) -> None:
+    try:
+        wait_for(lambda: status(plan, job)["state"] == state, state, seconds=seconds, every=0.3)
+    except Exception as error:
+        raise AssertionError(f"{error}: {plan_status(plan.run)}") from error
+
+
+def wait_for_ranks(plan: Plan, starts: int = 1, job: str = "job") -> None:
+    """Until both ranks have begun for the given time."""
+    folder = plan.jobs[job].folder
+    lines = lambda rank: folder.log(rank).read_text().count("rank ")  # noqa: E731
+    begun = lambda: all(folder.log(r).exists() and lines(r) >= starts for r in (0, 1))  # noqa: E731
+    wait_for(begun, f"start {starts} of the ranks", seconds=60, every=0.1)
+
+
+def call(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def accounted(slurm_id: str) -> list[str]:
+    """The state of each start, as sacct has it."""
+    return call("sacct", "-DXnP", "-o", "State", "-j", slurm_id).splitlines()
+
+
+def wait_until_accounted(slurm_id: str, *wanted: str) -> None:
+    wait_for(
+        lambda: accounted(slurm_id) == list(wanted), f"{wanted} in sacct", seconds=20, every=0.3
+    )
+
+
+def happened(plan: Plan, job: str = "job") -> list[str]:
+    return [event["event"] for event in read_events(plan.jobs[job].folder)]
+
+
+@pytest.mark.slow
+def test_a_job_that_makes_no_headway_is_stopped(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, job={"trouble": "kill", "guilty": 1}, later={"after": ["job"]})
+    ids = submit(plan, stuck_restarts=1)
+    wait_for_state(plan, "failed")
+    wait_for_state(plan, "cancelled", "later")
+    wait_until_accounted(ids["job"], "REQUEUED", "FAILED")
+    events = read_events(plan.jobs["job"].folder)
+    assert [event["event"] for event in events if event["event"] != "preflight"] == [
+        *("submit", "start", "failed", "again"),
+        *("start", "failed", "stop"),
+    ]
+    assert "restarts in a row without headway: 1, it is still at 0" in events[-1]["why"]
+
+
+@pytest.mark.slow
+def test_a_job_put_back_by_hand_goes_on(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, job={"seconds": 6})
+    ids = submit(plan)
+    wait_for_ranks(plan)
+    call("scontrol", "requeue", ids["job"])
+    wait_for_state(plan, "done")
+    wait_until_accounted(ids["job"], "REQUEUED", "COMPLETED")
+    assert happened(plan) == ["submit", "start", "lost", "start", "end"]
+
+
+@pytest.mark.slow
+def test_the_kill_switch_keeps_a_stopped_job_from_going_on(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, job={"seconds": 600})
+    ids = submit(plan)
+    wait_for_ranks(plan)
+    plan.jobs["job"].folder.kill_switch.touch()
+    subprocess.run(["scancel", "--signal=USR2", ids["job"]], check=True)
+    wait_for_state(plan, "failed")
+    wait_until_accounted(ids["job"], "FAILED")
+    assert happened(plan) == ["submit", "start", "stopped", "stop"]
+    assert "KILL is there" in read_events(plan.jobs["job"].folder)[-1]["why"]
+
+
+@pytest.mark.slow
+def test_where_nothing_can_be_put_back_a_successor_goes_on(tmp_path: Path) -> None:
+    """Those that waited for the old id put themselves behind the new one."""
+    plan = plan_of(tmp_path, job={"seconds": 4}, later={"reads": "@job/words"})
+    ids = submit(plan, again="submit")
+    wait_for_ranks(plan)
+    call("scancel", "--signal=USR2", ids["job"])
+    wait_for_state(plan, "done", "later")
+    first, second = (plan.jobs[name].folder.slurm_ids() for name in ("job", "later"))
+    assert len(first) == 2
+    assert len(second) == 2
+    for slurm_id in first + second:
+        wait_until_accounted(slurm_id, "COMPLETED")
+    assert happened(plan) == ["submit", "start", "stopped", "again", "again", "start", "end"]
+    assert happened(plan, "later") == ["submit", "behind", "again", "start", "end"]
+    receipt = read_receipt(plan.jobs["job"].folder)
+    assert receipt is not None
+    assert receipt["slurm_job_ids"] == first
+
+
+@pytest.mark.slow
+def test_jobs_submitted_ahead_take_up_where_the_one_before_stopped(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, job={"seconds": 4}, later={"reads": "@job/words"})
+    submit(plan, again="ahead", successors=2, environment=no_slurm_commands(tmp_path / "bin"))
+    chain = plan.jobs["job"].folder.slurm_ids()
+    assert len(chain) == 3
+    wait_for_ranks(plan)
+    call("scancel", "--signal=USR2", chain[0])
+    wait_for_state(plan, "done")
+    wait_for_state(plan, "done", "later")
+    for slurm_id in (*chain, *plan.jobs["later"].folder.slurm_ids()):
+        wait_until_accounted(slurm_id, "COMPLETED")
+    assert happened(plan) == ["submit", "start", "stopped", "again", "start", "end"]
+    assert happened(plan, "later") == ["submit", "start", "end"]
+
+
+@pytest.mark.slow
+def test_when_one_job_of_a_chain_gives_up_so_do_the_others(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, job={"trouble": "user"}, later={"after": ["job"]})
+    submit(plan, again="ahead", successors=2, environment=no_slurm_commands(tmp_path / "bin"))
+    wait_for_state(plan, "failed")
+    wait_for_state(plan, "cancelled", "later")
+    for slurm_id in plan.jobs["job"].folder.slurm_ids():
+        wait_until_accounted(slurm_id, "FAILED")
+    for slurm_id in plan.jobs["later"].folder.slurm_ids():
+        wait_until_accounted(slurm_id, "CANCELLED")
+    assert happened(plan).count("start") == 1
+    assert happened(plan, "later") == ["submit"]
+
+
+def no_slurm_commands(folder: Path) -> dict[str, str]:
+    """PATH of a site whose nodes have srun alone."""
+    folder.mkdir()
+    for place in os.get_exec_path()[::-1]:
+        for file in Path(place).iterdir() if Path(place).is_dir() else ():
+            if file.name not in SLURM_COMMANDS:
+                folder.joinpath(file.name).unlink(missing_ok=True)
+                folder.joinpath(file.name).symlink_to(file)
+    return {"GLOO_SOCKET_IFNAME": "lo", "PATH": str(folder)}
+
+
+@pytest.mark.slow
+def test_a_job_leaves_a_node_that_is_being_drained(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, job={"seconds": 5})
+    ids = submit(plan, watch=Watch(drain_seconds=1).model_dump())
+    wait_for_ranks(plan)
+    call("scontrol", "update", "nodename=node2", "state=drain", "reason=test")
+    try:
+        wait_for_state(plan, "done")
+    finally:
+        call("scontrol", "update", "nodename=node2", "state=resume")
+    wait_until_accounted(ids["job"], "REQUEUED", "COMPLETED")
+    events = read_events(plan.jobs["job"].folder)
+    assert [event["event"] for event in events] == [
+        *("submit", "start", "drain", "stopped", "again"),
+        *("start", "end"),
+    ]
+    assert events[2]["nodes"] == ["node2"]
+    first, second = (event["nodes"] for event in events if event["event"] == "start")
+    assert first == ["node1", "node2"]
+    assert "node2" not in second
