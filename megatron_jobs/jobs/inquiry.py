@@ -5,9 +5,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from megatron_jobs.config.tree import no_such
 from megatron_jobs.errors import UserError
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.stacks import RankState, answers, ask, collect, get, scratch_of
+from megatron_jobs.jobs.status import latest_job, read_jobs
 from megatron_jobs.runtime.heartbeat import starts_on_node
 
 POLL_SECONDS = 5
@@ -16,6 +18,17 @@ ANSWER_SECONDS = 15
 """How long answers are waited for, beside that."""
 FRESH_SECONDS = 120
 """A node whose watch has not written for so long does not run the job any more."""
+
+
+def job_of(run: Path, job: str = "") -> JobFolder:
+    """The job of a run that is named, or the one whose logs were written to last.
+
+    Raises: UserError when there is none.
+    """
+    name = job or latest_job(run)
+    if name not in (known := read_jobs(run)):
+        raise UserError(no_such("job", name, sorted(known)))
+    return JobFolder(run / name)
 
 
 def rank_states(folder: JobFolder) -> list[RankState]:

@@ -13,6 +13,7 @@ from megatron_jobs.runtime.rank import Rank
 
 OUTPUTS = ("sum.txt",)
 RESOURCES = Resources()
+PRELOAD = ("megatron_jobs.parallel.groups",)
 SILENCE = 600
 """Seconds: longer than any test."""
 
