@@ -42,6 +42,7 @@ from megatron_jobs.jobs.folder import JobFolder, read_job
 from megatron_jobs.jobs.plan import Job, load_job
 from megatron_jobs.jobs.preflight import PAIRS, fit
 from megatron_jobs.jobs.receipt import begin, finish
+from megatron_jobs.jobs.snapshot import compile_snapshot
 from megatron_jobs.jobs.stacks import heartbeats_of
 from megatron_jobs.jobs.starts import node_names
 from megatron_jobs.jobs.tasks import require_tasks
@@ -77,11 +78,10 @@ def enter_rank(folder: JobFolder) -> int:
     rank = read_rank()
     mark_start(rank)
     job = load_job(folder)
-    error_file = folder.error(rank.index)
-    error_file.unlink(missing_ok=True)
-    status = run_and_report(lambda: run_stage(job, rank), error_file)
+    status = run_and_report(lambda: run_stage(job, rank), folder.error(rank.index))
     if status == EXIT_STOPPED:  # told by a file: at a status above 0 srun would end the ranks
-        folder.stopped.touch()  # that are still saving
+        if not folder.stopped.exists():  # that are still saving; 16,000 need not write it
+            folder.stopped.touch()
         return EXIT_DONE
     return status
 
@@ -139,6 +139,7 @@ def begin_job(folder: JobFolder, _: str) -> int:
     reached = headway(folder)
     if not begin(job):
         return EXIT_NOTHING_TO_DO
+    compile_snapshot()
     if job.gathers:
         require_tasks(job)
     note_start(folder, reached=reached, nodes=node_names(slurm_nodes()))

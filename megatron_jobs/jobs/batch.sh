@@ -17,6 +17,7 @@
 
 path_before=${PYTHONPATH:-}
 export PYTHONPATH=$code${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+export PYTHONDONTWRITEBYTECODE=1 # ranks do not, all at once; `enter --begin` does
 export SRUN_CPUS_PER_TASK=$cpus # from Slurm 22.05 on srun does not take it from the job
 run_python=("$python" -P -m megatron_jobs.enter)
 enter=("${control_words[@]}" "${run_python[@]}")
@@ -85,6 +86,7 @@ on_every_node() { # SECONDS COMMAND
 
 start_watch() {
   if ((drain_seconds)) && type sinfo scancel >/dev/null 2>&1; then watch_drain & fi
+  if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then return; fi # short work of ranks that do not wait
   srun --overlap --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task=1 --mem=0 \
     --gres=none --kill-on-bad-exit=0 --output=logs/watch.log --open-mode=append "${left_out[@]}" \
     "${srun_words[@]}" "${container_words[@]}" "${held_back[@]}" "${rank_words[@]}" \
@@ -93,7 +95,7 @@ start_watch() {
 }
 
 stop_watch() { # within ten seconds: nothing is to depend on it
-  kill "$watching" 2>/dev/null || return 0
+  kill "${watching:-}" 2>/dev/null || return 0
   for _ in {1..100}; do
     kill -0 "$watching" 2>/dev/null || return 0
     sleep 0.1

@@ -1,5 +1,6 @@
 """A copy of this package in the run folder: what is submitted is what runs, whatever is edited."""
 
+import compileall
 import os
 import shutil
 from pathlib import Path
@@ -31,3 +32,14 @@ def snapshot_code(run: Path) -> Path:
             raise
         remove(staging)  # the same code is there already
     return target
+
+
+def compile_snapshot() -> None:
+    """Leave bytecode beside the source that runs, if it is such a copy; done once.
+
+    Called by one process, with the Python of the ranks, before they start: else each of 16,000
+    compiles every module that it imports, and may try to leave it in the same folders.
+    """
+    package = Path(megatron_jobs.__file__).parent
+    if package.parent.parent.name == CODE:
+        compileall.compile_dir(package, quiet=2)

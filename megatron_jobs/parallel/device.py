@@ -93,6 +93,7 @@ def peak_bytes() -> int:
 def install() -> None:
     """Make `import megatron.core` work here, once; call it before the first import of megatron."""
     quieten()
+    os.environ.setdefault("NO_VCS_VERSION", "1")  # else each rank that imports it starts a git
     if not has_gpu():
         place_tensors_on_cpu()
         answer_as_a_gpu()
