@@ -142,6 +142,19 @@ def nodes(run: RunFolder, job: JobName = "") -> None:
 
 
 @app.command()
+def report(
+    run: RunFolder,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="RUN/report.html when not given.")
+    ] = None,
+) -> None:
+    """Write all about a run into one HTML file: plan, timeline, losses, nodes, costs."""
+    from megatron_jobs.jobs.report import write_report
+
+    print(write_report(run, output))
+
+
+@app.command()
 def cancel(run: RunFolder, jobs: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Cancel jobs of a run that Slurm still holds; all of them when none is named."""
     from megatron_jobs.jobs.status import cancel_run

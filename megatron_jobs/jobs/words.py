@@ -42,6 +42,8 @@ def say_hours(hours: float) -> str:
     """Of GPUs or cores: two figures or more, nothing for none."""
     if hours == 0:
         return ""
+    if hours < 0.001:
+        return "< 0.001"
     return f"{hours:,.0f}" if hours >= 100 else f"{hours:.2g}" if hours < 1 else f"{hours:.1f}"
 
 
