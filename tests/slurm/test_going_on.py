@@ -18,6 +18,7 @@ from megatron_jobs.jobs.submit import submit_plan
 from megatron_jobs.runtime.files import wait_for
 
 SLURM_COMMANDS = {"sbatch", "scancel", "scontrol", "sinfo", "squeue", "sacct"}
+NODE = str(Path(__file__).parents[2] / "slurm" / "devcluster" / "node")
 NO_PREFLIGHT = {"preflight": {"nodes": False, "links": False}}
 
 
@@ -99,6 +100,34 @@ def test_a_job_put_back_by_hand_goes_on(tmp_path: Path) -> None:
     call("scontrol", "requeue", ids["job"])
     wait_for_state(plan, "done")
     wait_until_accounted(ids["job"], "REQUEUED", "COMPLETED")
+    assert happened(plan) == ["submit", "start", "lost", "start", "end"]
+
+
+@pytest.mark.slow
+def test_a_warning_that_comes_while_ranks_start_is_heard(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, job={"seconds": 4})
+    ids = submit(plan)
+    ends = {"stopped", "failed", "lost"}
+    for _ in range(600):  # one every few hundredths of a second, from before the ranks start
+        subprocess.run(["scancel", "--signal=USR2", ids["job"]], check=False, capture_output=True)
+        if ends & set(happened(plan)):
+            break
+    wait_for_state(plan, "done")
+    assert happened(plan) == ["submit", "start", "stopped", "again", "start", "end"]
+
+
+@pytest.mark.slow
+def test_a_node_of_the_script_that_dies(tmp_path: Path) -> None:
+    """Nobody is left to say a word: Slurm puts the job back, when it misses the node."""
+    plan = plan_of(tmp_path, job={"seconds": 12})
+    ids = submit(plan, sbatch={"exclude": "node1,node2"})
+    wait_for_ranks(plan)
+    call(NODE, "kill", "node3")
+    try:
+        wait_for_state(plan, "done", seconds=120)
+    finally:
+        call(NODE, "start", "node3")
+    wait_until_accounted(ids["job"], "NODE_FAIL", "COMPLETED")
     assert happened(plan) == ["submit", "start", "lost", "start", "end"]
 
 

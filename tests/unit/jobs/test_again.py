@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from megatron_jobs.errors import EXIT_BUG, EXIT_STOPPED, EXIT_UNFIT
-from megatron_jobs.jobs.after import OVER_TIME, settle, settle_before
+from megatron_jobs.jobs.after import OVER_TIME, WARNED_EARLY, settle, settle_before
 from megatron_jobs.jobs.again import (
     excluded,
     headway,
@@ -137,6 +137,7 @@ def test_what_follows_from_an_end(folder: JobFolder) -> None:
     assert decide(folder, 0) == ("end 0", ["end"])
     assert decide(folder, EXIT_STOPPED) == ("again ", ["stopped", "again"])
     assert decide(folder, OVER_TIME, reached=1) == ("again ", ["stopped", "again"])
+    assert decide(folder, WARNED_EARLY, reached=2) == ("again ", ["stopped", "again"])
     assert decide(folder, EXIT_UNFIT, reached=2) == ("again ", ["again"])
     folder.error(0).write_text("ZeroDivisionError: division by zero\n")
     assert decide(folder, EXIT_BUG, reached=3) == ("stop 1", ["failed", "stop"])
