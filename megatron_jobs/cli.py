@@ -27,7 +27,11 @@ app.add_typer(cluster_app, name="cluster")
 PlanFile = Annotated[str, typer.Argument(help="A plan (YAML), or the file of one stage.")]
 Words = Annotated[list[str] | None, typer.Argument(help="Settings: job.setting=value.")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, as `mj run` or `submit` made it.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print scripts and commands, touch nothing.")
+]
 ClusterFile = Annotated[str, typer.Option("--cluster", "-c", help="The cluster's profile.")]
+NamedJob = Annotated[str, typer.Argument(help="Its name.")]
 JobName = Annotated[str, typer.Argument(help="Its name; else the one that wrote last.")]
 Run = Annotated[
     Path | None, typer.Option("--run", "-r", help="Run folder; runs/<plan> when not given.")
@@ -52,24 +56,37 @@ def submit(
     words: Words = None,
     run: Run = None,
     cluster: ClusterFile = "",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print scripts and commands, touch nothing.")
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Submit a plan to Slurm: one job each, chained by afterok; finished jobs are skipped."""
     from megatron_jobs.jobs.cluster import load_cluster
     from megatron_jobs.jobs.plan import load_plan
+    from megatron_jobs.jobs.resubmit import call_of, remember
     from megatron_jobs.jobs.submit import submit_plan
 
     profile = load_cluster(cluster)
     loaded = load_plan(plan, words or [], run)
-    for name, slurm_id in submit_plan(loaded, profile, dry_run=dry_run):
-        print(f"{name}: {slurm_id}")
+    _print_ids(submit_plan(loaded, profile, dry_run=dry_run))
     if not dry_run:
         print(f"run folder: {loaded.run}")
 
 
 @app.command()
+@app.command()
+def resubmit(
+    run: RunFolder, words: Words = None, cluster: ClusterFile = "", dry_run: DryRun = False
+) -> None:
+    """Submit a run as it was submitted last: what is missing, with the plan as it is now."""
+    from megatron_jobs.jobs.resubmit import resubmit_run
+
+    _print_ids(resubmit_run(run, words or [], cluster=cluster, dry_run=dry_run))
+
+
+def _print_ids(ids: list[tuple[str, str]]) -> None:
+    for name, slurm_id in ids:
+        print(f"{name}: {slurm_id}")
+
+
 def show(plan: PlanFile, words: Words = None, run: Run = None) -> None:
     """Print every setting with its origin, and what the plan will need; start nothing."""
     from megatron_jobs.jobs.plan import load_plan
@@ -167,6 +184,25 @@ def cancel(run: RunFolder, jobs: Annotated[list[str] | None, typer.Argument()] =
 
 
 @app.command()
+@app.command()
+def save(run: RunFolder, job: NamedJob) -> None:
+    """Ask a job to save now and go on (RUN/JOB/SAVE; the file is gone when it has saved)."""
+    from megatron_jobs.jobs.switches import ask_to_save
+
+    folder = ask_to_save(run, job)
+    print(f"{job}: saves after its step; {folder.save_switch} is gone when it has")
+
+
+@app.command()
+def stop(run: RunFolder, job: NamedJob) -> None:
+    """Ask a job to save and stop; it is not started again until RUN/JOB/KILL is removed."""
+    from megatron_jobs.jobs.switches import ask_to_stop
+
+    folder, warned = ask_to_stop(run, job)
+    told = f", Slurm has told {', '.join(warned)}" if warned else ""
+    print(f"{job}: saves and stops{told}; {folder.kill_switch} keeps it from starting again")
+
+
 def doctor(
     plan: Annotated[str, typer.Argument(help="A plan to look over too; none when left out.")] = "",
     words: Words = None,

@@ -20,8 +20,8 @@ from megatron_jobs.runtime.files import write_text
 PROFILES = Path(__file__).parents[2] / "slurm" / "clusters"
 """Where the profiles lie in a checkout: they may be named without folder and ending."""
 OURS = re.compile(
-    "chdir|cpus-per-task|dependency|error|gpus-per-node|job-name|kill-on-invalid-dep|mem|nodes"
-    "|ntasks-per-node|open-mode|output|requeue|signal|time"
+    "chdir|cpus-per-task|dependency|error|gpus-per-node|job-name|kill-on-invalid-dep"
+    "|mail-type|mail-user|mem|nodes|ntasks-per-node|open-mode|output|requeue|signal|time"
 )
 """Parameters of sbatch that follow from the job, or have a setting of their own."""
 

@@ -16,6 +16,7 @@ from submitit import SlurmExecutor
 from megatron_jobs.jobs.cluster import Cluster
 from megatron_jobs.jobs.fabric import fabric_environment, fabric_srun_words
 from megatron_jobs.jobs.folder import GROUP, TASKS, log_pattern
+from megatron_jobs.jobs.notify import mail_words
 from megatron_jobs.jobs.plan import Job
 from megatron_jobs.jobs.preflight import check_words
 from megatron_jobs.jobs.software import launch_words
@@ -124,7 +125,9 @@ def _parameters(submission: Submission) -> dict[str, Any]:
         "wckey": None,
         "signal_delay_s": min(cluster.signal_seconds, minutes * 60 // 4),
         "stderr_to_stdout": True,
-        "additional_parameters": more | {k: v for k, v in own.items() if v is not False},
+        "additional_parameters": more
+        | mail_words(cluster.notify)
+        | {k: v for k, v in own.items() if v is not False},
     }
 
 

@@ -51,10 +51,10 @@ def find_guilty(folder: JobFolder) -> Guilty:
     """
     logs = {_rank_of(path): path for path in folder.rank_logs()}
     verdict = last_failure(folder)
-    if verdict is not None and verdict.get("rank") is not None:
-        rank = int(verdict["rank"])
-        words = str(verdict.get("cause", ""))
-        return Guilty(rank, str(verdict.get("node") or ""), words, logs.get(rank))
+    if verdict is not None:
+        rank, words = verdict.get("rank"), str(verdict.get("cause", ""))
+        log = next(iter(_script_logs(folder)), None) if rank is None else logs.get(rank)
+        return Guilty(rank, str(verdict.get("node") or ""), words, log)
     errors = sorted(folder.rank_errors(), key=lambda path: path.stat().st_mtime_ns)
     if errors:
         rank, words = _rank_of(errors[0]), _last_line(errors[0])

@@ -114,14 +114,39 @@ def load_plan(name: str, words: list[str], run: Path | None = None) -> Plan:
         run: the run folder; runs/<name of the file> when None.
     """
     path = find_plan(name)
-    tree = read_tree(path, name)
-    entries = _entries(tree, path, name, words)
     folder = (run or Path("runs") / path.stem).absolute()
-    builder = _Builder(folder, tree, entries)
+    return _build(read_tree(path, name), name, words, folder)
+
+
+def load_run(run: Path, words: list[str]) -> Plan:
+    """The plan of the jobs that stand in a run folder, by the config.yaml of each.
+
+    Args:
+        words: changes, `job.setting=value`.
+    Raises: UserError when no job stands there, ConfigError with every fault.
+    """
+    folders = [JobFolder(path.parent) for path in sorted(run.glob("*/config.yaml"))]
+    if not folders:
+        raise UserError(f"{run}: no run folder: no job has been started or submitted in it")
+    jobs = {folder.path.name: _literal(read_job(folder)) for folder in folders}
+    return _build(Tree({"jobs": jobs}), f"{run}/*/config.yaml", words, run.absolute())
+
+
+def _literal(value: Any) -> Any:
+    """A value in which no text is taken for a reference to an output."""
+    if isinstance(value, dict):
+        return {key: _literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_literal(item) for item in value]
+    return f"@{value}" if isinstance(value, str) and value.startswith("@") else value
+
+
+def _build(tree: Tree, name: str, words: list[str], run: Path) -> Plan:
+    builder = _Builder(run, tree, _entries(tree, name, words))
     jobs = builder.build()
     if builder.problems:
         raise ConfigError(name, builder.problems)
-    return Plan(shown=name, run=folder, jobs=jobs)
+    return Plan(shown=name, run=run, jobs=jobs)
 
 
 def load_job(folder: JobFolder) -> Job:
@@ -151,7 +176,7 @@ def _settings_of(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key not in RESERVED}
 
 
-def _entries(tree: Tree, path: Path, name: str, words: list[str]) -> dict[str, Any]:
+def _entries(tree: Tree, name: str, words: list[str]) -> dict[str, Any]:
     """The jobs of a file, words applied; tree.origins are then named `job.setting`."""
     if "stage" in tree.values:
         job = str(tree.values["stage"]).rpartition(".")[2]

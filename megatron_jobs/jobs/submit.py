@@ -143,6 +143,9 @@ def _refuse_twice(jobs: list[Job]) -> None:
     for job in jobs:
         if is_held(job.folder):
             raise UserError(f"{job.name}: runs on this machine; wait for it, or stop it")
+        if job.folder.kill_switch.exists():
+            cure = f"remove it, or: mj resubmit {shlex.quote(str(job.run))}"
+            raise UserError(f"{job.name}: {job.folder.kill_switch} is there; {cure}")
     ids = {job.name: job.folder.slurm_ids() for job in jobs}
     living = live_states([slurm_id for found in ids.values() for slurm_id in found])
     for name, found in ids.items():

@@ -27,6 +27,7 @@ and may have
                                  with the task's folder, and does part `rank.task` of `rank.tasks`
     GATHER                       the `Resources` of gather; half an hour of one core by default
     PRELOAD                      modules that a local run imports once before it forks the ranks
+    SAVES                        true: it saves, and goes on, when somebody makes RUN/JOB/SAVE
     SHOW                         an output, a text file, that `mj run` prints at its end
 
 To add one: write the module, name it in `STAGES`, mirror it in tests/unit/stages.

@@ -30,6 +30,7 @@ LAYOUT = (
 )
 PRELOAD = ("megatron_jobs.train.loop",)
 MEET = ".meet"
+SAVES = True
 
 
 class Config(LoopConfig):

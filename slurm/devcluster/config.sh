@@ -12,6 +12,8 @@ write_config() {
   choose_isolation
   replace etc/hosts host_names
   replace etc/cgroup.conf cgroup_conf
+  replace etc/mail mail_program
+  chmod +x "$DIR/etc/mail"
   CHANGED=
   replace etc/gres.conf gres_conf
   replace etc/slurm.conf slurm_conf
@@ -58,6 +60,13 @@ host_names() {
 
 # Without a cgroup plug-in named, slurmd ends where no cgroup file system is mounted, though nothing here uses it.
 cgroup_conf() { printf 'CgroupAutomount=no\nCgroupPlugin=cgroup/v1\n'; }
+
+# In place of mail(1): what Slurm would send is written down.
+mail_program() {
+  echo "#!/bin/bash"
+  # shellcheck disable=SC2016 # for that script to expand
+  printf 'echo "$*" >>%q\n' "$DIR/log/mail.log"
+}
 
 gres_conf() {
   echo "AutoDetect=off"
@@ -107,7 +116,7 @@ JobAcctGatherFrequency=5
 MpiDefault=none
 PropagateResourceLimits=NONE
 SlurmdParameters=config_overrides
-MailProg=/bin/true
+MailProg=$DIR/etc/mail
 ReturnToService=1
 SlurmdTimeout=10
 SlurmctldTimeout=10
