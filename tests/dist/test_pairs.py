@@ -88,12 +88,12 @@ def test_a_node_that_is_away_costs_its_partners_a_round_and_no_more(tmp_path: Pa
         assert re.fullmatch(r"waited \d s for the other node, in vain|no answer within \d s", cause)
 
 
-def test_who_fails_with_all_is_tried_alone(tmp_path: Path) -> None:
-    found, _ = meet(tmp_path, 2, away=[0], seconds=5)
-    assert found["n1"]["alone"] == ""
+def test_a_node_reduces_with_itself(tmp_path: Path) -> None:
+    rank = Rank(index=1, world=2, node=1, nodes=2, host="localhost", attempt="1")
+    assert pairs._try_alone(rank, tmp_path, 1, 30) == ""
 
 
-def test_who_cannot_even_reduce_with_itself_says_why(
+def test_who_fails_with_all_is_tried_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "no_such_port")
