@@ -96,7 +96,7 @@ def _judge(folder: JobFolder, status: int) -> str:
 def _judge_failure(folder: JobFolder, status: int) -> str:
     """Find the cause, tell it, and do what it asks for if nothing else speaks against that."""
     verdict = judge(folder, status=status)
-    against = _why_not(folder, _cluster(folder)) if verdict.decision != "stop" else ""
+    against = _why_not_again(folder, _cluster(folder)) if verdict.decision != "stop" else ""
     if against:
         verdict = replace(verdict, decision="stop", why=against)
     write_postmortem(folder, verdict)
@@ -109,7 +109,7 @@ def _judge_failure(folder: JobFolder, status: int) -> str:
 
 def _again(folder: JobFolder, status: int, nodes: Iterable[str] = ()) -> str:
     """Go on without `nodes`, if nothing speaks against it."""
-    why = _why_not(folder, _cluster(folder))
+    why = _why_not_again(folder, _cluster(folder))
     return _stop(folder, status, why) if why else _go_on(folder, nodes)
 
 
@@ -124,10 +124,15 @@ def _go_on(folder: JobFolder, nodes: Iterable[str] = ()) -> str:
 def _why_not(folder: JobFolder, cluster: Cluster) -> str:
     if folder.kill_switch.exists():
         return f"{folder.kill_switch} is there: remove it and submit the job again to go on"
+    return why_not(folder, cluster)
+
+
+def _why_not_again(folder: JobFolder, cluster: Cluster) -> str:
+    """Why a start is not to be followed by another."""
     if cluster.again == "ahead" and slurm_job_id() == folder.slurm_ids()[-1]:
         text = f"the last of {cluster.successors} successors has come to its end"
         return f"{text}: submit the job again to go on"
-    return why_not(folder, cluster)
+    return _why_not(folder, cluster)
 
 
 def _stop(folder: JobFolder, status: int, why: str) -> str:
