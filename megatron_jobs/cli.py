@@ -68,6 +68,7 @@ def submit(
     loaded = load_plan(plan, words or [], run)
     _print_ids(submit_plan(loaded, profile, dry_run=dry_run))
     if not dry_run:
+        remember(loaded.run, call_of(plan, words or [], cluster))
         print(f"run folder: {loaded.run}")
 
 

@@ -5,6 +5,7 @@ lost connections and time-outs only follow from something, and are never the cau
 else. Of causes the earliest counts, by the time of a rank's last words and by what srun said first.
 """
 
+import re
 from collections import defaultdict
 
 from megatron_jobs.errors import EXIT_USER
@@ -33,6 +34,8 @@ from megatron_jobs.jobs.verdict import At, Finding, Verdict, shortened
 __all__ = ["Verdict", "judge", "write_postmortem"]
 
 MOST_QUOTES = 3
+SPEAKER = re.compile(r"^(srun: error: \S+: tasks? [\d,-]+: |(srun|slurmstepd[^:]*): error: )")
+"""Before Slurm's words; who is meant stands beside them anyway."""
 
 
 def judge(folder: JobFolder, *, status: int) -> Verdict:
@@ -52,7 +55,7 @@ def judge(folder: JobFolder, *, status: int) -> Verdict:
     found = first.at.time if 0 < first.at.time < LAST else 0.0
     source = f" ({first.source})" if first.source else ""
     return Verdict(
-        cause=shortened(first.line) + source,
+        cause=shortened(SPEAKER.sub("", first.line)) + source,
         kind=first.rule.kind,
         rank=first.at.rank,
         node=first.at.node,

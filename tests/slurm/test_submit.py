@@ -110,15 +110,15 @@ def stored_script(slurm_id: str) -> str:
 @pytest.mark.parametrize(
     ("trouble", "words"),
     [
-        ("bug", "rank 3: ZeroDivisionError: a planted bug; see"),
-        ("user", "rank 3: text: 'hello' is too friendly; say less; see"),
+        ("bug", "rank 3 on node2: ZeroDivisionError: a planted bug ("),
+        ("user", "rank 3 on node2: text: 'hello' is too friendly; say less; see"),
         ("kill", "rank 3 on node2: Killed; see"),
     ],
 )
 def test_a_failing_rank_ends_the_job_and_is_named(tmp_path: Path, trouble: str, words: str) -> None:
     entries: Entries = {"bad": {"trouble": trouble, "guilty": 3}, "next": {"after": ["bad"]}}
     plan = plan_of(tmp_path, entries)
-    submit(plan)
+    submit(plan, max_restarts=0)
     wait_until(lambda: "waiting" not in states(plan) and "running" not in states(plan), plan)
     found = status(plan)
     assert found["bad"]["state"] == "failed"

@@ -261,6 +261,8 @@ def test_words_of_slurm(case: Case, said: str, wanted: tuple[str, str, int | Non
     case.batch("srun: error: node4: tasks 6-7: Killed\nsrun: error: node3: task 4: Terminated\n")
     found = case.judge(143)
     assert (found.kind, found.decision, found.rank, found.node) == wanted
+    assert said.splitlines()[0].endswith(found.cause)
+    assert not found.cause.startswith(("srun", "slurmstepd"))
 
 
 def test_of_causes_the_earliest(case: Case) -> None:
@@ -286,7 +288,9 @@ def test_a_kill_before_an_error_that_no_rule_knows(case: Case) -> None:
     case.error(0, traceback_of("RuntimeError: work was lost on the way"), second=50)
     case.batch(f"srun: error: node2: task 3: Killed\n{ENDING}")
     case.batch("srun: error: node1: task 0: Exited with exit code 1\n")
-    assert (case.judge(137).kind, case.judge(137).rank) == ("killed", 3)
+    verdict = case.judge(137)
+    assert (verdict.kind, verdict.sentence) == ("killed", "rank 3 on node2: Killed")
+    assert verdict.quotes == (("batch.log", "srun: error: node2: task 3: Killed"),)
 
 
 def test_a_ranks_own_words_stand_for_the_signal_that_ended_it(case: Case) -> None:
