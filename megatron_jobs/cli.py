@@ -73,7 +73,6 @@ def submit(
 
 
 @app.command()
-@app.command()
 def resubmit(
     run: RunFolder, words: Words = None, cluster: ClusterFile = "", dry_run: DryRun = False
 ) -> None:
@@ -88,6 +87,7 @@ def _print_ids(ids: list[tuple[str, str]]) -> None:
         print(f"{name}: {slurm_id}")
 
 
+@app.command()
 def show(plan: PlanFile, words: Words = None, run: Run = None) -> None:
     """Print every setting with its origin, and what the plan will need; start nothing."""
     from megatron_jobs.jobs.plan import load_plan
@@ -185,7 +185,6 @@ def cancel(run: RunFolder, jobs: Annotated[list[str] | None, typer.Argument()] =
 
 
 @app.command()
-@app.command()
 def save(run: RunFolder, job: NamedJob) -> None:
     """Ask a job to save now and go on (RUN/JOB/SAVE; the file is gone when it has saved)."""
     from megatron_jobs.jobs.switches import ask_to_save
@@ -204,6 +203,7 @@ def stop(run: RunFolder, job: NamedJob) -> None:
     print(f"{job}: saves and stops{told}; {folder.kill_switch} keeps it from starting again")
 
 
+@app.command()
 def doctor(
     plan: Annotated[str, typer.Argument(help="A plan to look over too; none when left out.")] = "",
     words: Words = None,
