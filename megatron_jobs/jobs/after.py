@@ -23,6 +23,7 @@ from megatron_jobs.jobs.again import (
 from megatron_jobs.jobs.cluster import Cluster, cluster_of
 from megatron_jobs.jobs.events import note
 from megatron_jobs.jobs.folder import JobFolder, append_slurm_id
+from megatron_jobs.jobs.notify import tell
 from megatron_jobs.jobs.plan import Job
 from megatron_jobs.jobs.preflight import unfit_nodes
 from megatron_jobs.jobs.triage import judge, strike_nodes, write_postmortem
@@ -34,9 +35,9 @@ WARNED_EARLY = 128 + signal.SIGUSR2
 OVER_TIME = 124
 """Of the batch script: the time limit came before the ranks had saved and left."""
 REASONS = {
-    EXIT_STOPPED: "told to; saved in time",
-    WARNED_EARLY: "told to, before its ranks had begun",
-    OVER_TIME: "by its time limit, before it had saved; signal_seconds gives it more time",
+    EXIT_STOPPED: "told to stop, saved in time",
+    WARNED_EARLY: "told to stop before its ranks had begun",
+    OVER_TIME: "its time limit came before it had saved; a longer signal_seconds gives it time",
 }
 
 
@@ -84,40 +85,43 @@ def note_stuck(folder: JobFolder) -> None:
 def _judge(folder: JobFolder, status: int) -> str:
     if status == EXIT_DONE:
         note(folder, "end")
+        tell(folder, "end", "done")
         return "end 0"
     if status in REASONS:
         note(folder, "stopped", reason=REASONS[status])
-        return _again(folder, EXIT_STOPPED)
+        return _again(folder, EXIT_STOPPED, REASONS[status])
     if status == EXIT_UNFIT:
-        return _again(folder, status, unfit_nodes(folder))
+        return _again(folder, status, "too few good nodes", unfit_nodes(folder))
     return _judge_failure(folder, status)
 
 
 def _judge_failure(folder: JobFolder, status: int) -> str:
     """Find the cause, tell it, and do what it asks for if nothing else speaks against that."""
     verdict = judge(folder, status=status)
+    strike_nodes(folder, verdict)
     against = _why_not_again(folder, _cluster(folder)) if verdict.decision != "stop" else ""
     if against:
         verdict = replace(verdict, decision="stop", why=against)
     write_postmortem(folder, verdict)
     note(folder, "failed", **verdict.facts())
-    strike_nodes(folder, verdict)
     if verdict.decision == "stop":
         return _stop(folder, status, f"{verdict.sentence}; {verdict.why}")
-    return _go_on(folder, verdict.node.split(",") if verdict.decision == "exclude" else ())
+    nodes = verdict.node.split(",") if verdict.decision == "exclude" else ()
+    return _go_on(folder, verdict.sentence, nodes)
 
 
-def _again(folder: JobFolder, status: int, nodes: Iterable[str] = ()) -> str:
+def _again(folder: JobFolder, status: int, why: str, nodes: Iterable[str] = ()) -> str:
     """Go on without `nodes`, if nothing speaks against it."""
-    why = _why_not_again(folder, _cluster(folder))
-    return _stop(folder, status, why) if why else _go_on(folder, nodes)
+    against = _why_not_again(folder, _cluster(folder))
+    return _stop(folder, status, against) if against else _go_on(folder, why, nodes)
 
 
-def _go_on(folder: JobFolder, nodes: Iterable[str] = ()) -> str:
+def _go_on(folder: JobFolder, why: str, nodes: Iterable[str] = ()) -> str:
     """Go on without `nodes`."""
     cluster = _cluster(folder)
     left_out = excluded(folder, cluster, nodes)
     note(folder, "again", how=cluster.again, exclude=left_out)
+    tell(folder, "requeue", f"goes on after it ended: {why}", reason=why)
     return f"again {','.join(left_out)}"
 
 
@@ -138,6 +142,7 @@ def _why_not_again(folder: JobFolder, cluster: Cluster) -> str:
 def _stop(folder: JobFolder, status: int, why: str) -> str:
     print(why, flush=True)
     note(folder, "stop", why=why, status=status)
+    tell(folder, "fail", f"stopped: {why}", reason=why)
     return f"stop {status}"
 
 
