@@ -95,6 +95,10 @@ class Cluster(Settings):
         for setting, value in lines.items():
             if "\n" in str(value):
                 yield setting, f"must be one line, got {value!r}"
+        for setting in ("scratch", "strikes"):
+            path = getattr(self, setting)
+            if path and not path.startswith("/"):
+                yield setting, f"{path!r} is no absolute path: jobs run in folders of their own"
         for key in self.sbatch:
             if OURS.fullmatch(key.replace("_", "-")):
                 yield f"sbatch.{key}", "is set from the job's resources or another setting"

@@ -14,6 +14,7 @@ partition: "a\\nb"
 signal_secnds: 5
 """
 FAULTY_TOGETHER = """
+strikes: bad.jsonl
 name: far
 partition: "a\\nb"
 environment: {NCCL-DEBUG: "1"}
@@ -45,6 +46,7 @@ def test_every_fault_is_named(tmp_path: Path) -> None:
     assert problems_of(tmp_path, FAULTY_TOGETHER) == {
         "partition": "must be one line, got 'a\\nb'",
         "environment.NCCL-DEBUG": "is no name of a variable",
+        "strikes": "'bad.jsonl' is no absolute path: jobs run in folders of their own",
         "sbatch.time": "is set from the job's resources or another setting",
         "sbatch.job_name": "is set from the job's resources or another setting",
         "sbatch.--constraint": "is no parameter of sbatch; give its long name, no dashes",
