@@ -93,9 +93,7 @@ def test_a_node_reduces_with_itself(tmp_path: Path) -> None:
     assert pairs._try_alone(rank, tmp_path, 1, 30) == ""
 
 
-def test_who_fails_with_all_is_tried_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_fails_with_all_is_tried_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "no_such_port")
     found, _ = meet(tmp_path, 2, away=[1], seconds=5)
     assert "no_such_port" in found["n0"]["alone"]
