@@ -224,6 +224,7 @@ PYTHON = _rule(
 )  # fmt: skip
 SETTINGS = _rule("settings or data", "", "stop", "it is yours to mend", "mend the plan or the data")
 STALL = _rule("stall", "", "requeue", f"a rank gave no sign of life; {NODE_TWICE}", again="exclude")
+SILENT_NODE = _rule("stall", "", "exclude", "the node does not answer any more")
 UNFIT = _rule("unfit nodes", "", "exclude", "too few nodes passed the preflight")
 VANISHED = _rule("node loss", "", "exclude", "all ranks of the node ended without a word")
 KILLED = _rule(

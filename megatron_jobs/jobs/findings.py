@@ -16,6 +16,7 @@ from megatron_jobs.jobs.causes import (
     SETTINGS,
     SIGNALS,
     SIGNALS_BY_NUMBER,
+    SILENT_NODE,
     STALL,
     UNFIT,
     Rule,
@@ -187,9 +188,11 @@ def _in_lines(text: str, at: At) -> Iterator[Finding]:
 def _stalls(start: Start) -> Iterator[Finding]:
     for event in start.events:
         if event["event"] == "stall":
-            where = f"no sign of life since step {event.get('step')}, {event.get('where')}"
-            at = At(None, event["time"], event.get("rank"), event.get("node") or "")
-            yield Finding(STALL, Weight.CAUSE, where, at)
+            rank = event["rank"] if event["rank"] >= 0 else None  # -1: none is behind
+            rule = SILENT_NODE if event.get("state") == "silent" else STALL
+            yield Finding(
+                rule, Weight.CAUSE, event["line"], At(None, event["time"], rank, event["node"])
+            )
 
 
 def _unfit(start: Start, status: int) -> Iterator[Finding]:

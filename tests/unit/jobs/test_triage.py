@@ -313,14 +313,28 @@ def test_a_message_for_the_user_has_no_traceback(case: Case) -> None:
 
 
 def test_a_stall_comes_before_the_kill_that_it_brings(case: Case) -> None:
-    case.event(
-        "stall", time=BEGAN + 20, rank=6, node="node4", step=12, where="all_reduce (step.py:9)"
-    )
+    line = "stalled 30 s: rank 6 on node4 is behind: step 12, in forward, step.py:9"
+    case.event("stall", time=BEGAN + 20, rank=6, node="node4", state="", line=line)
     case.log(1, "Watchdog caught collective operation timeout: WorkNCCL(SeqNum=8)", second=19)
     case.batch(f"srun: error: node1: task 0: Killed\n{ENDING}")
     verdict = case.judge(137)
     assert (verdict.kind, verdict.rank, verdict.node) == ("stall", 6, "node4")
-    assert verdict.cause == "no sign of life since step 12, all_reduce (step.py:9)"
+    assert (verdict.cause, verdict.decision) == (line, "requeue")
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted"),
+    [
+        ({"rank": -1, "node": "", "state": ""}, ("requeue", None, "")),
+        ({"rank": 2, "node": "node2", "state": "silent"}, ("exclude", 2, "node2")),
+    ],
+)
+def test_who_is_behind_in_a_stall(
+    case: Case, facts: dict[str, Any], wanted: tuple[str, int | None, str]
+) -> None:
+    case.event("stall", time=BEGAN + 20, line="stalled 30 s: ...", **facts)
+    verdict = case.judge(137)
+    assert (verdict.decision, verdict.rank, verdict.node) == wanted
 
 
 def test_one_node_is_silent(case: Case) -> None:
