@@ -1,5 +1,6 @@
 """The starts of a job: when each waited, ran and ended, on which nodes, as Slurm or files tell."""
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -89,6 +90,27 @@ def node_names(text: str) -> list[str]:
     Source: the hostlist expressions of scontrol(1), `show hostnames`.
     """
     return [name for part in PART.findall(text) for name in _written_out(part)]
+
+
+def short_names(names: Sequence[str]) -> str:
+    """Names as Slurm writes them: n1 n2 n07 m3 is `n[1-2],n07,m3`; the order stays."""
+    found: list[str] = []
+    for key, numbered in itertools.groupby(enumerate(names), key=_series):
+        group = [name for _, name in numbered]
+        if len(group) == 1:
+            found += group
+        else:
+            head, width = str(key[0]), int(key[1])
+            found.append(f"{head}[{group[0][-width:]}-{group[-1][-width:]}]")
+    return ",".join(found)
+
+
+def _series(numbered: tuple[int, str]) -> tuple[str, int, int]:
+    """Equal for names that follow one another: what is before the number, its digits, an offset."""
+    place, name = numbered
+    head = name.rstrip("0123456789")
+    digits = name[len(head) :]
+    return (head, len(digits), int(digits) - place) if digits else (name, 0, -place)
 
 
 def _written_out(part: str) -> list[str]:

@@ -20,9 +20,12 @@ def say_progress(record: Mapping[str, Any]) -> str:
 
 
 def say_seconds(seconds: float) -> str:
-    """Minutes and seconds, as 5:07, with hours before them if there are any."""
+    """Minutes and seconds, as 5:07, with hours before them if there are any; from two days on days
+    and hours."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24:,} d {hours % 24} h"
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from megatron_jobs.jobs.report.elements import Element, join, short, table, tag
 from megatron_jobs.jobs.report.story import Chapter, Story
+from megatron_jobs.jobs.starts import short_names
 from megatron_jobs.jobs.words import say_name, say_seconds, say_utc
 
 MOST = 300
@@ -41,7 +42,7 @@ def _row(story: Story, chapter: Chapter) -> list[str]:
         str(chapter.number),
         tag("span", say_utc(start.began), class_="still"),
         say_seconds(chapter.ended - start.began),
-        short(" ".join(start.nodes), 60),
+        short(short_names(start.nodes), 60),
         tag("span", chapter.ending, class_=f"badge is-{chapter.ending}"),
         tag("span", short(chapter.why(), 600), class_="wide"),
     ]

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from megatron_jobs.jobs.report.elements import Element, join, short, tag
 from megatron_jobs.jobs.report.story import Chapter, Story
+from megatron_jobs.jobs.starts import short_names
 from megatron_jobs.jobs.words import say_name, say_seconds
 
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 """Seconds between two marks of the axis; then whole days."""
 MARKS = 6
-LANES = 8
+LANES = 5
 """More nodes than this are not drawn one by one in a job's bar."""
 MOST_NODES = 64
 MOST_BARS = 2000
@@ -129,7 +130,7 @@ def _run(story: Story, chapter: Chapter, span: Span, *, lanes: int = 1, style: s
     """The time from start to end of one start."""
     start, seconds = chapter.start, chapter.ended - chapter.start.began
     count = f"{len(start.nodes)} node{'s' if len(start.nodes) != 1 else ''}"
-    where = f"{count}: {short(', '.join(start.nodes), 80)}" if start.nodes else "this machine"
+    where = f"{count}: {short(short_names(start.nodes), 80)}" if start.nodes else "this machine"
     head = f"{say_name(story.name)}, start {chapter.number}"
     tip = f"{head}\n{say_seconds(seconds)}, {chapter.ending}\n{where}"
     why = chapter.why()
