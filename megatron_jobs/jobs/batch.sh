@@ -87,10 +87,12 @@ on_every_node() { # SECONDS COMMAND
 start_watch() {
   if ((drain_seconds)) && type sinfo scancel >/dev/null 2>&1; then watch_drain & fi
   if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then return; fi # short work of ranks that do not wait
-  srun --overlap --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task=1 --mem=0 \
-    --gres=none --kill-on-bad-exit=0 --output=logs/watch.log --open-mode=append "${left_out[@]}" \
-    "${srun_words[@]}" "${container_words[@]}" "${held_back[@]}" "${rank_words[@]}" \
-    "${run_python[@]}" --watch "$job" >>logs/watch.log 2>&1 </dev/null &
+  # beside the ranks, from whom it takes nothing; srun refuses no GPUs while a variable asks for some
+  env -u SLURM_GPUS -u SLURM_GPUS_PER_NODE -u SLURM_GPUS_PER_TASK -u SLURM_TRES_PER_TASK \
+    srun --overlap --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task=1 \
+    --mem=0 --gres=none --kill-on-bad-exit=0 --output=logs/watch.log --open-mode=append \
+    "${left_out[@]}" "${srun_words[@]}" "${container_words[@]}" "${held_back[@]}" \
+    "${rank_words[@]}" "${run_python[@]}" --watch "$job" >>logs/watch.log 2>&1 </dev/null &
   watching=$!
 }
 

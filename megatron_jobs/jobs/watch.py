@@ -85,8 +85,8 @@ class NodeWatch:
     settings: Watch
     told: float = 0.0
     """When this node's file was written last."""
-    tabled: float = 0.0
-    """When the table of stragglers was."""
+    table_due: float = 0.0
+    """When the table of stragglers is to be made anew."""
     answered: str = ""
     """The last request that was."""
     looked: float = field(default_factory=time.time)
@@ -129,13 +129,18 @@ class NodeWatch:
 
     def judge(self, beats: list[Beat], now: float) -> None:
         """What only the first node's watch does. While its own ranks live it needs no others."""
-        measured = any(beat.own_seconds for beat in beats)
-        if measured and now - self.tabled >= max(TABLE_SECONDS, self.settings.every):
-            self.tabled = now
-            rows = straggler_table(summaries(self.folder, self.rank.start), self.settings.straggler)
-            write_stragglers(self.folder, rows)
+        if any(beat.own_seconds for beat in beats) and now >= self.table_due:
+            self.make_table(now)
         if self.silent(beats, now) and self.silent(self.all_beats(), now):
             self.settle()
+
+    def make_table(self, now: float) -> None:
+        """Compare the nodes; soon again as long as some have measured nothing yet."""
+        told = summaries(self.folder, self.rank.start)
+        rows = straggler_table(told, self.settings.straggler)
+        write_stragglers(self.folder, rows)
+        whole = len(rows) == self.rank.nodes
+        self.table_due = now + max(TABLE_SECONDS if whole else 0, self.settings.every)
 
     def silent(self, beats: list[Beat], now: float) -> bool:
         """Whether there are ranks to watch and none of them has given a sign of life in time."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from megatron_jobs.config.site import Preflight
 from megatron_jobs.jobs.cluster import load_cluster
 from megatron_jobs.jobs.events import read_events
 from megatron_jobs.jobs.folder import JobFolder
@@ -15,21 +16,26 @@ from megatron_jobs.jobs.status import cancel_run, plan_status
 from megatron_jobs.jobs.stragglers import read_stragglers
 from megatron_jobs.jobs.submit import submit_plan
 from megatron_jobs.runtime.files import read_json, wait_for
+from megatron_jobs.runtime.heartbeat import starts_on_node
 
 HANG = Path(__file__).parents[1] / "stages" / "hang.py"
 STALL_SECONDS = 4
 
 
-def submitted(tmp_path: Path, **settings: Any) -> Plan:
+def submitted(tmp_path: Path, *, gpus: int = 0, **settings: Any) -> Plan:
     """A job of the stage `hang` on 2 nodes x 2 ranks that is looked at each second."""
-    resources = {"nodes": 2, "ranks": 2, "hours": 0.2}
+    resources = {"nodes": 2, "ranks": 2, "gpus": gpus, "hours": 0.2}
     job = {"stage": "tests.stages.hang", "resources": resources} | settings
     path = tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump({"jobs": {"job": job}}))
     plan = load_plan(str(path), [], tmp_path / "run")
     cluster = load_cluster("devcluster")
-    watch = cluster.watch.model_copy(update={"every": 1, "stall_seconds": STALL_SECONDS})
-    submit_plan(plan, cluster.model_copy(update={"watch": watch}), dry_run=False)
+    looks = {"every": 1, "stall_seconds": STALL_SECONDS, "straggler": 2.0}
+    watch = cluster.watch.model_copy(update=looks)
+    without = Preflight(nodes=False, links=False)
+    submit_plan(
+        plan, cluster.model_copy(update={"watch": watch, "preflight": without}), dry_run=False
+    )
     return plan
 
 
@@ -51,6 +57,11 @@ def logs_of(folder: JobFolder) -> str:
     return "\n".join(path.read_text() for path in sorted(folder.logs.glob("*.log")))
 
 
+def nodes_of(folder: JobFolder) -> list[str]:
+    """The nodes of the first start: ranks 0 and 1 are on the first, 2 and 3 on the second."""
+    return list(next(event["nodes"] for event in read_events(folder) if event["event"] == "start"))
+
+
 def line_of(words: str) -> int:
     """The number of a line of the stage."""
     lines = HANG.read_text().splitlines()
@@ -68,19 +79,20 @@ def test_a_hung_rank_is_named_in_time_and_the_job_goes_on(tmp_path: Path) -> Non
     seen = time.time()
     verdict = read_json(folder.watch / "verdict.json")
     place = f"tests/stages/hang.py:{line_of('time.sleep(SILENCE)')} read"
-    assert (stall["rank"], stall["node"], stall["step"]) == (2, "node2", 3)
+    first, second = nodes_of(folder)
+    assert (stall["rank"], stall["node"], stall["step"]) == (2, second, 3)
     assert stall["where"] == place
     assert verdict["state"] == ""
     assert verdict["kind"] == "stall"
     assert stall["line"] == (
-        f"stalled {verdict['seconds']:.0f} s: rank 2 on node2 is behind: step 3, in data, {place}; "
-        "the other 3 wait in all_reduce"
+        f"stalled {verdict['seconds']:.0f} s: rank 2 on {second} is behind: step 3, in data, "
+        f"{place}; the other 3 wait in all_reduce"
     )
     assert STALL_SECONDS <= verdict["seconds"] < STALL_SECONDS + 6
     assert stall["line"] in (folder.logs / "watch.log").read_text()
     stacks = (folder.path / verdict["stacks"]).read_text()
-    assert "1 rank: 2 on node2; step 3, in data" in stacks
-    assert "3 ranks: 0-1,3 on 2 nodes, the first is node1; step 3, in agree" in stacks
+    assert f"1 rank: 2 on {second}; step 3, in data" in stacks
+    assert f"3 ranks: 0-1,3 on 2 nodes, the first is {first}; step 3, in agree" in stacks
     assert f'{HANG}", line {line_of("time.sleep(SILENCE)")} in read' in stacks
     wait_for(lambda: state_of(plan) != "running", "the end of this start", seconds=20, every=0.2)
     assert time.time() - seen < 15
@@ -108,13 +120,16 @@ def test_a_stopped_rank_is_named_as_such(tmp_path: Path) -> None:
 
 
 def test_a_slow_rank_shows_its_node(tmp_path: Path) -> None:
-    plan = submitted(tmp_path, trouble="slow", guilty=2, steps=60, attempts=9)
+    """The job has GPUs: ranks get them all, though the watch is a step beside theirs."""
+    plan = submitted(tmp_path, gpus=2, trouble="slow", seconds=0.1, guilty=2, steps=25)
     folder = plan.jobs["job"].folder
-    wait_for(lambda: bool(read_stragglers(folder)), "a table", seconds=60, every=0.2)
+    wait_for(lambda: len(read_stragglers(folder)) == 2, "a table", seconds=60, every=0.2)
     wait_for(lambda: state_of(plan) == "done", "the end", seconds=60, every=0.2)
+    nodes = nodes_of(folder)
     slow, other = read_stragglers(folder)
-    assert (slow["node"], slow["slowest"], slow["straggler"]) == ("node2", 2, True)
-    assert slow["times"] == pytest.approx(3, rel=0.4)
-    assert (other["node"], other["straggler"]) == ("node1", False)
+    assert (slow["node"], slow["slowest"], slow["straggler"]) == (nodes[1], 2, True)
+    assert slow["times"] == pytest.approx(3, rel=0.4)  # and 3 times the sleep by the stage's word
+    assert (other["node"], other["straggler"]) == (nodes[0], False)
     assert not [event for event in read_events(folder) if event["event"] == "stall"]
-    assert not list(Path("/dev/shm").glob("mj-*-node*"))
+    left = [starts_on_node(folder.path, host=host) for host in nodes]
+    assert left == [[], []]
