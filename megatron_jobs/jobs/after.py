@@ -12,16 +12,18 @@ import signal
 from collections.abc import Iterable
 from dataclasses import replace
 
-from megatron_jobs.errors import EXIT_DONE, EXIT_STOPPED, EXIT_UNFIT
+from megatron_jobs.errors import EXIT_BUG, EXIT_DONE, EXIT_STOPPED, EXIT_UNFIT
 from megatron_jobs.jobs.again import (
+    ended_silently,
     excluded,
     moved_on,
-    note_silent_end,
     verdict_before,
     why_not,
 )
+from megatron_jobs.jobs.causes import BATCH_RULES, NODE_LOSS, rule_for
 from megatron_jobs.jobs.cluster import Cluster, cluster_of
 from megatron_jobs.jobs.events import note
+from megatron_jobs.jobs.evidence import last_start
 from megatron_jobs.jobs.folder import JobFolder, append_slurm_id
 from megatron_jobs.jobs.notify import tell
 from megatron_jobs.jobs.plan import Job
@@ -46,7 +48,8 @@ def settle_before(job: Job) -> str:
     folder = job.folder
     if folder.receipt.exists():  # it holds, or it is of other settings and the work begins anew
         return ""
-    note_silent_end(folder)
+    if ended_silently(folder):
+        _note_silent_end(folder)
     ids = moved_on(job)
     if ids:
         note(folder, "behind", behind=ids)
@@ -56,6 +59,21 @@ def settle_before(job: Job) -> str:
         return _decided(folder, verdict)
     why = _why_not(folder, _cluster(folder))
     return _decided(folder, _stop(folder, EXIT_STOPPED, why)) if why else ""
+
+
+def _note_silent_end(folder: JobFolder) -> None:
+    """Note why, as far as Slurm said so in the batch script's log; of a lost node, a postmortem."""
+    batch = last_start(folder).batch
+    lines = batch.text.splitlines() if batch else []
+    rule = next(filter(None, (rule_for(line, BATCH_RULES) for line in lines)), None)
+    if rule is NODE_LOSS:
+        verdict = judge(folder, status=EXIT_BUG)
+        write_postmortem(folder, verdict)
+        note(folder, "lost", why=verdict.sentence, node=verdict.node)
+    elif folder.stopped.exists():
+        note(folder, "lost", why="Slurm ended it, it had saved in time")
+    else:
+        note(folder, "lost", why=rule.why if rule else "nobody left a word")
 
 
 def settle(folder: JobFolder, status: int) -> str:

@@ -13,7 +13,7 @@ from megatron_jobs.jobs.plan import Job
 from megatron_jobs.jobs.strikes import struck
 from megatron_jobs.runtime.files import read_json
 from megatron_jobs.runtime.progress import read_progress
-from megatron_jobs.runtime.rank import slurm_job_id
+from megatron_jobs.runtime.rank import slurm_job_id, slurm_restart
 
 ENDS = frozenset({"end", "stopped", "failed", "stop", "again", "lost"})
 """Events that say how a start ended."""
@@ -75,12 +75,10 @@ def verdict_before(folder: JobFolder) -> str:
     return ""
 
 
-def note_silent_end(folder: JobFolder) -> None:
-    """Note that the last start ended without a word of its own: Slurm ended it, or its node."""
+def ended_silently(folder: JobFolder) -> bool:
+    """Whether the last start left no word of its end: Slurm ended it, or its node was lost."""
     last = _last_word(folder)
-    if last is not None and last["event"] == "start":
-        saved = "saved in time" if folder.stopped.exists() else "no word of its own"
-        note(folder, "lost", why=f"Slurm or a node ended it: {saved}", start=last["time"])
+    return last is not None and last["event"] == "start"
 
 
 def _last_word(folder: JobFolder) -> Event | None:
@@ -91,8 +89,11 @@ def _last_word(folder: JobFolder) -> Event | None:
 def note_start(folder: JobFolder, *, reached: int, nodes: list[str]) -> None:
     """Note that the ranks are about to start."""
     fresh = len(read_json(folder.started)["starts"]) == 1  # earlier work was of other settings
-    restart = sum(event["event"] == "start" for event in history(folder))
-    note(folder, "start", restart=restart, nodes=nodes, reached=0 if fresh else reached)
+    restarts = {
+        "restart": sum(event["event"] == "start" for event in history(folder)),
+        "slurm_restart": slurm_restart(),
+    }
+    note(folder, "start", **restarts, nodes=nodes, reached=0 if fresh else reached)
 
 
 def excluded(folder: JobFolder, cluster: Cluster, nodes: Iterable[str]) -> list[str]:

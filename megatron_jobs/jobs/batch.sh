@@ -120,11 +120,11 @@ watch_drain() {
   trap 'kill "$!" 2>/dev/null; exit' TERM # no sleep is left behind
   if [[ -z ${SLURM_JOB_RESERVATION:-} ]]; then states+=,maint; fi
   while sleep "$drain_seconds" & wait "$!"; do
-    found=$(sinfo -h -N -n "$SLURM_JOB_NODELIST" -t "$states" -o %N | sort -u | paste -sd,) || continue
-    if [[ -z $found ]]; then continue; fi
+    found=$(sinfo -h -N -n "$SLURM_JOB_NODELIST" -t "$states" -o %N | sort -u |
+      grep -vxFf <(tr , '\n' <<<"${left_out[*]#--exclude=}") | paste -sd,) || continue
     echo "being drained: $found; the ranks are told to save and stop"
     "${enter[@]}" "--drain=$found" "$job" || true
-    scancel --signal=USR2 "$SLURM_JOB_ID" || continue
+    scancel --signal=USR2 "$me" || continue
     return
   done
 }
@@ -167,12 +167,19 @@ submit_again() { # WORDS of sbatch
   "${enter[@]}" "--successor=${id%%;*}" "$job"
 }
 
-# Whether Slurm ends the job because of its time limit, and not because somebody wants it.
-is_over_time() { [[ $(squeue -h -t all -j "$me" -o %r 2>/dev/null) == TimeLimit ]]; }
+# What this script was told to end for: `over time`, the `signal` alone (the job goes on), or `other`:
+# cancelled, put back, preempted. Then whoever did it knows how it goes on.
+reason_to_end() {
+  case $(squeue -h -t all -j "$me" -o '%T %r' 2>/dev/null) in
+    *' TimeLimit') echo over time ;;
+    RUNNING*) echo signal ;;
+    *) echo other ;;
+  esac
+}
 
 trap 'told=yes' TERM
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
-echo "$(date --iso-8601=seconds) Slurm job $SLURM_JOB_ID, restart ${SLURM_RESTART_COUNT:-0}," \
+echo "$(date --iso-8601=seconds) Slurm job $me, restart ${SLURM_RESTART_COUNT:-0}," \
   "on $SLURM_JOB_NODELIST"
 status=0
 run_job || status=$?
@@ -181,8 +188,10 @@ if ((status == nothing_to_do)); then
   exit 0
 fi
 if [[ -n $told ]] && ((status != 0)); then
-  is_over_time || exit "$status" # whoever ends it knows how it goes on
-  status=$over_time
+  case $(reason_to_end) in
+    'over time') status=$over_time ;;
+    other) exit "$status" ;;
+  esac
 fi
 if ((status != decided)); then
   "${enter[@]}" "--after=$status" "$job" || exit "$status"

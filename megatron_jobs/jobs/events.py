@@ -16,12 +16,13 @@ Event = dict[str, Any]
 
 submit                                          by a person: what came before is no longer counted
 start       restart, nodes (names), reached     the ranks are about to start; headway until then
+            slurm_restart                       restarts by Slurm's own count
 behind      behind (Slurm ids)                  waits for jobs before it, which go on under new ids
 preflight   bad, suspects, notes {node: cause}, verdict before the ranks start; common: a check
             left_out, common, seconds           that all nodes fail; suspects: one end of a link
 stall       rank, node, step, where             no sign of life
 drain       nodes                               are being drained; the ranks are told to stop
-lost        why, start (its time)               the start before this one ended without a word
+lost        why, node                           the start before this one ended without a word
 stopped     reason                              saved in time
 failed      cause, rank, node, decision, why    triage's verdict
 again       how, exclude                        goes on: requeue, submit or ahead

@@ -71,9 +71,15 @@ def slurm_nodes(environment: Mapping[str, str] | None = None) -> str:
     return env.get("SLURM_JOB_NODELIST", "")
 
 
+def slurm_restart(environment: Mapping[str, str] | None = None) -> int:
+    """How often Slurm has put this process's job back in the queue."""
+    env = os.environ if environment is None else environment
+    return int(env.get("SLURM_RESTART_COUNT", "0"))
+
+
 def _slurm_rank(env: Mapping[str, str], host: str) -> Rank:
     node = int(env["SLURM_NODEID"])
-    restart = int(env.get("SLURM_RESTART_COUNT", "0"))
+    restart = slurm_restart(env)
     return Rank(
         index=int(env["SLURM_PROCID"]),
         world=int(env["SLURM_NTASKS"]),

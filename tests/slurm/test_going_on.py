@@ -137,7 +137,7 @@ def test_the_kill_switch_keeps_a_stopped_job_from_going_on(tmp_path: Path) -> No
     ids = submit(plan)
     wait_for_ranks(plan)
     plan.jobs["job"].folder.kill_switch.touch()
-    subprocess.run(["scancel", "--signal=USR2", ids["job"]], check=True)
+    call("scancel", "--full", "--signal=TERM", ids["job"])  # also to the script, which stays
     wait_for_state(plan, "failed")
     wait_until_accounted(ids["job"], "FAILED")
     assert happened(plan) == ["submit", "start", "stopped", "stop"]

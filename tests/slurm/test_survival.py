@@ -187,11 +187,11 @@ def test_a_node_that_dies(training: Callable[..., Training], calm: Plan) -> None
     node = next(name for name in bereft.nodes()[1:] if name in BREAKABLE)
     call(NODE, "kill", node)
     try:
-        check_end(bereft, calm, "REQUEUED", "COMPLETED")
+        check_end(bereft, calm, "NODE_FAIL", "COMPLETED")
         assert node not in bereft.nodes()
     finally:
         call(NODE, "start", node)
-    assert bereft.names() == ["submit", "start", "failed", "again", "start", "end"]
+    assert bereft.names() == ["submit", "start", "lost", "start", "end"]
     assert bereft.events[2]["node"] == node
 
 

@@ -11,14 +11,13 @@ from megatron_jobs.jobs.again import (
     excluded,
     headway,
     moved_on,
-    note_silent_end,
     restarts_in_vain,
     why_not,
 )
 from megatron_jobs.jobs.cluster import Cluster, write_cluster
 from megatron_jobs.jobs.events import note, read_events
-from megatron_jobs.jobs.folder import JobFolder
-from megatron_jobs.jobs.plan import Job, load_plan
+from megatron_jobs.jobs.folder import JobFolder, write_job
+from megatron_jobs.jobs.plan import Job, load_job, load_plan
 from megatron_jobs.jobs.strikes import strike
 from megatron_jobs.runtime.files import write_json
 from megatron_jobs.runtime.progress import Progress
@@ -32,6 +31,7 @@ def make_job(tmp_path: Path, text: str = "{job: {stage: tests.stages.echo}}") ->
     plan = load_plan(str(path), [], tmp_path / "run")
     for job in plan.jobs.values():
         job.folder.logs.mkdir(parents=True)
+        write_job(job.folder, job.description())
         write_cluster(job.folder, CLUSTER)
         write_json(job.folder.slurm, {"cluster": "here", "ids": ["7"]})
         note(job.folder, "submit")
@@ -111,17 +111,43 @@ def test_no_job_is_restarted_for_ever(folder: JobFolder) -> None:
     assert why_not(folder, CLUSTER) == words
 
 
-def test_a_start_that_left_no_word_is_noted_once(folder: JobFolder) -> None:
-    note_silent_end(folder)
-    start(folder, 0)
-    note(folder, "stall", rank=1, node="n1", step=3, where="")
-    note_silent_end(folder)
-    note_silent_end(folder)
-    start(folder, 0)
-    note(folder, "stopped", reason="")
-    note_silent_end(folder)
-    names = [event["event"] for event in read_events(folder)]
+def test_a_start_that_left_no_word_is_noted_once(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    assert settle_before(job) == ""
+    start(job.folder, 0)
+    note(job.folder, "stall", rank=1, node="n1", step=3, where="")
+    assert settle_before(job) == ""
+    assert settle_before(job) == ""
+    start(job.folder, 0)
+    note(job.folder, "stopped", reason="")
+    assert settle_before(job) == ""
+    names = [event["event"] for event in read_events(job.folder)]
     assert names == ["submit", "start", "stall", "lost", "start", "stopped"]
+
+
+SLURM_SAYS = "slurmstepd-n1: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-21T09:05:00 DUE TO "
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("", "nobody left a word"),
+        (SLURM_SAYS + "JOB REQUEUE ***", "it was put back in the queue"),
+        (SLURM_SAYS + "PREEMPTION ***", "another job came first"),
+        ("srun: error: Node failure on n2", "n2: Node failure on n2"),
+    ],
+)
+def test_slurm_says_why_a_start_ended_without_a_word(tmp_path: Path, said: str, why: str) -> None:
+    folder = make_job(tmp_path).folder
+    header = "2026-11-21T09:0{0}:00+00:00 Slurm job 7, restart {0}, on n[1-2]"
+    lines = [header.format(0), said, header.format(1)]  # the start that looks back has begun
+    folder.logs.joinpath("batch.log").write_text("\n".join(lines) + "\n")
+    facts = {"slurm_job_id": "7", "slurm_restart": 0, "nodes": ["n1", "n2"]}
+    note(folder, "start", restart=0, reached=0, **facts)
+    assert settle_before(load_job(folder)) == ""
+    last = read_events(folder)[-1]
+    assert (last["event"], last["why"]) == ("lost", why)
+    assert folder.postmortem.exists() == ("Node failure" in said)
 
 
 def decide(folder: JobFolder, status: int, reached: int = 0) -> tuple[str, list[str]]:

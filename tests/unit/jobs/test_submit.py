@@ -2,6 +2,7 @@
 
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +127,13 @@ def test_the_warning_takes_no_more_than_a_quarter_of_the_time(plan: Plan) -> Non
 
 def test_values_reach_the_job_as_they_are(plan: Plan, tmp_path: Path) -> None:
     """The script is really run, with stand-ins that only say what they were given."""
+    beside = '[[ $* == *--overlap* ]] && exit\n'
     record = 'printf "<%s>" "$0" "$@" >>"$RECORD"; echo >>"$RECORD"\n'
     seen = 'printf "%s" "$WORDS$SEEN$UNSET$SRUN_CPUS_PER_TASK" >seen\n'
     python = tmp_path / HOSTILE
     for path in (tmp_path / "srun", python):
         decide = f'case "$*" in *--after=*) echo end 0 >{shlex.quote(str(tmp_path))}/next;; esac\n'
-        path.write_text("#!/bin/bash\n" + record + (seen if path != python else decide))
+        path.write_text("#!/bin/bash\n" + beside + record + (seen if path != python else decide))
         path.chmod(0o755)
     changes = {
         "environment": {"WORDS": HOSTILE},
@@ -161,6 +163,7 @@ def run_script(
 ) -> subprocess.CompletedProcess[str]:
     """The batch script run here, with the stand-ins in `folder` for Slurm's commands."""
     given = {"SLURM_JOB_ID": "5", "SLURM_JOB_NODELIST": "n1"} | environment
+    folder.joinpath("logs").mkdir()
     return subprocess.run(
         ["bash", "-c", JobExecutor(submission).render() + "\n"],
         env={"PATH": f"{folder}:/usr/bin:/bin"} | given,
@@ -172,6 +175,7 @@ def run_script(
 
 
 STAND_IN = """#!/bin/bash
+[[ $* == *--overlap* || $* == 0.1 ]] && exit # the watch: beside all this, at a time of its own
 name=${0##*/}
 case $name in
   python) name=${4#--} ;;
@@ -244,6 +248,25 @@ def test_a_dry_run_prints_everything_and_touches_nothing(
         assert f"\njob={folder}\n" in printed
         assert f"$ sbatch {words}--chdir={folder} {folder}/sbatch.sh\n" in printed
     assert printed.endswith("first: <id of first>\nsecond: <id of second>\n")
+
+
+@pytest.mark.usefixtures("_no_slurm")
+@pytest.mark.parametrize(
+    ("cluster", "python", "before"),
+    [("devcluster", sys.executable, ""), ("example", "python3", "srun --nodes=1")],
+)
+def test_any_profile_can_be_looked_at_without_slurm(
+    plan: Plan, capsys: pytest.CaptureFixture[str], cluster: str, python: str, before: str
+) -> None:
+    """Scripts are whole: bash reads them, and Python is where the profile's software has it."""
+    submit_plan(plan, load_cluster(cluster), dry_run=True)
+    scripts = capsys.readouterr().out.split("#!/bin/bash\n")[1:]
+    assert len(scripts) == 2
+    for script in scripts:
+        text = script[: script.index("\n$ sbatch")]
+        subprocess.run(["/bin/bash", "-n"], input=text, text=True, check=True)
+        assert f"\npython={shlex.quote(python)}\n" in text
+        assert f"\ncontrol_words=({before}" in text
 
 
 @pytest.mark.usefixtures("_no_slurm")
