@@ -5,7 +5,7 @@ Slurm 20.11 and newer. To add a rule: a line here, a real sample in tests/unit/j
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
@@ -272,6 +272,11 @@ def rule_for(line: str, rules: Iterable[Rule] = RULES) -> Rule | None:
     return next((rule for rule in rules if rule.pattern.search(line)), None)
 
 
-def speaks_of_trouble(text: str) -> bool:
-    """Whether any rule fits anywhere in a text: faster than to try them line by line."""
-    return _ANY.search(text) is not None
+def lines_of_trouble(text: str) -> Iterator[tuple[int, str]]:
+    """(place, line) of each line that any rule fits: one search for all rules together."""
+    end = 0
+    while found := _ANY.search(text, end):
+        start = text.rfind("\n", 0, found.start()) + 1
+        end = text.find("\n", found.end())
+        end = end if end >= 0 else len(text)
+        yield start, text[start:end]

@@ -16,10 +16,10 @@ from megatron_jobs.jobs.starts import node_names
 from megatron_jobs.runtime.files import read_json
 from megatron_jobs.runtime.launch import MARK
 
-READ_BYTES = 24_000_000
+READ_BYTES = 8_000_000
 """In all."""
-TAIL_BYTES = 48_000
-"""Of each rank's log; of the batch script's ten times as many."""
+TAIL_BYTES = 24_000
+"""Of each rank's log; of the batch script's twenty times as many."""
 CLOCKS = 5.0
 """Seconds by which the clocks of nodes and file servers may differ."""
 HEADER = re.compile(r"^\S+ Slurm job (?P<id>\S+), restart (?P<restart>\d+),? on (?P<nodes>\S+)")
@@ -88,7 +88,7 @@ def _batch_words(folder: JobFolder, begun: Event) -> tuple[Words | None, list[st
     path = max(filter(Path.exists, paths), key=lambda path: path.stat().st_mtime, default=None)
     if path is None:
         return None, []
-    lines = _tail(path, 10 * TAIL_BYTES).splitlines()
+    lines = _tail(path, 20 * TAIL_BYTES).splitlines()
     headers = [(place, found) for place, found in enumerate(map(HEADER.match, lines)) if found]
     if not headers:
         return Words(path, path.stat().st_mtime, "\n".join(lines)), []

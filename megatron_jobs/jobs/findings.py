@@ -21,8 +21,8 @@ from megatron_jobs.jobs.causes import (
     UNFIT,
     Rule,
     Weight,
+    lines_of_trouble,
     rule_for,
-    speaks_of_trouble,
 )
 from megatron_jobs.jobs.evidence import Start, Words, last_words, raised_in, rank_words
 from megatron_jobs.jobs.folder import JobFolder
@@ -172,10 +172,8 @@ def _of_slurm_itself(batch: Words, line: str) -> Iterator[Finding]:
 
 def _in_lines(text: str, at: At) -> Iterator[Finding]:
     """The first line for each kind of trouble."""
-    if not speaks_of_trouble(text):
-        return
     seen: set[str] = set()
-    for place, line in enumerate(text.splitlines()):
+    for place, line in lines_of_trouble(text):
         rule: Rule | None = rule_for(line)
         if rule is None or rule.kind in seen:
             continue
