@@ -89,7 +89,7 @@ class Watch(Settings):
 
 
 class Prices(Settings):
-    """What an hour costs, for status, report and receipts."""
+    """What an hour costs, for status and report."""
 
     gpu_hour: NonNegative = 0
     cpu_hour: NonNegative = 0
