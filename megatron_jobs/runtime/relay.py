@@ -93,6 +93,8 @@ class Root:
         self.shared: dict[tuple[int, bytes], Request] = {}
         self.filled = asyncio.Event()
         self.waits: dict[bytes, Wait] = {}
+        self.sent = 0
+        """Requests so far; tools/bench/scale.py prints it."""
 
     def ask(self, code: int, body: bytes, answer: str, amount: int = 0) -> "asyncio.Future[bytes]":
         """Put a request into the next batch; its answer will be the future's result."""
@@ -116,6 +118,7 @@ class Root:
             batch, self.next = self.next, []
             self.shared = {}
             self.filled.clear()
+            self.sent += len(batch)
             self.writer.write(b"".join(request.packed() for request in batch))
             await self.writer.drain()
             for request in batch:
