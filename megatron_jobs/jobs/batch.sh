@@ -97,7 +97,7 @@ start_watch() {
 }
 
 stop_watch() { # within ten seconds: nothing is to depend on it
-  kill "${watching:-}" 2>/dev/null || return 0
+  kill -USR1 "${watching:-}" 2>/dev/null || return 0 # handed on; at TERM srun would kill its tasks
   for _ in {1..100}; do
     kill -0 "$watching" 2>/dev/null || return 0
     sleep 0.1

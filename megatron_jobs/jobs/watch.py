@@ -57,7 +57,8 @@ TABLE_SECONDS = 60
 
 
 def watch(folder: JobFolder) -> None:
-    """Look after this node's ranks until told to end (TERM): the batch script does so."""
+    """Look after this node's ranks until told to end: by USR1, which srun hands on to its tasks."""
+    signal.signal(signal.SIGUSR1, _end)
     for number in (signal.SIGUSR2, signal.SIGHUP):  # meant for the ranks: while they save we watch
         signal.signal(number, signal.SIG_IGN)
     cluster, rank = cluster_of(folder), read_rank()
@@ -71,6 +72,10 @@ def watch(folder: JobFolder) -> None:
             time.sleep(node.tick)
     except Stopped:
         node.leave()
+
+
+def _end(number: int, frame: object) -> None:
+    raise Stopped("told to end")
 
 
 @dataclass(slots=True)
