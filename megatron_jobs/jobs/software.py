@@ -56,10 +56,10 @@ def launch_words(cluster: Cluster, job: Job, *, code: Path) -> Launch:
     if not cluster.software.contained:
         return Launch(setup)
     inside = ("env", *_assignments(cluster, job, code))  # whatever the image sets
-    binds = ",".join(_mounts(cluster, job))
+    binds = ",".join(dict.fromkeys(_mounts(cluster, job)))
     if cluster.software.kind == "pyxis":
         options = (f"--container-image={cluster.software.image}", f"--container-mounts={binds}")
-        return Launch(setup, (*ONE_STEP, *options, *inside), options, inside)
+        return Launch(setup, (*ONE_STEP, *cluster.srun, *options, *inside), options, inside)
     nvidia = ("--nv",) if job.resources.gpus else ()
     bare = ("--bind", binds, cluster.software.image, *inside)
     return Launch(
@@ -108,10 +108,10 @@ def _setup(cluster: Cluster) -> Iterator[str]:
 def _assignments(cluster: Cluster, job: Job, code: Path) -> Iterator[str]:
     asked = job.resources
     fabric = fabric_environment(cluster.fabric, nodes=asked.nodes, gpus=asked.gpus)
-    values = {name: value for name, (value, _) in fabric.items()} | cluster.environment
+    values = {"OMP_NUM_THREADS": str(asked.cpus), "PYTHONUNBUFFERED": "1"}
+    values |= {name: value for name, (value, _) in fabric.items()} | cluster.environment
     beside = values.get("PYTHONPATH")
     values["PYTHONPATH"] = f"{code}:{beside}" if beside else str(code)
-    values["PYTHONUNBUFFERED"] = "1"
     yield from (f"{name}={value}" for name, value in values.items())
 
 

@@ -72,7 +72,11 @@ def test_conda_is_made_ready_and_activated(tmp_path: Path) -> None:
 
 
 def test_apptainer_sees_the_run_the_inputs_and_the_scratch(tmp_path: Path) -> None:
-    software = {"kind": "apptainer", "image": "/i mage.sif", "mounts": ["/lustre", "/a:/b"]}
+    software = {
+        "kind": "apptainer",
+        "image": "/i mage.sif",
+        "mounts": ["/lustre", "/a:/b", "/nvme"],
+    }
     changes = {"scratch": "/nvme", "strikes": "/team/strikes.jsonl"}
     launch = words(
         tmp_path, software, gpus=1, environment={"A": "b c", "PYTHONPATH": "/mine"}, **changes
@@ -89,7 +93,8 @@ def test_apptainer_sees_the_run_the_inputs_and_the_scratch(tmp_path: Path) -> No
 
 
 def test_pyxis_starts_a_step_for_each_python(tmp_path: Path) -> None:
-    launch = words(tmp_path, {"kind": "pyxis", "image": "nvcr.io#nvidia/pytorch:26.06-py3"})
+    software = {"kind": "pyxis", "image": "nvcr.io#nvidia/pytorch:26.06-py3"}
+    launch = words(tmp_path, software, srun=["--mpi=none"])
     folders = sorted([f"{tmp_path}/da ta", f"{tmp_path}/run", "/dev/shm", "/tmp"])
     if str(tmp_path).startswith("/tmp/"):
         folders = ["/dev/shm", "/tmp"]  # the others lie in them
@@ -99,8 +104,9 @@ def test_pyxis_starts_a_step_for_each_python(tmp_path: Path) -> None:
         f"--container-mounts={binds}",
     )
     step = ("srun", "--nodes=1", "--ntasks=1", "--ntasks-per-node=1", "--overlap")
-    assert launch.control == (*step, *launch.srun, *launch.rank)
-    assert launch.rank == ("env", f"PYTHONPATH={CODE}", "PYTHONUNBUFFERED=1")
+    assert launch.control == (*step, "--mpi=none", *launch.srun, *launch.rank)
+    inside = {"OMP_NUM_THREADS=1", "PYTHONUNBUFFERED=1", f"PYTHONPATH={CODE}"}
+    assert (launch.rank[0], set(launch.rank[1:])) == ("env", inside)
 
 
 @pytest.mark.parametrize("kind", ["apptainer", "pyxis"])
