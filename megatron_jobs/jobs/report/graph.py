@@ -191,8 +191,7 @@ def _path(line: Sequence[Place], layout: Layout, top: float) -> str:
 def _box(story: Story, number: int, left: float, middle: float) -> Element:
     top, hours = middle - HEIGHT / 2, story.record["costs"].hours
     spent = f" · {say_seconds(hours * 3600)}" if hours else ""
-    again = len(story.chapters) - 1
-    more = f" · ↻{again}" if again > 0 else ""
+    more = f" · ↻{story.restarts}" if story.restarts else ""
     tip = (
         f"{say_name(story.name)}\n{story.record['stage']}, {story.state}\n{story.record['reason']}"
     )

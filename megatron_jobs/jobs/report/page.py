@@ -103,7 +103,7 @@ def _figures(stories: Sequence[Story], seconds: float) -> Iterator[tuple[str, st
     done = sum(story.state == "done" for story in stories)
     yield "jobs done", f"{done} of {len(stories)}"
     yield "from first to last", say_seconds(seconds)
-    again = sum(max(0, len(story.chapters) - 1) for story in stories)
+    again = sum(story.restarts for story in stories)
     if again:
         yield "restarts", str(again)
     yield from _unless_empty("GPU-hours", say_hours(total.gpu_hours))

@@ -20,7 +20,7 @@ def sections(stories: Sequence[Story]) -> Iterator[tuple[str, Element]]:
         (story, chapter)
         for story in stories
         for chapter in story.chapters
-        if chapter.ending not in ("done", "running") or len(story.chapters) > 1
+        if chapter.ending not in ("done", "running") or story.restarts
     ]
     if troubled:
         left = len(troubled) - MOST

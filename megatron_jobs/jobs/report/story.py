@@ -69,6 +69,13 @@ class Story:
     def state(self) -> str:
         return str(self.record["state"])
 
+    @property
+    def restarts(self) -> int:
+        """Starts that were not the first of the job, or of the task of an array."""
+        ids = [chapter.start.slurm_id for chapter in self.chapters]
+        firsts = {slurm_id if "_" in slurm_id else "" for slurm_id in ids}
+        return len(ids) - len(firsts)
+
 
 def read_story(run: Path, record: Record, now: float) -> Story:
     """What is known of a job.

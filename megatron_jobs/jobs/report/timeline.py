@@ -14,7 +14,8 @@ MARKS = 6
 LANES = 5
 """More nodes than this are not drawn one by one in a job's bar."""
 MOST_NODES = 64
-MOST_BARS = 2000
+MOST_BARS = 500
+"""Starts of one job, or on one node, that are drawn: the last ones."""
 KEY = {
     "held": "waits for other jobs",
     "waiting": "waits for nodes",
@@ -58,7 +59,9 @@ def draw_jobs(stories: Sequence[Story], span: Span) -> Element:
     """A row for each job: each start with its wait, its preflight and how it ended."""
     rows = [_axis(span)]
     for story in stories:
-        bars = [bar for chapter in story.chapters for bar in _bars_of(story, chapter, span)]
+        bars = [
+            bar for chapter in story.chapters[-MOST_BARS:] for bar in _bars_of(story, chapter, span)
+        ]
         label = f"{say_name(story.name)}: {story.state}, {len(story.chapters)} starts"
         rows.append(_row(say_name(story.name), bars, label))
     return tag("div", *rows, class_="times")
@@ -70,7 +73,7 @@ def draw_nodes(stories: Sequence[Story], span: Span, nodes: Sequence[str]) -> El
     chapters = [(story, chapter) for story in stories for chapter in story.chapters]
     for node in nodes[:MOST_NODES]:
         mine = [(story, chapter) for story, chapter in chapters if node in chapter.start.nodes]
-        bars = _side_by_side(mine[:MOST_BARS], span)
+        bars = _side_by_side(mine[-MOST_BARS:], span)
         names = ", ".join(dict.fromkeys(say_name(story.name) for story, _ in mine))
         rows.append(_row(node, bars, f"{node}: {names}"))
     left = len(nodes) - MOST_NODES

@@ -4,6 +4,7 @@ import html.parser
 import itertools
 import json
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from megatron_jobs.jobs.report.nodes import held_against, natural
 from megatron_jobs.jobs.report.page import render_report
 from megatron_jobs.jobs.report.settings import own_settings
 from megatron_jobs.jobs.report.story import Story, read_story
+from megatron_jobs.jobs.starts import Start
 from megatron_jobs.jobs.status import plan_status
 from megatron_jobs.jobs.tree import job_depths
 from tests.runs import FIRST, add_event, add_losses, add_receipt, add_starts, make_job
@@ -114,6 +116,22 @@ def test_a_million_steps_make_no_big_page(tmp_path: Path) -> None:
         add_event(folder, second, "stopped", reason="r" * 1000)
     page = render_report(tmp_path, plan_status(tmp_path), now=FIRST + 9)
     assert len(page) < 400_000
+
+
+def test_thousands_of_tasks_make_no_big_page(tmp_path: Path) -> None:
+    """Two of them were put back in the queue; the others are no restarts."""
+    make_job(tmp_path, "job", resources={"tasks": 5000})
+    (record,) = plan_status(tmp_path)
+    ids = [f"12_{task}" for task in range(5000)] + ["12_7", "12_8"]
+    record["starts"] = [
+        Start(slurm_id=slurm_id, state="COMPLETED", began=FIRST + i, ended=FIRST + i + 50,
+              nodes=(f"n{i % 100}",)) for i, slurm_id in enumerate(ids)
+    ]  # fmt: skip
+    began = time.monotonic()
+    page = render_report(tmp_path, [record | {"state": "done"}], now=FIRST + 9999)
+    assert time.monotonic() - began < 5
+    assert len(page) < 2_000_000
+    assert "<dt>restarts</dt><dd>2</dd>" in page
 
 
 def test_marks_are_round_few_and_inside() -> None:
