@@ -123,7 +123,11 @@ def _lines(path: Path) -> list[tuple[str, str]]:
 @contextlib.contextmanager
 def _probe_folder() -> Iterator[Path]:
     """A folder here, which the nodes are hoped to see; gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix=".mj-discover-", dir=os.getcwd()))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".mj-discover-", dir=os.getcwd()))
+    except OSError as error:
+        cure = "start from a folder of yours that the nodes see"
+        raise UserError(f"{os.getcwd()}: cannot be written to: {error.strerror}; {cure}") from error
     try:
         shutil.copy(SCRIPT, folder)
         yield folder

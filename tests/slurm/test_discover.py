@@ -12,10 +12,12 @@ import pytest
 import yaml
 
 from megatron_jobs.cli import main
+from megatron_jobs.errors import UserError
 from megatron_jobs.jobs.cluster import load_cluster
 from megatron_jobs.jobs.discover import choose_partition, discover
 from megatron_jobs.jobs.partitions import read_site
 from megatron_jobs.jobs.plan import load_plan
+from megatron_jobs.jobs.probe import run_probe
 from megatron_jobs.jobs.status import plan_status
 from megatron_jobs.runtime.files import wait_for
 
@@ -65,6 +67,13 @@ def test_without_a_probe(tmp_path: Path) -> None:
     assert news == [
         "partition low: 6 of 6 nodes up, 16 CPUs, 8 h100, 168 h, preempted by REQUEUE after 10 s"
     ]
+
+
+def test_a_probe_that_slurm_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="the probe was refused: sbatch: error: invalid partition"):
+        run_probe(["--partition=mian"], print)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_the_doctor_finds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,6 +106,14 @@ def test_conda(tmp_path: Path) -> None:
     assert [found["variables"]["CONDA_SEEN"] for found in seen(plan)] == ["yes", "yes"]
 
 
+def test_a_job_without_gpus_goes_to_their_partition(tmp_path: Path) -> None:
+    job = {"variables": ["SLURM_JOB_PARTITION", "NCCL_DEBUG"], "resources": {"hours": 0.2}}
+    plan = run_with(tmp_path, job, cpu_partition="debug", fabric="roce", preflight=NONE)
+    assert [found["variables"] for found in seen(plan)] == [
+        {"SLURM_JOB_PARTITION": "debug", "NCCL_DEBUG": ""}
+    ]
+
+
 def contained_job(tmp_path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """A job that looks around, and the profile's changes for an image without anything in it."""
     for name in ("image", "scratch", "inputs", "elsewhere"):

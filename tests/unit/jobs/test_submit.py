@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from megatron_jobs.errors import ConfigError, UserError
 from megatron_jobs.jobs.cluster import Cluster, load_cluster
 from megatron_jobs.jobs.executor import JobExecutor, Submission
 from megatron_jobs.jobs.plan import Plan, load_plan
-from megatron_jobs.jobs.submit import submit_plan
+from megatron_jobs.jobs.submit import foresee, submit_plan
 
 HOSTILE = """it's "$HOME" `id` $(id) \\ #!; &\n--x  """
 NO_PREFLIGHT = {"preflight": {"nodes": False, "links": False}}
@@ -127,7 +128,7 @@ def test_the_warning_takes_no_more_than_a_quarter_of_the_time(plan: Plan) -> Non
 
 def test_values_reach_the_job_as_they_are(plan: Plan, tmp_path: Path) -> None:
     """The script is really run, with stand-ins that only say what they were given."""
-    beside = '[[ $* == *--overlap* ]] && exit\n'
+    beside = "[[ $* == *--overlap* ]] && exit\n"
     record = 'printf "<%s>" "$0" "$@" >>"$RECORD"; echo >>"$RECORD"\n'
     seen = 'printf "%s" "$WORDS$SEEN$UNSET$SRUN_CPUS_PER_TASK" >seen\n'
     python = tmp_path / HOSTILE
@@ -267,6 +268,20 @@ def test_any_profile_can_be_looked_at_without_slurm(
         subprocess.run(["/bin/bash", "-n"], input=text, text=True, check=True)
         assert f"\npython={shlex.quote(python)}\n" in text
         assert f"\ncontrol_words=({before}" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(5, "could start at once on n[1-2], with 4 CPUs in all"), (7200, "could start at 20")],
+)
+def test_slurms_estimate_is_shown_in_short(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, seconds: int, words: str
+) -> None:
+    start = (datetime.now() + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+    said = f"sbatch: Job 7 to start at {start} using 4 processors on nodes n[1-2] in partition x\n"
+    done = subprocess.CompletedProcess([], 0, "", said)
+    monkeypatch.setattr("megatron_jobs.jobs.submit.call_slurm", lambda *_, **__: done)
+    assert foresee(plan.jobs["first"], load_cluster("devcluster")).startswith(words)
 
 
 @pytest.mark.usefixtures("_no_slurm")
