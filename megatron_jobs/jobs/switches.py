@@ -36,6 +36,6 @@ def ask_to_stop(run: Path, job: str) -> tuple[JobFolder, list[str]]:
     folder.kill_switch.touch()
     ids = folder.slurm_ids()
     living = live_states(ids) if ids else {}
-    running = [slurm_id for slurm_id in ids if slurm_id in living]
-    warned = [i for i in running if call_slurm(["scancel", "--signal=USR2", i]).returncode == 0]
-    return folder, warned
+    if living:  # --state: whatever the signal, a job that waits would be cancelled by it
+        call_slurm(["scancel", "--signal=USR2", "--state=RUNNING", *living])
+    return folder, [i for i in ids if i in living and living[i].state == "RUNNING"]
