@@ -95,6 +95,11 @@ def test_slurm_23_and_24(words: tuple[str, str]) -> None:
     assert cpu.name == "cpu"
 
 
+def test_accounts_that_are_denied() -> None:
+    guest = site_of(V24_CONFIG, V24_PARTITIONS, V24_SINFO, "guests||normal|\n", "guests")
+    assert [part.name for part in guest.usable()] == ["cpu"]
+
+
 def test_a_partition_that_is_not_there() -> None:
     with pytest.raises(UserError) as caught:
         choose_partition(v20(), "v1000")
