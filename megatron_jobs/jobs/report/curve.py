@@ -18,6 +18,10 @@ Point = tuple[int, float | None]
 """Step and loss; None where it was not finite."""
 
 
+Frame = tuple[float, float, float, float]
+"""What the drawing shows: first and last step, lowest and highest loss."""
+
+
 @dataclass(frozen=True, slots=True)
 class Curves:
     """What is drawn of one training."""
@@ -62,52 +66,40 @@ def _loss(point: Point) -> float:
 
 
 def draw_curves(curves: Curves) -> Element:
-    """The drawing with its axes, and some of the numbers as a table."""
+    """The drawing with its axes; the numbers are in the page for whoever points at it."""
     steps = [step for step, _ in curves.train + curves.validation]
     losses = [loss for _, loss in curves.train + curves.validation if loss is not None]
-    x_marks, y_marks = (
-        round_marks(min(steps), max(steps), 6),
-        round_marks(min(losses), max(losses), 5),
-    )
-    left, right = min(steps), max(max(steps), min(steps) + 1)
+    x_marks = round_marks(min(steps), max(steps), 6)
+    y_marks = round_marks(min(losses), max(losses), 5)
+    right = max(max(steps), min(steps) + 1)
     low, high = min(min(losses), y_marks[0]), max(max(losses), y_marks[-1])
-    frame = (left, right, low, high if high > low else low + 1)
-    lines = [tag("path", d=f"M0 {_y(m, frame):.1f}H{WIDE}", class_="grid") for m in y_marks]
+    frame = (min(steps), right, low, high if high > low else low + 1)
+    ys = [(m, f"top:{_y(m, frame) / HIGH * 100:.2f}%") for m in y_marks]
+    xs = [(m, f"left:{_x(m, frame) / WIDE * 100:.2f}%") for m in x_marks]
+    numbers = json.dumps({"frame": frame, "train": curves.train, "validation": curves.validation})
+    between = f"between {say_number(min(losses))} and {say_number(max(losses))}"
+    title = f"Loss from step {min(steps)} to {max(steps)}, {between}"
+    drawing = _drawing(curves, frame, y_marks, title)
+    parts = [
+        tag("div", *[tag("span", say_number(m), style=style) for m, style in ys], class_="ys"),
+        tag("div", drawing, tag("div", class_="cross"), class_="canvas"),
+        tag("div", *[tag("span", say_number(m), style=style) for m, style in xs], class_="xs"),
+        tag("script", Element(numbers), type="application/json"),
+    ]
+    return join(tag("div", *parts, class_="plot"), _key(curves))
+
+
+def _drawing(curves: Curves, frame: Frame, marks: Sequence[float], title: str) -> Element:
+    """Grid, restarts and curves, stretched to whatever room there is."""
+    lines = [tag("path", d=f"M0 {_y(mark, frame):.1f}H{WIDE}", class_="grid") for mark in marks]
     for step in curves.restarts:
         lines.append(tag("path", d=f"M{_x(step, frame):.1f} 0V{HIGH}", class_="restart"))
     lines.append(tag("path", d=_line(curves.train, frame), class_="train"))
     lines.append(tag("path", d=_line(curves.validation, frame), class_="validation"))
     lines.append(tag("path", d=_dots(curves.validation, frame), class_="dots"))
-    between = f"between {say_number(min(losses))} and {say_number(max(losses))}"
-    title = f"Loss from step {left} to {max(steps)}, {between}"
-    drawing = tag(
-        "svg",
-        tag("title", title),
-        *lines,
-        viewBox=f"0 0 {WIDE} {HIGH}",
-        preserveAspectRatio="none",
-        role="img",
-    )
-    ys = [
-        tag("span", say_number(m), style=f"top:{_y(m, frame) / HIGH * 100:.2f}%") for m in y_marks
-    ]
-    xs = [
-        tag("span", say_number(m), style=f"left:{_x(m, frame) / WIDE * 100:.2f}%") for m in x_marks
-    ]
-    data = json.dumps({"frame": frame, "train": curves.train, "validation": curves.validation})
-    safe = Element(data.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
-    plot = tag("div", drawing, tag("div", class_="cross"), class_="canvas")
-    return join(
-        tag(
-            "div",
-            tag("div", *ys, class_="ys"),
-            plot,
-            tag("div", *xs, class_="xs"),
-            tag("script", safe, type="application/json"),
-            class_="plot",
-        ),
-        _key(curves),
-    )
+    size = f"0 0 {WIDE} {HIGH}"
+    named = tag("title", title)
+    return tag("svg", named, *lines, viewBox=size, preserveAspectRatio="none", role="img")
 
 
 def curve_rows(curves: Curves) -> list[list[str]]:
@@ -139,15 +131,15 @@ def _shown(loss: float | None) -> str:
     return "" if loss is None else f"{loss:.4f}"
 
 
-def _x(step: float, frame: tuple[float, float, float, float]) -> float:
+def _x(step: float, frame: Frame) -> float:
     return WIDE * (step - frame[0]) / (frame[1] - frame[0])
 
 
-def _y(loss: float, frame: tuple[float, float, float, float]) -> float:
+def _y(loss: float, frame: Frame) -> float:
     return HIGH * (frame[3] - loss) / (frame[3] - frame[2])
 
 
-def _line(points: Sequence[Point], frame: tuple[float, float, float, float]) -> str:
+def _line(points: Sequence[Point], frame: Frame) -> str:
     """A path through the points, broken where a loss was not finite."""
     words, pen = [], "M"
     for step, loss in points:
@@ -159,7 +151,7 @@ def _line(points: Sequence[Point], frame: tuple[float, float, float, float]) -> 
     return "".join(words)
 
 
-def _dots(points: Sequence[Point], frame: tuple[float, float, float, float]) -> str:
+def _dots(points: Sequence[Point], frame: Frame) -> str:
     """Lines of no length: round ends make dots of them, however the drawing is stretched."""
     known = [(step, loss) for step, loss in points if loss is not None]
     return "".join(f"M{_x(s, frame):.1f} {_y(loss, frame):.1f}h0" for s, loss in known[:200])

@@ -18,9 +18,9 @@ def sections(stories: Sequence[Story]) -> Iterator[tuple[str, Element]]:
     """`Restarts and failures` if anything ended before its time, `Postmortems` if there are any."""
     troubled = [
         (story, chapter)
-        for story in stories
+        for story, again in ((story, story.restarts > 0) for story in stories)
         for chapter in story.chapters
-        if chapter.ending not in ("done", "running") or story.restarts
+        if again or chapter.ending not in ("done", "running")
     ]
     if troubled:
         left = len(troubled) - MOST

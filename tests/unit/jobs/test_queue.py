@@ -84,6 +84,8 @@ def test_each_start_is_told_with_its_nodes_and_what_it_used(says: Stand) -> None
         ended=began + 60, nodes=("n1", "n2"), cpus=4, gpus=2, joules=700.0,
     )  # fmt: skip
     assert [start.joules for start in starts] == [700.0, None, 90.0]
+    says("sacct", line(7, "PENDING", 0, third))  # as of --test-only, under an id that is used again
+    assert slurm_states(["7"])["7"].starts == ()
     assert [start.seconds(began + 100) for start in starts] == [60.0, 1.0, 36.0]
 
 

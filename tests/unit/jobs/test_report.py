@@ -72,10 +72,13 @@ def test_names_cannot_break_out(tmp_path: Path) -> None:
     assert titles == [f"{tmp_path.name}: report of a run"]
 
 
-def test_a_script_in_the_data_of_a_curve_cannot_end_it() -> None:
+def test_the_numbers_of_a_curve_are_in_the_page() -> None:
     page = draw_curves(Curves([(1, 2.0), (2, None), (3, 1.5)], [(2, 1.0)], [2]))
     (data,) = Seen(page).scripts
     assert json.loads(data)["train"] == [[1, 2.0], [2, None], [3, 1.5]]
+
+
+def test_texts_and_attributes_are_escaped() -> None:
     assert (
         tag("p", "<&>\"'", title="\"'<")
         == '<p title="&quot;&#x27;&lt;">&lt;&amp;&gt;&quot;&#x27;</p>'
@@ -127,9 +130,9 @@ def test_thousands_of_tasks_make_no_big_page(tmp_path: Path) -> None:
         Start(slurm_id=slurm_id, state="COMPLETED", began=FIRST + i, ended=FIRST + i + 50,
               nodes=(f"n{i % 100}",)) for i, slurm_id in enumerate(ids)
     ]  # fmt: skip
-    began = time.monotonic()
+    began = time.process_time()
     page = render_report(tmp_path, [record | {"state": "done"}], now=FIRST + 9999)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert len(page) < 2_000_000
     assert "<dt>restarts</dt><dd>2</dd>" in page
 
