@@ -134,6 +134,22 @@ def test_one_that_ran_ahead_is_the_odd_one() -> None:
     assert judge_stall(with_rank(waiting(4, 13)), 1).rank == 4
 
 
+RECEIVE = [("/env/megatron/core/pipeline_parallel/p2p_communication.py", 160, "_communicate")]
+
+
+@pytest.mark.parametrize(
+    "ranks",
+    [
+        [waiting(0), reading(1)],
+        [reading(1), *(waiting(rank) for rank in (0, 2, 3)), *EIGHT[5:]],
+        [reading(1), *EIGHT[2:5], *(waiting(rank, stacks=dump(RECEIVE)) for rank in (5, 6, 7))],
+        [reading(1), reading(2, stacks=dump(BATCH[1:])), waiting(3)],
+    ],
+)
+def test_who_works_keeps_those_that_wait_in_whatever_way(ranks: list[RankState]) -> None:
+    assert judge_stall(ranks, 1).rank == 1
+
+
 def test_waiting_for_the_gpu_is_waiting() -> None:
     frames = [("/code/megatron_jobs/train/step.py", 200, "all_agree")]
     assert waiting(0, stacks=dump(frames)).waits() == "all_agree"

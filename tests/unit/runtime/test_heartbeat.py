@@ -86,7 +86,8 @@ def test_own_seconds_are_a_mean_that_follows(folder: Path) -> None:
 def test_a_rank_that_never_beats_is_not_watched(folder: Path) -> None:
     with open_heartbeat(Rank(), folder):
         pulse("data")
-        assert not read_beats(folder)[0].watched
+        (found,) = read_beats(folder)
+        assert (found.watched, found.what) == (False, "")
 
 
 def test_without_an_open_heartbeat_nothing_happens(tmp_path: Path) -> None:
