@@ -141,6 +141,7 @@ RECEIVE = [("/env/megatron/core/pipeline_parallel/p2p_communication.py", 160, "_
     "ranks",
     [
         [waiting(0), reading(1)],
+        [waiting(0, 11), reading(1, 11), *EIGHT[2:]],
         [reading(1), *(waiting(rank) for rank in (0, 2, 3)), *EIGHT[5:]],
         [reading(1), *EIGHT[2:5], *(waiting(rank, stacks=dump(RECEIVE)) for rank in (5, 6, 7))],
         [reading(1), reading(2, stacks=dump(BATCH[1:])), waiting(3)],
