@@ -285,6 +285,27 @@ def test_slurms_estimate_is_shown_in_short(
 
 
 @pytest.mark.usefixtures("_no_slurm")
+def test_successors_are_submitted_ahead(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each behind the one before; what comes after the job waits for the last of them."""
+    changes = {"again": "ahead", "successors": 2}
+    cluster = load_cluster("devcluster").model_copy(update=changes)
+    submit_plan(plan, cluster, dry_run=True)
+    calls = [shlex.split(line)[1:] for line in capsys.readouterr().out.splitlines() if "$ " in line]
+    waits = [
+        [word for word in call if word.startswith("--dep")] for call in calls if call[0] == "sbatch"
+    ]
+    done = "afterok:<id of successor 2 of first>"
+    assert waits == [
+        [],
+        ["--dependency=afterany:<id of first>"],
+        ["--dependency=afterany:<id of successor 1 of first>"],
+        [f"--dependency={done}"],
+        [f"--dependency={done},afterany:<id of second>"],
+        [f"--dependency={done},afterany:<id of successor 1 of second>"],
+    ]
+
+
+@pytest.mark.usefixtures("_no_slurm")
 def test_without_slurm_it_says_where_to_go(plan: Plan) -> None:
     with pytest.raises(UserError) as caught:
         submit_plan(plan, load_cluster("devcluster"), dry_run=False)
