@@ -50,6 +50,13 @@ class Submission:
     """Its place among the arrays of its job, and the job itself after them."""
 
     @property
+    def label(self) -> str:
+        """What people call it."""
+        if not self.job.gathers:
+            return self.job.name
+        return f"{self.job.name}, {'each task' if self.part else 'the gather of its tasks'}"
+
+    @property
     def script(self) -> Path:
         """Where the batch script is kept."""
         if self.part is None:

@@ -33,7 +33,7 @@ def render(folder: JobFolder, verdict: Verdict) -> str:
         "followed by": _counted(verdict.aftermath),
         "restarts so far": str(_restarts(read_events(folder))),
     }
-    lines = [f"# {folder.path.name}: {verdict.kind}", ""]
+    lines = [f"# {folder.name}: {verdict.kind}", ""]
     lines += [f"- **{name}**: {text}" for name, text in facts.items() if text]
     for file, quoted in verdict.quotes:
         lines += ["", f"{file}:", f"    {quoted}"]
@@ -44,8 +44,9 @@ def _what_to_do(folder: JobFolder, verdict: Verdict) -> str:
     if verdict.decision != "stop":
         return "nothing, unless it comes again"
     cure = f"{verdict.cure}; then " if verdict.cure else ""
-    run = shlex.quote(str(folder.path.parent))
-    again = f"mj resubmit {run}" if folder.slurm.exists() else "the same mj run again"
+    run = shlex.quote(str(folder.whole.parent))
+    submitted = JobFolder(folder.whole).slurm.exists()
+    again = f"mj resubmit {run}" if submitted else "the same mj run again"
     return f"{cure}`{again}`"
 
 

@@ -77,7 +77,7 @@ def submit_plan(plan: Plan, cluster: Cluster, *, dry_run: bool) -> list[tuple[st
         _refuse_twice([job for job, _ in waiting])
         for work in works:
             for draft in work.kinds():
-                print(f"{draft.job.name}: {_ask_slurm(draft)}", file=sys.stderr)
+                print(f"{draft.label}: {_ask_slurm(draft)}", file=sys.stderr)
         make_run_folder(plan.run)
         code = snapshot_code(plan.run) if works else code
         ids = _submit_all([work.with_code(code) for work in works])
