@@ -16,10 +16,11 @@ test: $(READY)
 	@tools/check
 
 slurm-up:
-	@slurm/devcluster/up
+	@file=$$(slurm/devcluster/up) && echo "to use it:  . $$file"
 
 slurm-down:
 	@slurm/devcluster/down
+	@echo "to begin again:  make slurm-up;  to remove its folder too:  slurm/devcluster/down --purge"
 
 # torch first: any looser request would fetch gigabytes of CUDA. megatron-core names Python 3.12
 # but runs on 3.11, which pip has to be told; its own needs are in pyproject.toml.

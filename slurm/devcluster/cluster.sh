@@ -75,10 +75,8 @@ is_ours() { # PID
   [[ -n $1 && -r /proc/$1/stat ]] || return 1
   name=$(cat "/proc/$1/comm") && [[ $name =~ ^(munged|mariadbd|slurm) ]] || return 1
   state=$(sed 's/.*) //' "/proc/$1/stat") && [[ -n $state && ! $state =~ ^[ZX] ]] || return 1
-  has_variable "$1" "SLURM_CONF=$SLURM_CONF"
+  grep -qzxF "SLURM_CONF=$SLURM_CONF" "/proc/$1/environ"
 } 2>/dev/null
-
-has_variable() { grep -qzxF "$2" "/proc/$1/environ"; } 2>/dev/null # PID NAME=VALUE
 
 runs() { is_ours "$(pid_of "$1")"; } # NAME
 
@@ -117,15 +115,23 @@ running_nodes() { # names of the slurmds that have a pid file
 # The processes that watch over the jobs of a node, or of all ('*'); they outlive slurmd. Their titles are written over
 # their environment, but each keeps the log of its node open.
 steps_of() { # NODE
-  local folder
-  for folder in /proc/[0-9]*; do
-    if [[ $(cat "$folder/comm" 2>/dev/null) == slurmstepd && -n $(log_of "$folder" "$1") ]]; then
-      echo "${folder#/proc/}"
-    fi
+  local file
+  # shellcheck disable=SC2013 # no path in /proc has a blank
+  for file in $(grep -lx slurmstepd /proc/[0-9]*/comm 2>/dev/null); do
+    if [[ -n $(find "${file%/comm}/fd" -lname "$DIR/log/slurmd.$1.log" -print -quit 2>/dev/null) ]]; then pid_in "$file"; fi
   done
 }
 
-log_of() { find "$1/fd" -lname "$DIR/log/slurmd.$2.log" -print -quit 2>/dev/null || true; } # /proc/PID NODE
+# The processes of a node's jobs, or of all ('.*'): also those that have left the one that watched over them.
+tasks_of() { # NODE
+  local file
+  # shellcheck disable=SC2013
+  for file in $(grep -lzxF "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ 2>/dev/null); do
+    if grep -qzx "SLURMD_NODENAME=$1" "$file" 2>/dev/null; then pid_in "$file"; fi
+  done
+}
+
+pid_in() { basename "$(dirname "$1")"; } # /proc/PID/FILE
 
 stop_slurm() { # the controller and the nodes; jobs that run go on under their slurmstepd
   local name

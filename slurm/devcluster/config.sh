@@ -24,8 +24,12 @@ write_config() {
 
 replace() { # FILE FUNCTION
   "$2" >"$DIR/$1.new"
-  if ! cmp -s "$DIR/$1.new" "$DIR/$1"; then CHANGED=yes; fi
-  mv -f "$DIR/$1.new" "$DIR/$1"
+  if cmp -s "$DIR/$1.new" "$DIR/$1"; then
+    rm -f "$DIR/$1.new"
+  else
+    mv -f "$DIR/$1.new" "$DIR/$1"
+    CHANGED=yes
+  fi
 }
 
 # A countable GPU needs the name of a device; a link to one will do.

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch.distributed import DistNetworkError, DistStoreError, PrefixStore, Store, TCPStore
 
 from megatron_jobs.errors import MegatronJobsError, UserError
+from megatron_jobs.parallel import groups
 from megatron_jobs.parallel import store as store_module
 from megatron_jobs.parallel.groups import close, connect
 from megatron_jobs.parallel.store import open_store
@@ -173,12 +174,13 @@ def test_when_the_root_is_gone_everyone_hears_of_it() -> None:
 
 def meet(folder: Path, flat_nodes: int) -> tuple[list[Any], int]:
     """What each of 3 nodes x 2 ranks found, and the connections at rank 0's store."""
-    store_module.FLAT_NODES = flat_nodes
+    store_module.FLAT_NODES = groups.FLAT_NODES = flat_nodes  # then gloo connects lazily too
 
     def whole_life(rank: Rank) -> None:
         torch.set_num_threads(1)
-        place = {"node": rank.index // LOCAL, "local": rank.index % LOCAL, "host": "127.0.0.1"}
-        rank = replace(rank, nodes=NODES, local_world=LOCAL, **place)
+        node, local = divmod(rank.index, LOCAL)
+        rank = replace(rank, nodes=NODES, local_world=LOCAL, node=node, local=local)
+        rank = replace(rank, host="127.0.0.1")
         connect(rank, folder, seconds=30)
         pair = [dist.new_group([low, low + 1]) for low in range(0, NODES * LOCAL, LOCAL)]
         sums = torch.tensor([rank.index, rank.index])
@@ -213,6 +215,7 @@ def test_ranks_of_many_nodes_meet_by_one_connection_a_node(
 ) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     monkeypatch.setattr(store_module, "FLAT_NODES", 0)
+    monkeypatch.setattr(groups, "FLAT_NODES", 0)
     found = {}
     for name, flat_nodes in (("flat", NODES), ("relayed", 0)):
         (tmp_path / name).mkdir()

@@ -56,8 +56,8 @@ class Rank:
         self.reader, self.writer = await connect(port)
         hello = bytes([relay.VALIDATE]) + struct.pack("=I", relay.MAGIC)
         await self.ask(hello + bytes([relay.PING]) + struct.pack("=I", self.index), 4)
-        for group in range(KINDS):
-            self.set(f"/{group}/{self.index}", ADDRESS)
+        for kind in range(KINDS):
+            self.set(f"/{kind}/{self.index}", ADDRESS)
         for repeat in range(3):
             for group, leader in self.groups().items():
                 if self.index == leader:
