@@ -141,13 +141,19 @@ act() { # VERB WORDS
 go_on() { # NODES that are to be left out
   if [[ $again == ahead ]]; then
     echo "goes on in the next of the jobs that were submitted with it"
-  elif [[ $again == requeue ]] && scontrol requeue "$me"; then
-    if [[ -n $1 ]]; then scontrol update "jobid=$me" "ExcNodeList=$1" || true; fi
+  elif [[ $again == requeue ]] && unharmed scontrol requeue "$me"; then
+    if [[ -n $1 ]]; then unharmed scontrol update "jobid=$me" "ExcNodeList=$1" || true; fi
     echo "back in the queue${1:+, without $1}"
     sleep 60 # Slurm ends this script here; a status of its own would be taken for the job's
   else
     submit_again ${1:+"--exclude=$1"}
   fi
+}
+
+# A requeue ends all that runs in the job, scontrol too: killed before it has its answer it would seem
+# to have been refused, and a successor would run beside this job.
+unharmed() { # COMMAND
+  (trap '' TERM && exec "$@")
 }
 
 # The same script as a new job, with none of this one's variables.
