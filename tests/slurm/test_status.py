@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -45,10 +46,13 @@ def output_of(*words: object) -> str:
     return done.stdout
 
 
-def seconds_of(*words: object) -> float:
-    began = time.monotonic()
+def seconds_of(*words: object) -> tuple[float, float]:
+    """Seconds that pass, and those of processors that are used, by a command and Slurm's."""
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     output_of(*words)
-    return time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return time.monotonic() - began, used
 
 
 def has_begun(plan: Plan, job: str) -> bool:
@@ -85,7 +89,10 @@ def test_ten_jobs_take_two_calls_and_less_than_a_second(tmp_path: Path, calls: P
         calls.write_text("")
         told = json.loads(output_of("status", plan.run, "--json"))
         assert sorted(calls.read_text().split()) == ["sacct", "squeue"]
-        assert min(seconds_of("status", plan.run) for _ in range(3)) < 1  # others are at work here
+        seconds = [seconds_of("status", plan.run) for _ in range(3)]
+        assert min(used for _, used in seconds) < 1
+        if os.getloadavg()[0] < 4:  # a crowded machine says nothing of how long it takes
+            assert min(passed for passed, _ in seconds) < 1
         found = {job["job"]: job for job in told["jobs"]}
         assert found["job-3"]["state"] == found["join"]["state"] == "waiting"
         assert found["join"]["reason"] == "after job-2, job-5"
