@@ -275,14 +275,18 @@ def get(path: Path) -> dict[str, Any]:
 
 
 def request_file(folder: JobFolder) -> Path:
-    """What the watches are asked: {id, start}."""
+    """What the watches are asked, in one file that all of them look at: {id, start, end}."""
     return folder.watch / "request.json"
 
 
-def ask(folder: JobFolder, start: str) -> Path:
-    """Ask all watches of a start for their ranks' stacks; the folder of their answers."""
+def ask(folder: JobFolder, start: str, *, end: bool = False) -> Path:
+    """Ask all watches of a start for their ranks' stacks; the folder of their answers.
+
+    Args:
+        end: have them kill their ranks instead.
+    """
     name = str(time.time_ns())
-    put(request_file(folder), {"id": name, "start": start})
+    put(request_file(folder), {"id": name, "start": start, "end": end})
     return folder.watch / "stacks" / name
 
 

@@ -9,10 +9,9 @@ seconds: the preflight looks at that.
 
     RUN/JOB/watch/
       000/NODE.json        {start, node, host, time, ranks}: the heartbeats of a node
-      request.json         {id, start}: show your stacks
+      request.json         {id, start, end}: show your stacks, or end your ranks
       stacks/ID/000/NODE.json   the answers; stacks/ID.txt all of them for people
       verdict.json         {kind: stall, start, time} and the fields of `jobs.stall.Stall`
-      kill.json            {start}: end your ranks
       stragglers.json      see `jobs.stragglers`
 """
 
@@ -94,6 +93,8 @@ class NodeWatch:
     """When the table of stragglers is to be made anew."""
     answered: str = ""
     """The last request that was."""
+    ended: bool = False
+    """Whether its ranks have been killed."""
     looked: float = field(default_factory=time.time)
     awake: float = field(default_factory=time.time)
     """Since when this process has not been held up itself: a whole job may be suspended."""
@@ -112,10 +113,8 @@ class NodeWatch:
         if now - self.told >= self.settings.every:
             self.told = now
             put(in_group(self.folder.watch, self.rank.node, self.rank.host), self.summary(beats))
-        self.answer_request()
-        if get(self.folder.watch / "kill.json").get("start") == self.rank.start:
-            kill(beats)
-        elif self.rank.node == 0:
+        self.answer_request(beats)
+        if self.rank.node == 0 and not self.ended:
             self.judge(beats, now)
 
     def summary(self, beats: list[Beat]) -> dict[str, Any]:
@@ -123,13 +122,18 @@ class NodeWatch:
         own = {"start": self.rank.start, "node": self.rank.node, "host": self.rank.host}
         return own | {"time": time.time(), "ranks": [asdict(beat) for beat in beats]}
 
-    def answer_request(self) -> None:
-        """Collect this node's stacks if somebody asks for them."""
+    def answer_request(self, beats: list[Beat]) -> None:
+        """Show this node's stacks, or end its ranks, if somebody asks for it."""
         asked = get(request_file(self.folder))
         if asked.get("start") != self.rank.start or asked["id"] == self.answered:
             return
         self.answered = asked["id"]
-        path = in_group(self.folder.watch / "stacks" / asked["id"], self.rank.node, self.rank.host)
+        if asked["end"]:
+            self.ended = True
+            kill(beats)
+            return
+        place = self.folder.watch / "stacks" / asked["id"]
+        path = in_group(place, self.rank.node, self.rank.host)
         answer(path, collect(self.place, self.rank.host, path.parent))
 
     def judge(self, beats: list[Beat], now: float) -> None:
@@ -161,7 +165,7 @@ class NodeWatch:
     def settle(self) -> None:
         """Find out who is behind, write it down, and have all ranks killed."""
         place = ask(self.folder, self.rank.start)
-        self.answer_request()
+        self.answer_request([])
         ranks = gather(self.folder, self.rank.start, place)
         last = max((rank.time for rank in ranks if rank.watched), default=0.0)
         seconds = time.time() - last
@@ -170,8 +174,8 @@ class NodeWatch:
         stall = judge_stall(ranks, seconds)
         place.with_suffix(".txt").write_text(f"{stall.line}\n\n{merged(ranks)}", encoding="utf-8")
         self.tell(stall, place.with_suffix(".txt"))
-        put(self.folder.watch / "kill.json", {"start": self.rank.start})
-        kill(read_beats(self.place))
+        ask(self.folder, self.rank.start, end=True)
+        self.answer_request(read_beats(self.place))
 
     def tell(self, stall: Stall, text: Path) -> None:
         """Leave the verdict for triage, as an event and in this process's log."""

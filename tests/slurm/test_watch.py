@@ -11,6 +11,7 @@ from megatron_jobs.config.site import Preflight
 from megatron_jobs.jobs.cluster import load_cluster
 from megatron_jobs.jobs.events import read_events
 from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.inquiry import rank_states
 from megatron_jobs.jobs.plan import Plan, load_plan
 from megatron_jobs.jobs.status import cancel_run, plan_status
 from megatron_jobs.jobs.stragglers import read_stragglers
@@ -47,7 +48,7 @@ def stall_of(plan: Plan) -> dict[str, Any]:
         return [event for event in read_events(folder) if event["event"] == "stall"]
 
     try:
-        wait_for(lambda: bool(stalls()), "a stall", seconds=60, every=0.1)
+        wait_for(lambda: bool(stalls()), "a stall", seconds=120, every=0.1)
     except Exception as error:
         raise AssertionError(f"{error}: {plan_status(plan.run)} {logs_of(folder)}") from error
     return stalls()[0]
@@ -101,7 +102,7 @@ def test_a_hung_rank_is_named_in_time_and_the_job_goes_on(tmp_path: Path) -> Non
     assert f'{HANG}", line {line_of("time.sleep(SILENCE)")} in read' in stacks
     wait_for(lambda: state_of(plan) != "running", "the end of this start", seconds=20, every=0.2)
     assert time.time() - seen < 15
-    wait_for(lambda: state_of(plan) == "done", "the second start", seconds=60, every=0.2)
+    wait_for(lambda: state_of(plan) == "done", "the second start", seconds=120, every=0.2)
     assert nothing_left(folder)
     assert (folder.path / "sum.txt").read_text() == f"{expected_sum(4, 10)}\n"
 
@@ -127,10 +128,13 @@ def test_a_stopped_rank_is_named_as_such(tmp_path: Path) -> None:
 
 def test_a_slow_rank_shows_its_node(tmp_path: Path) -> None:
     """The job has GPUs: ranks get them all, though the watch is a step beside theirs."""
-    plan = submitted(tmp_path, gpus=2, trouble="slow", seconds=0.1, guilty=2, steps=25)
+    plan = submitted(tmp_path, gpus=2, trouble="slow", seconds=0.1, guilty=2, steps=40)
     folder = plan.jobs["job"].folder
-    wait_for(lambda: len(read_stragglers(folder)) == 2, "a table", seconds=60, every=0.2)
-    wait_for(lambda: state_of(plan) == "done", "the end", seconds=60, every=0.2)
+    wait_for(lambda: len(read_stragglers(folder)) == 2, "a table", seconds=120, every=0.2)
+    asked = rank_states(folder)
+    assert [(rank.rank, rank.state) for rank in asked] == [(n, "") for n in range(4)]
+    assert all(any(frame.file == str(HANG) for frame in rank.frames()) for rank in asked)
+    wait_for(lambda: state_of(plan) == "done", "the end", seconds=120, every=0.2)
     nodes = nodes_of(folder)
     slow, other = read_stragglers(folder)
     assert (slow["node"], slow["slowest"], slow["straggler"]) == (nodes[1], 2, True)
