@@ -243,12 +243,14 @@ def _of_tasks(folder: JobFolder, record: Record, states: Mapping[str, SlurmState
     here = not record["slurm_id"]
     found = task_states(folder, states, here=here, held=here and record["state"] == "running")
     more: Record = {"tasks": {state: short_list(tasks) for state, tasks in found.items()}}
-    whole = overall(found)
+    whole = overall(found, here=here)
     if not whole or (here and record["state"] == "running"):
         return more
     more |= {"state": whole, "reason": ""}
-    if whole == "waiting":
+    if whole == "waiting" and not here:
         more["reason"] = waits_for(folder, states)
+    if whole in ("stopped", "interrupted"):
+        more["reason"] = "run it again to go on"
     if whole == "failed":
         first = folder.of_task(found["failed"][0])
         more |= {"reason": f"task {first.task}: {blame(first)}", "verdict": last_failure(first)}

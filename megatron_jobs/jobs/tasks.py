@@ -142,9 +142,14 @@ def in_words(found: Mapping[str, Sequence[int]]) -> str:
     return ", ".join(texts)
 
 
-def overall(found: Mapping[str, Sequence[int]]) -> str:
-    """The state of a job whose gather has not begun; nothing when every task is done."""
-    order = ("running", "waiting", "failed", "cancelled", "stopped", "interrupted", "unknown")
+def overall(found: Mapping[str, Sequence[int]], *, here: bool = False) -> str:
+    """The state of a job whose gather has not begun; nothing when every task is done.
+
+    Args:
+        here: it ran on this machine and has ended: tasks that wait do so for nothing.
+    """
+    ended = ("failed", "cancelled", "stopped", "interrupted", "unknown")
+    order = (*ended, "waiting") if here else ("running", "waiting", *ended)
     return next((state for state in order if found.get(state)), "")
 
 

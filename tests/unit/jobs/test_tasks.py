@@ -2,6 +2,10 @@
 
 import random
 import re
+import shlex
+import signal
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -9,14 +13,19 @@ from typing import Any
 
 import pytest
 
-from megatron_jobs.errors import ConfigError, DataError, UserError
+from megatron_jobs.errors import EXIT_STOPPED, ConfigError, DataError, UserError
 from megatron_jobs.jobs import receipt as receipts
 from megatron_jobs.jobs.arrays import ids_of, read_list, short_list
+from megatron_jobs.jobs.chains import work_of
+from megatron_jobs.jobs.cluster import load_cluster
+from megatron_jobs.jobs.executor import JobExecutor, Submission
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.local import run_plan
 from megatron_jobs.jobs.plan import Job, Plan, load_job, load_plan
 from megatron_jobs.jobs.queue import SlurmState
 from megatron_jobs.jobs.receipt import begin, is_done, job_key, missing_tasks, read_receipt
+from megatron_jobs.jobs.status import failed_jobs, plan_status
+from megatron_jobs.jobs.submit import submit_plan
 from megatron_jobs.jobs.tasks import (
     deal_out,
     in_words,
@@ -25,9 +34,10 @@ from megatron_jobs.jobs.tasks import (
     shares,
     task_states,
 )
-from megatron_jobs.runtime.files import read_json, write_json
+from megatron_jobs.runtime.files import read_json, wait_for, write_json
 
 ROOT = Path(__file__).parents[3]
+HOSTILE = """a 'run' "of" $HOME `id` #1; ü\n--help\n"""
 PLAN = """
 stage: tests.stages.squares
 until: 23
@@ -168,6 +178,10 @@ def test_only_the_task_that_failed_runs_again(tmp_path: Path) -> None:
         run_plan(plan_of(tmp_path, *words))
     assert str(caught.value) == "squares, task 3: fails: task 3 was told to"
     job = job_of(tmp_path, *words)
+    record = plan_status(job.run)[0]
+    assert (record["state"], record["tasks"]) == ("failed", {"done": "0-2,4", "failed": "3"})
+    assert record["reason"].startswith("task 3: rank 0: fails: task 3 was told to; see ")
+    assert [folder.task for folder in failed_jobs(job.run)] == [3]
     assert missing_tasks(job) == [3]
     with pytest.raises(DataError, match=re.escape("squares: task 3 left no receipt that holds")):
         require_tasks(job)
@@ -176,6 +190,31 @@ def test_only_the_task_that_failed_runs_again(tmp_path: Path) -> None:
     run_plan(plan_of(tmp_path, *words))
     assert ended == {n: job.folder.of_task(n).receipt.stat().st_mtime_ns for n in ended}
     assert is_done(job)
+
+
+def test_a_local_run_that_is_stopped_goes_on(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "seconds=60")
+    command = [sys.executable, "-m", "megatron_jobs.cli", "run", plan.shown, "seconds=60"]
+    words = ["resources.tasks_at_once=1", "--run", str(plan.run)]
+    log = plan.jobs["squares"].folder.of_task(0).log(0)
+    with subprocess.Popen([*command, *words], stdout=subprocess.DEVNULL) as running:
+        try:
+            wait_for(lambda: log.exists() and bool(log.read_text()), "task 0", seconds=30)
+            found = plan_status(plan.run)[0]
+            assert (found["state"], found["tasks"]) == (
+                "running",
+                {"waiting": "1-4", "running": "0"},
+            )
+        finally:
+            running.send_signal(signal.SIGINT)
+    assert running.returncode == EXIT_STOPPED
+    found = plan_status(plan.run)[0]
+    assert (found["state"], found["reason"]) == ("stopped", "run it again to go on")
+    assert found["tasks"] == {"waiting": "1-4", "stopped": "0"}
+    run_plan(plan_of(tmp_path, "seconds=0"))
+    receipt = read_receipt(plan.jobs["squares"].folder.of_task(0))
+    assert receipt is not None
+    assert receipt["starts"] == 2
 
 
 def test_the_number_of_tasks_is_part_of_the_key(tmp_path: Path) -> None:
@@ -267,6 +306,21 @@ def test_states_of_tasks_are_those_of_slurm_and_the_receipts(tmp_path: Path) -> 
     assert overall(found) == "running"
 
 
+def test_slurm_and_a_receipt_that_contradict_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that failed after its receipt is done; a receipt of an earlier submission is old."""
+    job = job_of(tmp_path)
+    begin(job)
+    for number, array in ((0, "7"), (1, "5")):
+        monkeypatch.setenv("SLURM_ARRAY_JOB_ID", array)
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(number))
+        pretend(job, number)
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID")
+    found = states_of(tmp_path, {"7_0": "FAILED", "7_1": "FAILED"}, done=())
+    assert found == {"done": [0], "failed": [1], "unknown": [2, 3, 4]}
+
+
 def test_a_task_that_went_on_under_another_id(tmp_path: Path) -> None:
     slurm = {"7_0": "COMPLETED", "7_1": "COMPLETED", "7_2": "COMPLETED"}
     slurm |= {"8_0": "FAILED", "8_1": "COMPLETED", "12_0": "RUNNING"}
@@ -302,6 +356,54 @@ def test_states_of_many_tasks_are_had_without_reading_receipts(
     found = task_states(job.folder, waits, here=False, held=False)
     assert {state: len(tasks) for state, tasks in found.items()} == {"waiting": 1250, "done": 1250}
     assert not reads
+
+
+def test_the_script_of_an_array_goes_to_the_folder_of_its_task(tmp_path: Path) -> None:
+    """Its first lines are run as they are; the folder is compared with that of Python."""
+    shown = plan_of(tmp_path).shown
+    plan = load_plan(shown, ["resources.tasks=5000"], tmp_path / HOSTILE)
+    job = plan.jobs["squares"]
+    draft = Submission(job, load_cluster("devcluster"), tmp_path, "python")
+    work = work_of(draft, range(5000))
+    assert [part.place for part in work.drafts] == list(range(6))
+    array = work.drafts[4]
+    script = JobExecutor(array).render()
+    assert "#SBATCH --array=0-995\n" in script
+    assert "#SBATCH --output=/dev/null\n" in script
+    begun = script[: script.index("exec >>") + len("exec >>logs/batch.log 2>&1")]
+    environment = {"PATH": "/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": "7"}
+    command = ["bash", "-c", f"{begun}\necho here"]
+    subprocess.run(command, env=environment, check=True)
+    assert job.folder.of_task(4 * 1001 + 7).path.joinpath("logs/batch.log").read_text() == "here\n"
+
+
+def test_what_waits_for_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three arrays, of which two may run: the third waits for the first; gather and job after."""
+    path = tmp_path / "plan.yaml"
+    squares = "squares: {stage: tests.stages.squares, resources: {tasks: 12, tasks_at_once: 2}}"
+    after = 'after: {stage: tests.stages.squares, reads: "@squares/squares.txt"}'
+    path.write_text(f"jobs:\n  {squares}\n  {after}\n")
+    plan = load_plan(str(path), [], tmp_path / "run")
+    cluster = load_cluster("devcluster").model_copy(update={"max_array_size": 5})
+    ids = dict(submit_plan(plan, cluster, dry_run=True))
+    assert ids == {"squares": "<id of squares>", "after": "<id of after>"}
+    printed = capsys.readouterr().out
+    calls = [shlex.split(line[2:]) for line in printed.splitlines() if line.startswith("$ ")]
+    waits = [[word for word in call if word.startswith("--dependency")] for call in calls]
+    first, second, third = (
+        f"<id of tasks {tasks} of squares>" for tasks in ("0 to 4", "5 to 9", "10 to 11")
+    )
+    assert waits == [
+        [],
+        [],
+        [f"--dependency=afterany:{first}"],
+        [f"--dependency=afterok:{first}:{second}:{third}"],
+        ["--dependency=afterok:<id of squares>"],
+    ]
+    bounds = [line for line in printed.splitlines() if line.startswith("#SBATCH --array")]
+    assert bounds == [f"#SBATCH --array={part}%1" for part in ("0-4", "0-4", "0-1")]
+    assert "#SBATCH --job-name=run.squares.gather\n#SBATCH --nodes=1\n" in printed
+    assert not plan.run.exists()
 
 
 def test_many_failed_tasks_are_named_in_part() -> None:
