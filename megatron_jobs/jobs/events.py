@@ -20,7 +20,7 @@ start       restart, nodes (names), reached     the ranks are about to start; he
 behind      behind (Slurm ids)                  waits for jobs before it, which go on under new ids
 preflight   bad, suspects, notes {node: cause}, verdict before the ranks start; common: a check
             left_out, common, seconds           that all nodes fail; suspects: one end of a link
-stall       rank, node, step, where             no sign of life
+stall       rank, node, step, where, state, line    no sign of life; see `jobs.stall`
 drain       nodes                               are being drained; the ranks are told to stop
 lost        why, node                           the start before this one ended without a word
 stopped     reason                              saved in time
