@@ -5,6 +5,7 @@ dependency; `@@` begins a text that starts with one @. A file with `stage:` at i
 of that one job.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
@@ -31,6 +32,8 @@ from megatron_jobs.stages import Facts, Stage, load_stage
 
 RESERVED = ("stage", "resources", "after")
 """Keys of a job that are not settings of its stage."""
+LONGEST_NAME = 200
+"""Bytes: 255 is what file systems allow, and work moved aside gets a date behind its name."""
 GATHER = Resources(hours=0.5)
 """For joining what tasks left; a stage may have its own."""
 
@@ -259,8 +262,9 @@ class _Builder:
         return next((name for name in job.after if path.is_relative_to(self.run / name)), "")
 
     def _job(self, name: str, entry: Any) -> Job | None:
-        if name.startswith(".") or "/" in name or "\0" in name or not name:
-            self.problems.append((repr(name), "a job's name is a folder's: no / and no dot first"))
+        if _is_no_folder(name):
+            rule = f"no / and no dot first, {LONGEST_NAME} bytes at most"
+            self.problems.append((repr(name), f"a job's name is a folder's: {rule}"))
             return None
         self.needs[name] = set()
         stage_name, stage = self._stage(name)
@@ -365,6 +369,11 @@ def input_problem(path: Path) -> str:
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
     return ""
+
+
+def _is_no_folder(name: str) -> bool:
+    refused = not name or name.startswith(".") or "/" in name or "\0" in name
+    return refused or len(os.fsencode(name)) > LONGEST_NAME
 
 
 def _cannot_be_cut(name: str, stage: Stage, resources: Resources) -> list[Problem]:
