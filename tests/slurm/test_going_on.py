@@ -83,9 +83,11 @@ def bereft(module_slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
     plan = plan_of(tmp_path_factory.mktemp("bereft"), job={"seconds": 8})
     submit(plan, sbatch={"exclude": "node1,node2,node3"})
     wait_for_ranks(plan)
-    call(NODE, "kill", "node4")
-    yield plan
-    call(NODE, "start", "node4")
+    try:
+        call(NODE, "kill", "node4")
+        yield plan
+    finally:
+        call(NODE, "start", "node4")
 
 
 @pytest.mark.slow

@@ -95,7 +95,8 @@ class Training:
             wait_for(holds, what, seconds=seconds, every=0.2)
         except MegatronJobsError as error:
             log = self.plan.jobs["pretrain"].folder.logs / "batch.log"
-            raise AssertionError(f"{error}: {self.names()}\n{log.read_text()[-3000:]}") from error
+            words = log.read_text()[-3000:] if log.exists() else plan_status(self.plan.run)
+            raise AssertionError(f"{error}: {self.names()}\n{words}") from error
 
 
 def curve_of(plan: Plan) -> Curve:
@@ -154,7 +155,8 @@ def training(calm: Plan, limited: Training, tmp_path: Path) -> Iterator[Callable
 
 
 def call(*words: str) -> str:
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)  # stderr is shown
+    return done.stdout.strip()
 
 
 def check_end(training: Training, calm: Plan, *states: str) -> None:
@@ -185,8 +187,8 @@ def test_a_node_that_dies(training: Callable[..., Training], calm: Plan) -> None
     bereft = training(sbatch={"exclude": "node1"})
     bereft.await_steps(4)
     node = next(name for name in bereft.nodes()[1:] if name in BREAKABLE)
-    call(NODE, "kill", node)
     try:
+        call(NODE, "kill", node)
         check_end(bereft, calm, "NODE_FAIL", "COMPLETED")
         assert node not in bereft.nodes()
     finally:
@@ -232,7 +234,11 @@ def test_a_node_that_is_drained(training: Callable[..., Training], calm: Plan) -
 
 
 def test_a_time_limit_that_is_too_short_twice(limited: Training, calm: Plan) -> None:
-    check_end(limited, calm, "REQUEUED", "REQUEUED", "COMPLETED")
-    assert limited.names() == ["submit", *("start", "stopped", "again") * 2, "start", "end"]
-    starts = [event["reached"] for event in limited.events if event["event"] == "start"]
-    assert 0 == starts[0] < starts[1] < starts[2] < STEPS
+    limited.await_end()
+    reached = [event["reached"] for event in limited.events if event["event"] == "start"]
+    count = len(reached) - 1  # on a machine that is busy with other things, more than twice
+    assert count >= 2
+    assert reached[0] == 0 < reached[-1] < STEPS
+    assert reached == sorted(reached)
+    check_end(limited, calm, *["REQUEUED"] * count, "COMPLETED")
+    assert limited.names() == ["submit", *("start", "stopped", "again") * count, "start", "end"]
