@@ -12,7 +12,7 @@ from megatron.core import parallel_state, tensor_parallel
 
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.parallel.device import has_gpu, use_local_device
-from megatron_jobs.parallel.store import FLAT_NODES, close_store, open_store
+from megatron_jobs.parallel.store import close_store, has_many_nodes, open_store
 from megatron_jobs.runtime.rank import Rank
 
 SEED_STRIDE = 10_007
@@ -30,7 +30,7 @@ def connect(rank: Rank, meet: Path, *, seconds: float = 600) -> None:
     use_local_device(rank.local)
     if rank.nodes == 1 and ("lo" in (name for _, name in socket.if_nameindex())):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # no network is needed on one machine
-    if rank.nodes > FLAT_NODES:  # else gloo joins every pair of ranks at once
+    if has_many_nodes(rank):  # else gloo joins every pair of ranks at once
         os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
     limit = datetime.timedelta(seconds=seconds)
     dist.init_process_group(

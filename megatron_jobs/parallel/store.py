@@ -48,7 +48,7 @@ def open_store(rank: Rank, meet: Path, limit: datetime.timedelta) -> Store:
     """
     if rank.world == 1:
         return HashStore()
-    relayed = rank.nodes > FLAT_NODES and rank.local_world > 1
+    relayed = has_many_nodes(rank) and rank.local_world > 1
     place = meet / f"{rank.attempt}.address"
     if rank.leads:
         own = _serve(rank, place, limit)
@@ -60,6 +60,11 @@ def open_store(rank: Rank, meet: Path, limit: datetime.timedelta) -> Store:
     if rank.local == 0:
         _start_relay(rank, *_address(place, limit))
     return _ask(LOOPBACK, _relay_port(rank, limit), rank, limit)
+
+
+def has_many_nodes(rank: Rank) -> bool:
+    """Whether the job is one in which not every rank may ask one place."""
+    return rank.nodes > FLAT_NODES
 
 
 def close_store() -> None:
