@@ -50,12 +50,12 @@ def wait_for_state(plan: Plan, state: str, job: str = "job", seconds: float = 90
         raise AssertionError(f"{error}: {plan_status(plan.run)}") from error
 
 
-def wait_for_ranks(plan: Plan, starts: int = 1, job: str = "job") -> None:
-    """Until both ranks have begun for the given time."""
-    folder = plan.jobs[job].folder
+def wait_for_ranks(plan: Plan, starts: int = 1, seconds: float = 60) -> None:
+    """Until both ranks of `job` have begun so many times."""
+    folder = plan.jobs["job"].folder
     lines = lambda rank: folder.log(rank).read_text().count("rank ")  # noqa: E731
     begun = lambda: all(folder.log(r).exists() and lines(r) >= starts for r in (0, 1))  # noqa: E731
-    wait_for(begun, f"start {starts} of the ranks", seconds=60, every=0.1)
+    wait_for(begun, f"start {starts} of the ranks", seconds=seconds, every=0.1)
 
 
 def call(*words: str) -> str:
@@ -90,8 +90,18 @@ def bereft(module_slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
         call(NODE, "start", "node4")
 
 
+@pytest.fixture(scope="module")
+def overdue(module_slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """A job whose ranks do not listen, with a time limit of a minute."""
+    one_minute = {"nodes": 2, "hours": 1 / 60}
+    job = {"seconds": 600, "stubborn": True, "resources": one_minute}
+    plan = plan_of(tmp_path_factory.mktemp("overdue"), job=job)
+    submit(plan, sbatch={"exclude": "node4"})
+    return plan
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("bereft")
+@pytest.mark.usefixtures("bereft", "overdue")
 def test_a_job_that_makes_no_headway_is_stopped(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, job={"trouble": "kill", "guilty": 1}, later={"after": ["job"]})
     ids = submit(plan, stuck_restarts=1)
@@ -210,3 +220,14 @@ def test_a_job_that_lost_the_node_of_its_script_goes_on(bereft: Plan) -> None:
     wait_for_state(bereft, "done", seconds=120)
     wait_until_accounted(bereft.jobs["job"].folder.slurm_ids()[0], "NODE_FAIL", "COMPLETED")
     assert happened(bereft) == ["submit", "start", "lost", "start", "end"]
+
+
+@pytest.mark.slow
+def test_a_job_that_is_killed_at_its_time_limit_goes_on(overdue: Plan) -> None:
+    try:
+        wait_for_ranks(overdue, starts=2, seconds=120)
+    finally:
+        call("scancel", *overdue.jobs["job"].folder.slurm_ids())
+    events = read_events(overdue.jobs["job"].folder)
+    assert [event["event"] for event in events] == ["submit", "start", "stopped", "again", "start"]
+    assert events[2]["reason"].startswith("its time limit came before it had saved")
