@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -110,7 +111,22 @@ class Notify(Settings):
 
     def problems(self) -> Iterator[Problem]:
         """A webhook that is no URL, an address of several lines."""
-        if self.webhook and not self.webhook.startswith(("http://", "https://")):
-            yield "webhook", f"{self.webhook!r} is no URL: it begins with http:// or https://"
+        fault = _fault_of_url(self.webhook) if self.webhook else ""
+        if fault:
+            yield "webhook", f"{self.webhook!r} is no URL: {fault}"
         if "\n" in self.mail or " " in self.mail:
             yield "mail", f"{self.mail!r} is no address"
+
+
+def _fault_of_url(url: str) -> str:
+    """What keeps a URL from being asked, or nothing."""
+    if not url.startswith(("http://", "https://")):
+        return "it begins with http:// or https://"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:  # urlsplit and its port say what is wrong
+        return str(error)
+    if not parts.hostname:
+        return "it names no host"
+    return "port 0 cannot be asked" if port == 0 else ""

@@ -11,19 +11,36 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from megatron_jobs.config.build import build_settings
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import Problem, Settings
-from megatron_jobs.config.site import Fabric, Notify, Preflight, Prices, Software, Watch
+from megatron_jobs.config.site import (
+    Fabric,
+    NonNegative,
+    Notify,
+    Preflight,
+    Prices,
+    Software,
+    Watch,
+)
 from megatron_jobs.config.tree import read_tree
 from megatron_jobs.errors import ConfigError, UserError
 from megatron_jobs.jobs.folder import JobFolder
-from megatron_jobs.runtime.files import write_text
+from megatron_jobs.runtime.files import whole_file
 
 PROFILES = Path(__file__).parents[2] / "slurm" / "clusters"
 """Where the profiles lie in a checkout: they may be named without folder and ending."""
 OURS = re.compile(
-    "chdir|cpus-per-task|dependency|error|gpus-per-node|job-name|kill-on-invalid-dep"
-    "|mail-type|mail-user|mem|nodes|ntasks-per-node|open-mode|output|requeue|signal|time"
+    "array|chdir|cpus-per-task|dependency|error|gpus-per-node|job-name|kill-on-invalid-dep|mem"
+    "|no-requeue|nodes|ntasks|ntasks-per-node|open-mode|output|requeue|time"
 )
-"""Parameters of sbatch that follow from the job, or have a setting of their own."""
+"""Parameters of sbatch that follow from the job."""
+OWN_SETTINGS = {name: name for name in ("partition", "account", "qos")} | {
+    "mail-type": "notify.on",
+    "mail-user": "notify.mail",
+    "signal": "signal_seconds",
+}
+"""Parameters of sbatch -> the setting of the profile that sets them."""
+BREAKING = re.compile("clusters|parsable|quiet|test-only|wait|wrap")
+"""Parameters of sbatch that change what it answers or runs."""
+OWNER_ONLY = 0o600
 
 
 class Cluster(Settings):
@@ -32,24 +49,24 @@ class Cluster(Settings):
     name: str
     """What it is called in messages."""
     partition: str = ""
-    """Empty: Slurm's default."""
+    """Several, joined by commas: the first that can start the job. Empty: Slurm's default."""
     cpu_partition: str = ""
     """For jobs that ask for no GPU; empty: the same. They get no words about GPUs."""
     account: str = ""
     """Empty: the user's default."""
     qos: str = ""
     """Empty: the default."""
-    gpus_per_node: int = 0
+    gpus_per_node: NonNegativeInt = 0
     """GPUs of a node; a job that asks for more is refused."""
     gpu_type: str = ""
     """Slurm's name of the GPU model, as in `h100`; empty: any."""
     gpu_option: Literal["gpus-per-node", "gres"] = "gpus-per-node"
     """How the site wants GPUs asked for."""
-    cpus_per_node: int = 0
+    cpus_per_node: NonNegativeInt = 0
     """CPU cores of a node; 0: known to Slurm only."""
-    max_hours: float = 0
+    max_hours: NonNegative = 0
     """Longest time limit of a job; 0: known to Slurm only."""
-    signal_seconds: int = 120
+    signal_seconds: PositiveInt = 120
     """Before its time limit a job is told to save and stop, this long or a quarter of the limit."""
     again: Literal["requeue", "submit", "ahead"] = "requeue"
     """How a job that is not done goes on. `requeue`: under its id, by scontrol on the node, or else
@@ -100,10 +117,9 @@ class Cluster(Settings):
             if path and not path.startswith("/"):
                 yield setting, f"{path!r} is no absolute path: jobs run in folders of their own"
         for key in self.sbatch:
-            if OURS.fullmatch(key.replace("_", "-")):
-                yield f"sbatch.{key}", "is set from the job's resources or another setting"
-            elif not re.fullmatch(r"[a-z][a-z_-]*", key):
-                yield f"sbatch.{key}", "is no parameter of sbatch; give its long name, no dashes"
+            fault = _fault_of_parameter(key)
+            if fault:
+                yield f"sbatch.{key}", fault
         for variable in self.environment:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
                 yield f"environment.{variable}", "is no name of a variable"
@@ -124,17 +140,41 @@ class Cluster(Settings):
             yield "resources.hours", f"{rule}; {cure}"
 
 
+def _fault_of_parameter(key: str) -> str:
+    """Why a parameter of sbatch is not the profile's to give, or nothing."""
+    name = key.replace("_", "-")
+    if OURS.fullmatch(name):
+        return "is set from the job's resources"
+    if name in OWN_SETTINGS:
+        return f"has a setting of its own: {OWN_SETTINGS[name]}"
+    if BREAKING.fullmatch(name):
+        return "changes what sbatch answers or runs: jobs could not be followed"
+    if not re.fullmatch(r"[a-z][a-z_-]*", key):
+        return "is no parameter of sbatch; give its long name, no dashes"
+    return ""
+
+
 def write_cluster(folder: JobFolder, cluster: Cluster) -> None:
-    """Keep the profile beside the job that is submitted with it."""
+    """Keep the profile beside the job; for its owner alone, as a webhook's address is a secret."""
     text = yaml.safe_dump(cluster.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_text(folder.cluster, text)
+    with whole_file(folder.cluster) as part:
+        part.touch(OWNER_ONLY)
+        part.chmod(OWNER_ONLY)
+        part.write_text(text, encoding="utf-8")
 
 
 def cluster_of(folder: JobFolder) -> Cluster | None:
-    """The profile that a job was submitted with; None when it never was."""
-    if not folder.cluster.exists():
+    """The profile that a job was submitted with; None when it never was, or is another user's."""
+    text = profile_text(folder)
+    return None if text is None else Cluster.model_validate(yaml.safe_load(text))
+
+
+def profile_text(folder: JobFolder) -> str | None:
+    """The file behind `cluster_of`; None when it is not there, or is another user's."""
+    try:
+        return folder.cluster.read_text(encoding="utf-8")
+    except (FileNotFoundError, PermissionError):
         return None
-    return Cluster.model_validate(yaml.safe_load(folder.cluster.read_text(encoding="utf-8")))
 
 
 def load_cluster(name: str) -> Cluster:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from megatron_jobs.config.site import Prices
+from megatron_jobs.jobs.cluster import profile_text
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.starts import Start
 
@@ -74,10 +75,9 @@ def costs_of(
 
 
 def prices_of(folder: JobFolder) -> Prices | None:
-    """The prices in the profile that the job was submitted with; None when it never was."""
-    if not folder.cluster.exists():
-        return None
-    return _prices_in(folder.cluster.read_text(encoding="utf-8"))
+    """The prices in the profile that the job was submitted with; None where unknown."""
+    text = profile_text(folder)
+    return None if text is None else _prices_in(text)
 
 
 def _money(
