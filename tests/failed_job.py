@@ -27,7 +27,7 @@ class Case:
     def __init__(self, path: Path) -> None:
         self.folder = JobFolder(path / "run" / "pretrain")
         self.folder.logs.mkdir(parents=True)
-        job = {"stage": "pretrain", "resources": {"nodes": 4, "ranks": 2}, "after": []}
+        job = {"stage": "pretrain", "resources": {"nodes": 4, "ranks": 2, "gpus": 2}, "after": []}
         self.folder.config.write_text(yaml.safe_dump(job))
         self.batch(HEADER.format(0))
         self.event("start", time=BEGAN, nodes=NODES, restart=0, slurm_job_id="7")

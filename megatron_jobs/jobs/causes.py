@@ -58,6 +58,7 @@ def _rule(
 FREE_GPU_MEMORY = "smaller batch.micro_size, more tensor or pipeline ranks, recompute, or more GPUs"
 FREE_MEMORY = "ask for more resources.memory_gb, or fewer ranks on a node"
 FREE_DISK = "free space or raise the quota (checkpoints: keep fewer)"
+GPU_FAULT = "GPU fault"
 GPU_WORDS = (
     r"uncorrectable ECC|ECC_UNCORRECTABLE|NVRM: Xid|\bXid \(PCI|fallen off the bus|GPU is lost"
     r"|CUDA error: (unspecified launch failure|unknown error|hardware stack error"
@@ -71,7 +72,7 @@ GPU_WORDS = (
 NODE_TWICE = "the node may be to blame: a second time there it is left out"
 
 RULES: tuple[Rule, ...] = (
-    _rule("GPU fault", GPU_WORDS, "exclude", "a GPU of the node is broken or gone"),
+    _rule(GPU_FAULT, GPU_WORDS, "exclude", "a GPU of the node is broken or gone"),
     _rule(
         "GPU memory",
         r"CUDA out of memory|CUDA error: out of memory|OutOfMemoryError: (CUDA|HIP)"
@@ -112,9 +113,9 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule(
         "node's disk",
-        r"No space left on device: '(/tmp|/local|/scratch/local|/var)/",
+        r"(No space left on device|Read-only file system): '(/tmp|/local|/scratch/local|/var)/",
         "exclude",
-        "the node's own disk is full",
+        "the node's own disk is full or broken",
     ),
     _rule(
         "disk full",
@@ -126,11 +127,27 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "file system",
         r"Stale (NFS )?file handle|Input/output error|Transport endpoint is not connected"
-        r"|Cannot send after transport endpoint shutdown|Remote I/O error|Errno (116|107|108|121)\]"
-        r"|Read-only file system",
+        r"|Cannot send after transport endpoint shutdown|Remote I/O error"
+        r"|Errno (116|107|108|121)\]",
         "requeue",
         f"a file system failed, on the node or for all; {NODE_TWICE}",
         again="exclude",
+    ),
+    _rule(
+        "read-only",
+        r"Read-only file system|Errno 30\]",
+        "stop",
+        "nothing can be written there, and could not be then",
+        "name another folder, or mount it so that it can be written to",
+    ),
+    _rule(
+        "outside world",
+        r"HTTPS?ConnectionPool|(urllib3?|requests|httpx|httpcore)\.(exceptions|error)\.\w+"
+        r"|https?://\S+.*([Rr]efused|[Tt]imed out|unreachable|resolv)"
+        r"|([Cc]onnect|reach|load|fetch|resolve)\w* .*https?://",
+        "stop",
+        "what it asked for is not to be had from the nodes",
+        "fetch it once where there is a network, and name the local copy",
     ),
     _rule(
         "network port",
@@ -187,11 +204,22 @@ RULES: tuple[Rule, ...] = (
 )
 """In the order in which they are tried on a line; the first that fits counts."""
 
+NO_GPU = _rule(
+    "no GPU", "", "stop", "the job asks Slurm for none", "set resources.gpus: GPUs of each node"
+)
 NODE_LOSS = _rule(
     "node loss",
     r"srun: error: Node failure on (?P<node>\S+)|DUE TO NODE FAILURE",
     "requeue",
     "Slurm lost the node and gives others",
+)
+NO_STEP = _rule(
+    "no step",
+    r"srun: error: (Unable to (create step|confirm allocation)|.*Unable to contact slurm)"
+    r"|Job credential (expired|revoked)",
+    "requeue",
+    "Slurm could not start the ranks this time",
+    weight=Weight.LIKELY,
 )
 LAUNCH = _rule(
     "launch",
@@ -215,7 +243,7 @@ CANCELLED = _rule(
     "cancelled", r"\*\*\* JOB \S+ ON \S+ CANCELLED AT \S+ \*\*\*", "stop", "it was cancelled",
     "nothing, if it was meant", weight=Weight.LIKELY,
 )  # fmt: skip
-BATCH_RULES = (NODE_LOSS, LAUNCH, MEMORY, TIME_LIMIT, PREEMPTED, PUT_BACK, CANCELLED)
+BATCH_RULES = (NODE_LOSS, NO_STEP, LAUNCH, MEMORY, TIME_LIMIT, PREEMPTED, PUT_BACK, CANCELLED)
 """What Slurm says in the batch script's log."""
 
 PYTHON = _rule(

@@ -51,6 +51,8 @@ class Start:
     """Those that the ranks ran on, in their order; empty when not known."""
     ranks: int = 1
     """On each node."""
+    gpus: int = 0
+    """Of each node that the job asks for."""
     events: list[Event] = field(default_factory=list)
     """Of this start, and before them..."""
     before: list[Event] = field(default_factory=list)
@@ -74,7 +76,7 @@ def last_start(folder: JobFolder) -> Start:
     begun = start.events[0] if start.events else {}
     start.began = float((begun or noted)["time"])
     resources = read_job(folder)["resources"] if folder.config.exists() else {}
-    start.ranks = int(resources.get("ranks", 1))
+    start.ranks, start.gpus = int(resources.get("ranks", 1)), int(resources.get("gpus", 0))
     start.batch, nodes = _batch_words(folder, begun)
     unused = {node for event in start.events for node in event.get("left_out") or ()}
     good = [node for node in begun.get("nodes") or nodes if node not in unused]

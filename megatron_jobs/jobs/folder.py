@@ -71,7 +71,7 @@ class JobFolder:
 
     @property
     def inputs(self) -> Path:
-        """What the inputs of a job with tasks hash to: not every task reads them all again."""
+        """What the inputs hash to: not every start, and not every task, reads them all again."""
         return self.whole / "inputs.json"
 
     @property

@@ -217,9 +217,7 @@ def task_key(key: str, number: int) -> str:
 
 
 def note_inputs(job: Job) -> None:
-    """Note in the folder of a job with tasks what its inputs hash to; see `JobFolder.inputs`."""
-    if job.resources.tasks == 1:
-        return
+    """Note in the job's folder what its inputs hash to; see `JobFolder.inputs`."""
     outside = {path for _, path in input_paths(job.config) if not _known_hash(job, path)}
     there = sorted(path for path in outside if not input_problem(path))
     notes = {str(path): [_stamp(path), _noted_hash(job, path)] for path in there}
@@ -233,9 +231,7 @@ def _input_notes(job: Job) -> dict[str, list[str]]:
 
 
 def _noted_hash(job: Job, path: Path) -> str:
-    """The hash of an input; a job with tasks reads it once, and again when it has been touched."""
-    if job.resources.tasks == 1:
-        return tree_hash(path)
+    """The hash of an input; it is read once, and again when it has been touched."""
     stamp = _stamp(path)
     noted = _input_notes(job).get(str(path))
     return noted[1] if noted and noted[0] == stamp else _hash_once(path, stamp)

@@ -7,12 +7,15 @@ else. Of causes the earliest counts, by the time of a rank's last words and by w
 
 import re
 from collections import defaultdict
+from dataclasses import replace
 
 from megatron_jobs.errors import EXIT_USER
 from megatron_jobs.jobs.causes import (
     CRASHED,
+    GPU_FAULT,
     KILLED,
     NETWORKED,
+    NO_GPU,
     NOT_STARTED,
     PYTHON,
     SETTINGS,
@@ -51,6 +54,8 @@ def judge(folder: JobFolder, *, status: int) -> Verdict:
         first = _vanished(start, findings) or first
     if first is None:
         first = _without_words(start, status, ran=findings.ran)
+    if first.rule.kind == GPU_FAULT and start.gpus == 0:
+        first = replace(first, rule=NO_GPU)
     decision, why = _decide(start, first)
     found = first.at.time if 0 < first.at.time < LAST else 0.0
     source = f" ({first.source})" if first.source else ""

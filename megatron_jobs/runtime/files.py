@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import shutil
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -143,4 +145,6 @@ def wait_for(ready: Callable[[], bool], what: str, *, seconds: float, every: flo
 
 
 def _unfinished_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    # a process on another node may have the same number
+    who = f"{socket.gethostname()}-{os.getpid()}-{threading.get_native_id()}"
+    return path.with_name(f".{path.name}.{who}{PARTIAL}")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.file = path.open("a", encoding="utf-8")
+        if _is_torn(path):
+            self.file.write("\n")
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record as a line of JSON; numbers that are not finite become null."""
@@ -41,6 +44,15 @@ def is_not_finite(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
+def _is_torn(path: Path) -> bool:
+    """Whether the last line has no end: a full disk or the end of a node cut it short."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
 def rewind_journal(path: Path, step: int) -> None:
     """Drop the records of steps after `step`, and a last line that a kill cut short."""
     if not path.exists():
@@ -51,9 +63,17 @@ def rewind_journal(path: Path, step: int) -> None:
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """All whole records of a journal, in order; a line without its newline is not one."""
+    """All whole records of a journal, in order; a line that was cut short is none."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    found = [_record(line) for line in text[: text.rfind("\n") + 1].split("\n")]
+    return [record for record in found if record is not None]
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None

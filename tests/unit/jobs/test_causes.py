@@ -8,6 +8,7 @@ slurmstepd were printed by Slurm 22.05.
 from pathlib import Path
 
 import pytest
+import yaml
 
 from megatron_jobs.jobs.causes import RULES
 from tests.failed_job import ENDING, PEER, Case, traceback_of
@@ -59,6 +60,14 @@ LINES = {
     "torch.distributed.DistBackendError: NCCL error in: ../NCCLUtils.hpp:275, invalid usage (run "
     "with NCCL_DEBUG=WARN for details), NCCL version 2.19.3\nncclInvalidUsage: This usually reflects "
     "invalid usage of NCCL library.\nLast error:\nDuplicate GPU detected": ("NCCL's use", "stop"),
+    "OSError: [Errno 30] Read-only file system: '/opt/cache'": ("read-only", "stop"),
+    "OSError: [Errno 30] Read-only file system: '/var/tmp/x'": ("node's disk", "exclude"),
+    "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='huggingface.co', port=443): Max "
+    "retries exceeded with url: /x (Caused by NewConnectionError('<urllib3.connection.HTTPSConnection "
+    "object at 0x7f>: Failed to establish a new connection: [Errno 111] Connection refused'))": (
+        "outside world", "stop"),
+    "OSError: We couldn't connect to 'https://huggingface.co' to load the files": (
+        "outside world", "stop"),
     "ZeroDivisionError: a planted bug": ("Python error", "stop"),
 }  # fmt: skip
 
@@ -133,6 +142,32 @@ def test_a_lost_connection_is_the_cause_only_beside_nothing_else(case: Case, lin
     verdict = case.judge(134)
     assert (verdict.kind, verdict.decision, verdict.rank) == ("lost connection", "requeue", 4)
     case.error(7, traceback_of("ValueError: x"), second=70)
+    assert case.judge().kind == "Python error"
+
+
+def test_a_job_that_asks_for_no_gpu_accuses_no_node(case: Case) -> None:
+    description = yaml.safe_load(case.folder.config.read_text())
+    description["resources"]["gpus"] = 0
+    case.folder.config.write_text(yaml.safe_dump(description))
+    case.error(5, traceback_of("RuntimeError: No CUDA GPUs are available"))
+    verdict = case.judge()
+    assert (verdict.kind, verdict.decision) == ("no GPU", "stop")
+    assert verdict.cure == "set resources.gpus: GPUs of each node"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "srun: error: Unable to create step for job 7: Memory required by task is not available",
+        "srun: error: Unable to create step for job 7: Socket timed out on send/recv operation",
+        "srun: error: Unable to confirm allocation for job 7: Unable to contact slurm controller",
+    ],
+)
+def test_slurm_that_is_too_busy_to_start_ranks_is_asked_again(case: Case, words: str) -> None:
+    case.batch(f"{words}\n")
+    verdict = case.judge()
+    assert (verdict.kind, verdict.decision, verdict.node) == ("no step", "requeue", "")
+    case.error(3, traceback_of("ValueError: x"))
     assert case.judge().kind == "Python error"
 
 

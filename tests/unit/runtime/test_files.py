@@ -2,6 +2,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ import pytest
 from megatron_jobs.errors import MegatronJobsError
 from megatron_jobs.runtime.files import (
     file_hash,
+    read_json,
     tree_bytes,
     tree_hash,
     wait_for,
     whole_file,
     whole_folder,
+    write_json,
 )
 from megatron_jobs.runtime.journal import Journal, read_journal, rewind_journal
 
@@ -27,6 +30,26 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         raise ZeroDivisionError
     assert path.read_text() == "one"
     assert os.listdir(path.parent) == ["x"]
+
+
+def test_a_line_that_was_cut_short_costs_no_other(tmp_path: Path) -> None:
+    """A node that dies, or a full disk, leaves half a line; the next start appends to it."""
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 2, "wor\xff')
+    with Journal(path) as journal:
+        journal.write({"step": 3, "word": "a\u2028b"})
+    assert read_journal(path) == [{"step": 1}, {"step": 3, "word": "a\u2028b"}]
+    rewind_journal(path, 1)
+    assert path.read_text() == '{"step": 1}\n'
+
+
+def test_threads_and_nodes_write_one_file_at_the_same_time(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(write_json, path, {"of": place}) for place in range(200)]:
+            done.result()
+    assert os.listdir(tmp_path) == ["x.json"]
+    assert read_json(path)["of"] in range(200)
 
 
 def test_a_kill_leaves_the_old_folder_absent(tmp_path: Path) -> None:
