@@ -1,5 +1,6 @@
 """Ranks of many nodes meet through their nodes' relays; a relay answers as torch's store does."""
 
+import asyncio
 import datetime
 import os
 import resource
@@ -138,6 +139,34 @@ def test_a_change_is_seen_by_whoever_asks_after_it(relays: list[Started]) -> Non
     names = [(f"{place}.{one}", relays[place].client()) for place in range(2) for one in range(3)]
     at_once([lambda n=name, s=store: raise_sum(n, s) for name, store in names])  # type: ignore[misc]
     assert first.get("sum") == b"90"
+
+
+def sent(questions: list[tuple[int, str]]) -> list[int]:
+    """The codes of what a relay sends for questions that come while another is on its way."""
+
+    async def play() -> list[int]:
+        near, far = socket.socketpair()
+        root = relay.Root(*await asyncio.open_connection(sock=near))
+        reader, writer = await asyncio.open_connection(sock=far)
+        carrying = asyncio.create_task(root.carry())
+        answers = [root.ask(relay.NUM_KEYS, b"", "q")]
+        assert await reader.readexactly(1) == bytes([relay.NUM_KEYS])
+        answers += [root.ask(code, field.encode(), "b") for code, field in questions]
+        writer.write(bytes(8 + len(questions)))
+        await asyncio.gather(*answers)
+        writer.close()
+        codes = await reader.read(1000)
+        carrying.cancel()
+        return [byte for byte in codes if chr(byte) not in "xyz"]
+
+    return asyncio.run(play())
+
+
+def test_only_equal_questions_with_no_change_between_are_one() -> None:
+    get, change, swap = relay.GET, relay.SET, relay.COMPARE_SET
+    assert sent([(get, "x"), (get, "x"), (get, "y"), (get, "x")]) == [get, get]
+    assert sent([(get, "x"), (change, "x"), (get, "x")]) == [get, change, get]
+    assert sent([(swap, "x"), (swap, "x")]) == [swap, swap]
 
 
 def test_a_relay_outlives_signals_but_not_its_starter(relays: list[Started]) -> None:
