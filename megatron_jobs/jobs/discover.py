@@ -4,9 +4,7 @@ Each setting stands under a comment that says where it comes from; what could no
 said in a comment too, so that whoever reads the file knows what is left to ask the site.
 """
 
-import getpass
 import math
-import os
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +31,7 @@ from megatron_jobs.jobs.node_facts import (
 from megatron_jobs.jobs.partitions import Partition, Site, read_site
 from megatron_jobs.jobs.probe import Probe, run_probe
 from megatron_jobs.jobs.queue import call_slurm
+from megatron_jobs.jobs.user import user_name
 from megatron_jobs.runtime.files import write_text
 
 DEFAULT_SIGNAL_SECONDS = 120
@@ -171,7 +170,7 @@ def profile_lines(
 def _heading(site: Site, seen: Probe | None, missing: str) -> Line:
     probed = f"job {seen.slurm_id} on {seen.value('host')}" if seen else f"no probe ({missing})"
     return Line(
-        f"Written by `mj cluster discover` on {time.strftime('%Y-%m-%d')} for {getpass.getuser()}, "
+        f"Written by `mj cluster discover` on {time.strftime('%Y-%m-%d')} for {user_name()}, "
         f"from Slurm {site.version} and {probed}. Check it with `mj doctor --cluster FILE`; "
         "`mj cluster show FILE` prints every setting, megatron_jobs/jobs/cluster.py explains them."
     )
@@ -249,11 +248,11 @@ def _node(seen: Probe) -> Iterator[Line]:
             {name: value for name, (value, _) in environment.items()},
         )
     yield Line(containers(seen), "software", {"kind": "none"})
-    home = seen.value("home").split()
-    shared = bool(home) and home[0] == str(os.stat(os.path.expanduser("~")).st_ino)
+    known = {"yes": "is the same", "no": "is NOT the same", "": "is perhaps not the same"}
+    kind = seen.value("home")
     yield Line(
-        f"Your home is {'the same' if shared else 'NOT the same'} on the nodes"
-        f"{f' ({home[-1]})' if home else ''}; this folder is seen by them."
+        f"Your home {known[seen.value('home.same')]} on the nodes{f' ({kind})' if kind else ''}; "
+        "this folder is seen by them."
     )
     version = seen.value("python")
     here = "is there on the nodes" if version else "is NOT there on the nodes: set it"

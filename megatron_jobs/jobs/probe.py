@@ -20,6 +20,10 @@ WARNING_SECONDS = 15
 """What a job of that length is given: a quarter of its limit; see `executor`."""
 PATIENCE_SECONDS = 600
 """How long the probe may wait in the queue."""
+SILENCE_SECONDS = 120
+"""How long squeue may fail before the probe is given up: controllers are busy, and restarted."""
+VISIBLE_SECONDS = 20
+"""How long after its end a file system may take to show what the node wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +70,26 @@ def run_probe(sbatch_words: list[str], tell: Callable[[str], None]) -> Probe:
         sbatch_words: partition, account and GPUs.
         tell: called with a line whenever there is news.
     Raises: UserError when Slurm refuses it, when it does not start in ten minutes, or when nothing
-        came back.
+        came back; the probe is then cancelled.
     """
-    with _probe_folder() as folder, _door() as (host, port):
+    with _probe_folder() as folder, _door() as (host, port), _home_token() as token:
         words = [f"--time={LIMIT_SECONDS // 60}", f"--signal=USR2@{WARNING_SECONDS}"]
         words += ["--job-name=mj-discover", "--nodes=1", "--ntasks=1", "--no-requeue"]
         words += ["--output=batch.log", f"--chdir={folder}", *sbatch_words]
         command = ["sbatch", "--parsable", *words, str(folder / SCRIPT.name)]
-        done = call_slurm([*command, host, str(port), sys.executable])
+        done = call_slurm([*command, host, str(port), sys.executable, token])
         if done.returncode != 0:
             raise UserError(f"the probe was refused: {done.stderr.strip()}")
         slurm_id = done.stdout.strip().partition(";")[0]
         tell(f"Slurm job {slurm_id} looks at a node: about a minute and a half once it runs")
         try:
             _wait(slurm_id, tell)
+            _wait_for_words(folder)
+            return read_probe(slurm_id, folder)
         except BaseException:
-            call_slurm(["scancel", slurm_id])
+            with contextlib.suppress(UserError):  # what went wrong first is the news
+                call_slurm(["scancel", slurm_id])
             raise
-        return read_probe(slurm_id, folder)
 
 
 def read_probe(slurm_id: str, folder: Path) -> Probe:
@@ -142,16 +148,39 @@ def _door() -> Iterator[tuple[str, int]]:
         yield socket.gethostname(), door.getsockname()[1]
 
 
+@contextlib.contextmanager
+def _home_token() -> Iterator[str]:
+    """Name of a file in the home, for the node to look for; empty when none can be made."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=".mj-discover-", dir=Path.home())
+    except (OSError, RuntimeError):  # RuntimeError: no home
+        yield ""
+        return
+    os.close(handle)
+    try:
+        yield Path(name).name
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
 def _wait(slurm_id: str, tell: Callable[[str], None]) -> None:
-    """Until the job has ended; UserError when it has waited too long to start."""
-    end = time.monotonic() + PATIENCE_SECONDS
+    """Until the job has ended; UserError when it waits too long, or Slurm says nothing of it."""
+    heard = time.monotonic()
+    end = heard + PATIENCE_SECONDS
     before = ""
     while True:
-        done = call_slurm(["squeue", "--noheader", f"--jobs={slurm_id}", "--format=%T %r"])
-        state, _, reason = done.stdout.strip().partition(" ")
+        answer, fault = _ask_state(slurm_id)
+        now = time.monotonic()
+        if fault and now - heard > SILENCE_SECONDS:
+            raise UserError(f"the probe is cancelled: squeue fails for 2 minutes: {fault}")
+        if fault:
+            time.sleep(1)
+            continue
+        heard = now
+        state, _, reason = answer.partition(" ")
         if not state or state in ("TIMEOUT", "COMPLETED", "FAILED", "CANCELLED", "NODE_FAIL"):
             return
-        if state == "PENDING" and time.monotonic() > end:
+        if state == "PENDING" and now > end:
             raise UserError(
                 f"the probe did not start within 10 minutes ({reason}); it is cancelled"
             )
@@ -159,3 +188,22 @@ def _wait(slurm_id: str, tell: Callable[[str], None]) -> None:
             tell(f"{state.lower()}{f' ({reason})' if state == 'PENDING' else ''}")
         before = state
         time.sleep(1)
+
+
+def _ask_state(slurm_id: str) -> tuple[str, str]:
+    """State and reason, nothing for a job that Slurm has forgotten; or else why squeue failed."""
+    try:
+        done = call_slurm(["squeue", "--noheader", f"--jobs={slurm_id}", "--format=%T %r"])
+    except UserError as error:
+        return "", str(error)
+    if done.returncode == 0 or "Invalid job id" in done.stderr:
+        return done.stdout.strip(), ""
+    return "", done.stderr.strip() or f"exit status {done.returncode}"
+
+
+def _wait_for_words(folder: Path) -> None:
+    """Until what the node wrote is seen here, or cannot be expected any more."""
+    end = time.monotonic() + VISIBLE_SECONDS
+    while "started" not in dict(_lines(folder / "batch.log")) and time.monotonic() < end:
+        os.listdir(folder)  # makes NFS look again
+        time.sleep(0.5)

@@ -1,8 +1,9 @@
 #!/bin/bash
 # What a node is like and what becomes of a job whose time runs out: a job of one minute, sent by
 # `mj cluster discover`. Prints lines NAME<tab>VALUE; jobs/probe.py reads them.
-#   probe.sh HOST PORT PYTHON     on the node: HOST:PORT is listened to where it was submitted
-#   probe.sh step                 as a step of itself
+#   probe.sh HOST PORT PYTHON TOKEN   on the node: HOST:PORT is listened to where it was submitted, and
+#                                     TOKEN is a file in the home there (or empty)
+#   probe.sh step                     as a step of itself
 # shellcheck disable=SC2034
 
 say() { printf '%s\t%s\n' "$1" "$2"; }
@@ -39,7 +40,7 @@ ask_slurm() {
   say modules "$(bash -lc 'type module' >/dev/null 2>&1 && echo yes || echo no)"
 }
 
-measure() { # PYTHON
+measure() { # PYTHON TOKEN
   local limit
   say host "$(hostname)"
   say kernel "$(uname -sr)"
@@ -54,7 +55,8 @@ measure() { # PYTHON
       while read -r line; do say gpu "$line"; done
   fi
   say python "$([[ -x $1 ]] && "$1" -c 'import platform; print(platform.python_version())' 2>/dev/null)"
-  say home "$(stat -c %i "$HOME" 2>/dev/null) $(stat -f -c %T "$HOME" 2>/dev/null)"
+  if [[ -n $2 ]]; then say home.same "$(works test -e "$HOME/$2")"; fi
+  say home "$(stat -f -c %T "$HOME" 2>/dev/null)"
 }
 
 look_for_scratch() {
@@ -95,7 +97,7 @@ if type srun >/dev/null 2>&1; then
 else
   say step "no srun here"
 fi
-measure "$3"
+measure "$3" "$4"
 ask_slurm
 look_for_scratch
 look_for_fabric "$1"

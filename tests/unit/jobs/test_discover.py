@@ -271,7 +271,21 @@ def test_a_profile_with_a_probe_holds_what_was_seen(tmp_path: Path) -> None:
     assert (cluster.account, cluster.gpu_type, cluster.max_hours) == ("bio", "h100", 0)
     said = text.replace("\n# ", " ")
     assert "job 7 on gh001" in said
+    assert "Your home is perhaps not the same on the nodes; this folder is seen by them." in said
     assert "A job that is preempted gets USR2 and its partition's GraceTime" in said
+
+
+@pytest.mark.parametrize(
+    ("same", "wanted"),
+    [
+        ("yes", "# Your home is the same on the nodes (nfs); this folder is seen by them.\n"),
+        ("no", "# Your home is NOT the same on the nodes (nfs); this folder is seen by them.\n"),
+    ],
+)
+def test_a_home_is_known_by_a_file_in_it(tmp_path: Path, same: str, wanted: str) -> None:
+    site = v24()
+    seen = probe_of(tmp_path, "home nfs", f"home.same {same}")
+    assert wanted in written(tmp_path, site, site.partitions["h100"], seen)[0]
 
 
 def test_shown_has_every_setting_and_the_networks_variables() -> None:

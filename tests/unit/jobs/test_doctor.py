@@ -161,6 +161,29 @@ def test_partitions_in_other_states(partitions: str, sinfo: str, wanted: str) ->
     assert failing(found) == [wanted]
 
 
+def test_several_partitions_are_looked_at_one_by_one() -> None:
+    """A job must fit one of them; all, where the site says so. `debug` ends at half an hour."""
+    found = list(check_against_slurm(cluster(partition="debug,main", max_hours=100), good_site()))
+    assert {check.state for check in found} == {"ok"}
+    assert lines(found, "ok")[:2] == [
+        "partition: debug, 1 of 1 nodes are up",
+        "partition: main, 2 of 2 nodes are up",
+    ]
+    assert [check.what for check in found].count("preemption in debug") == 1
+    faulty = cluster(partition="debug,mian,main", max_hours=200)
+    assert failing(check_against_slurm(faulty, good_site())) == [
+        "partition: found 'mian', there is no such partition; yours are main, low, debug",
+        "max_hours: found 200, the limit of debug,main is 168 h; set 168",
+    ]
+    every = V22_CONFIG + "EnforcePartLimits = ALL\n"
+    strict = check_against_slurm(cluster(partition="debug,main", max_hours=100), site(config=every))
+    assert failing(strict) == ["max_hours: found 100, the limit of debug is 0.5 h; set 0.5"]
+    of_cpus = cluster(cpu_partition="low,mian")
+    assert failing(check_against_slurm(of_cpus, good_site())) == [
+        "cpu_partition: found 'mian', there is no such partition; yours are main, low, debug"
+    ]
+
+
 def test_no_default_partition() -> None:
     found = site(V22_PARTITIONS.replace("Default=YES", "Default=NO"))
     wanted = "partition: Slurm has no default; yours are main, low, debug"
@@ -251,6 +274,9 @@ def test_a_webhook_that_does_not_answer() -> None:
     (line,) = lines(found, "note")
     assert line.startswith("notify.webhook: 127.0.0.1:1 does not answer here: ")
     assert failing(found) == []
+    nobody = list(check_files(cluster(notify={"webhook": "http://a..b/hook"})))
+    (line,) = lines(nobody, "note")
+    assert line.startswith("notify.webhook: a..b:80 does not answer here: ")
 
 
 @pytest.mark.parametrize(
