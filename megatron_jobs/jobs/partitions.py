@@ -5,7 +5,6 @@ of them does not answer, what it would have said is empty and the command stands
 """
 
 import contextlib
-import getpass
 import grp
 import os
 import re
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 
 from megatron_jobs.errors import UserError
 from megatron_jobs.jobs.queue import call_slurm
+from megatron_jobs.jobs.user import user_name
 
 SINFO = "%R|%l|%D|%t|%c|%m|%G|%f"
 AWAY = ("down", "drain", "drng", "fail", "unk", "maint", "no_resp")
@@ -139,7 +139,7 @@ def read_site() -> Site:
         _ask("scontrol", "show", "partition", "-o"),
     )
     nodes = _ask("sinfo", "--exact", "--noheader", f"--format={SINFO}")
-    user, of = getpass.getuser(), "format=Account,Partition,QOS,DefaultQOS"
+    user, of = user_name(), "format=Account,Partition,QOS,DefaultQOS"
     members = _ask("sacctmgr", "-nP", "show", "assoc", f"user={user}", of)
     default = _ask("sacctmgr", "-nP", "show", "user", user, "format=DefaultAccount")
     if config is None or nodes is None:

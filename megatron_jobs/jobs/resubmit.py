@@ -4,7 +4,6 @@ RUN/submit.json holds the last call: plan, words, cluster, when and who.
 """
 
 import contextlib
-import getpass
 import shlex
 import sys
 import time
@@ -19,6 +18,7 @@ from megatron_jobs.jobs.plan import Plan, find_plan, load_plan, load_run
 from megatron_jobs.jobs.queue import live_states
 from megatron_jobs.jobs.status import read_jobs
 from megatron_jobs.jobs.submit import submit_plan
+from megatron_jobs.jobs.user import user_name
 from megatron_jobs.runtime.files import read_json, write_json
 
 NAME = "submit.json"
@@ -51,7 +51,7 @@ def call_of(plan: str, words: list[str], cluster: str) -> Call:
         cluster=str(profile.absolute()) if profile.is_file() else cluster,
         folder=str(Path.cwd()),
         time=time.time(),
-        user=getpass.getuser(),
+        user=user_name(),
     )
 
 

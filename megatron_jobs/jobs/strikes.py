@@ -6,7 +6,6 @@ A file of JSON lines, one a strike, that only grows: another line takes a node o
 import contextlib
 import datetime
 import fcntl
-import getpass
 import json
 import os
 import sys
@@ -18,6 +17,7 @@ from megatron_jobs.errors import UserError
 from megatron_jobs.jobs.cluster import Cluster
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.queue import call_slurm
+from megatron_jobs.jobs.user import user_name
 
 DAY = 86400
 MODE = 0o664
@@ -95,7 +95,7 @@ def in_words(cluster: Cluster) -> list[str]:
 
 def _append(cluster: Cluster, facts: dict[str, Any]) -> None:
     """Add a line, whole, whoever else is at it."""
-    record = {"time": time.time(), "cluster": cluster.name, "user": _user()} | facts
+    record = {"time": time.time(), "cluster": cluster.name, "user": user_name()} | facts
     handle = _open(Path(cluster.strikes))
     try:
         # without locks (Lustre without -o flock) one write of a short line must do
@@ -154,10 +154,3 @@ def _strike_of(line: str) -> Strike | None:
         return None
     names = all(isinstance(record.get(key), str) for key in ("cluster", "node"))
     return record if names and isinstance(record.get("time"), (int, float)) else None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without this user
-        return str(os.getuid())

@@ -1,15 +1,19 @@
 """A run remembers how it was submitted, and can be made again of its own folders."""
 
 import dataclasses
+import getpass
+import os
 from pathlib import Path
 
 import pytest
 
 from megatron_jobs.cli import main
 from megatron_jobs.errors import ConfigError, UserError
-from megatron_jobs.jobs.folder import write_job
+from megatron_jobs.jobs.cluster import Cluster
+from megatron_jobs.jobs.folder import JobFolder, write_job
 from megatron_jobs.jobs.plan import load_plan, load_run
 from megatron_jobs.jobs.resubmit import call_of, remember, resubmit_run
+from megatron_jobs.jobs.strikes import strike, strikes_now
 from megatron_jobs.runtime.files import read_json
 
 PLAN = """
@@ -65,6 +69,21 @@ def test_what_is_remembered(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     assert call_of("plans/quickstart.yaml", [], "devcluster").cluster == "devcluster"
     assert Path(call_of("plans/quickstart.yaml", [], "devcluster").plan).exists()
+
+
+def test_a_user_without_a_name(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container whose passwd lacks the user: the jobs are submitted by then."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    planned(run)
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    assert call_of(str(run.parent / "plan.yaml"), [], "devcluster").user == "4711"
+    cluster = Cluster(name="here", strikes=str(run.parent / "strikes.jsonl"))
+    strike(cluster, "n1", "hot", JobFolder(run / "first"))
+    assert strikes_now(cluster)["n1"]["user"] == "4711"
 
 
 def test_a_dry_run_takes_the_plan_as_it_is_now_and_all_words(

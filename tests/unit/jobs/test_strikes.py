@@ -135,7 +135,7 @@ def test_people_see_and_mend_it(
     until = time.strftime("%Y-%m-%d", time.localtime(time.time() + 2 * 86400))
     shown = capsys.readouterr().out
     assert shown.startswith(f"n1  until {until}")
-    assert shown.endswith(f"  hot  ({strikes._user()}, /runs/a/job)\n")
+    assert shown.endswith(f"  hot  ({strikes.user_name()}, /runs/a/job)\n")
     assert main(["cluster", "strikes", str(profile), "--forget", "n1"]) == 0
     assert capsys.readouterr().out == f"here: no node is on the strike list {cluster.strikes}\n"
     assert main(["cluster", "strikes", str(profile), "--forget", "n1"]) == 2
