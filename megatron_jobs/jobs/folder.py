@@ -13,7 +13,7 @@ import yaml
 
 import megatron_jobs
 from megatron_jobs.jobs.arrays import read_list
-from megatron_jobs.runtime.files import read_json, write_json, write_text
+from megatron_jobs.runtime.files import read_json, remove, write_json, write_text
 from megatron_jobs.runtime.switches import KILL, SAVE
 
 SOURCE = "source.txt"
@@ -228,6 +228,11 @@ class JobFolder:
         note = self.path.parent / MOVED / f"{self.task}.{array}.{index}"
         note.parent.mkdir(exist_ok=True)
         note.touch()
+
+    def forget_moved(self) -> None:
+        """Forget what `note_moved` noted: the tasks are about to be submitted anew."""
+        for notes in (self.path / TASKS).glob(f"*/{MOVED}"):
+            remove(notes)
 
 
 def group_of(task: int) -> str:

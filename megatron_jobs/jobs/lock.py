@@ -50,6 +50,18 @@ def is_held(folder: JobFolder) -> bool:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def submitting(run: Path) -> Iterator[None]:
+    """Hold a run folder while its jobs are submitted; UserError when somebody else does."""
+    handle = os.open(run / ".submit", os.O_RDWR | os.O_CREAT, 0o664)
+    try:
+        if not _take(handle, fcntl.LOCK_EX):
+            raise UserError(f"{run}: is being submitted by somebody else at this moment")
+        yield
+    finally:
+        os.close(handle)
+
+
 def make_run_folder(run: Path) -> None:
     """Make sure that the run folder is there and can be written to; UserError when it cannot."""
     try:

@@ -21,7 +21,7 @@ from megatron_jobs.jobs.cluster import Cluster, write_cluster
 from megatron_jobs.jobs.events import note
 from megatron_jobs.jobs.executor import JobExecutor, Submission, partition_of
 from megatron_jobs.jobs.folder import JobFolder, write_job
-from megatron_jobs.jobs.lock import is_held, make_run_folder
+from megatron_jobs.jobs.lock import is_held, make_run_folder, submitting
 from megatron_jobs.jobs.plan import Job, Plan
 from megatron_jobs.jobs.queue import call_slurm, cancel, live_states
 from megatron_jobs.jobs.receipt import is_done, missing_tasks, note_inputs
@@ -74,13 +74,16 @@ def submit_plan(plan: Plan, cluster: Cluster, *, dry_run: bool) -> list[tuple[st
     if dry_run:
         ids = submit_works(works, _print_call, [])
     else:
-        _refuse_twice([job for job, _ in waiting])
+        jobs = [job for job, _ in waiting]
+        _refuse_twice(jobs)
         for work in works:
             for draft in work.kinds():
                 print(f"{draft.label}: {_ask_slurm(draft)}", file=sys.stderr)
         make_run_folder(plan.run)
         code = snapshot_code(plan.run) if works else code
-        ids = _submit_all([work.with_code(code) for work in works])
+        with submitting(plan.run):
+            _refuse_twice(jobs)  # another may have been quicker
+            ids = _submit_all([work.with_code(code) for work in works])
     return [(name, ids.get(name, SKIPPED)) for name in plan.jobs]
 
 
@@ -229,6 +232,7 @@ def _prepare(job: Job, cluster: Cluster) -> None:
     remove(_calls(job.folder))
     if job.folder.slurm.exists():
         write_json(job.folder.slurm, read_json(job.folder.slurm) | {"arrays": {}})
+    job.folder.forget_moved()
 
 
 def _submit(submission: Submission) -> str:
