@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from megatron_jobs.jobs.arrays import short_list
 from megatron_jobs.jobs.cluster import cluster_of
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.runtime.files import PARTIAL
@@ -232,24 +233,13 @@ def _shown(group: list[RankState]) -> str:
     where = nodes[0] if len(nodes) == 1 else f"{len(nodes)} nodes, the first is {first.node}"
     count = "1 rank" if len(group) == 1 else f"{len(group)} ranks"
     state = f"{first.state} " if first.state else ""
-    lines = [f"{count}: {state}{in_short([rank.rank for rank in group])} on {where}"]
+    lines = [f"{count}: {state}{short_list(rank.rank for rank in group)} on {where}"]
     if first.step >= 0:
         lines[0] += f"; step {first.step}, in {first.what}"
     if first.wchan:
         lines[0] += f" (kernel: {first.wchan})"
     lines += [f'  File "{file}", line {line} in {name}' for file, line, name in first.frames()]
     return "\n".join(lines) + "\n"
-
-
-def in_short(numbers: list[int]) -> str:
-    """`0-2,5` for 0 1 2 5."""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and number == parts[-1][1] + 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
 
 
 def in_group(folder: Path, node: int, host: str) -> Path:

@@ -60,7 +60,7 @@ def nodes_to_leave_out(cluster: Cluster) -> dict[str, str]:
     if not found:
         return {}
     try:
-        done = call_slurm(["sinfo", "--noheader", "--Node", "--format=%N"])
+        done = call_slurm(["sinfo", "--all", "--noheader", "--Node", "--format=%N"])
     except UserError:  # no Slurm here: this is a dry run
         return found
     known = set(done.stdout.split())

@@ -15,6 +15,7 @@ seconds: the preflight looks at that.
       stragglers.json      see `jobs.stragglers`
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -201,4 +202,5 @@ def kill(beats: list[Beat]) -> None:
     """End ranks that nothing else would end."""
     for beat in beats:
         if beat.lives():
-            os.kill(beat.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(beat.pid, signal.SIGKILL)

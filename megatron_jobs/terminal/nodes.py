@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from megatron_jobs.jobs.stacks import in_short
+from megatron_jobs.jobs.arrays import short_list
 from megatron_jobs.jobs.stragglers import NodeWork
 from megatron_jobs.terminal.status import open_console
 
@@ -21,7 +21,7 @@ def show_nodes(job: str, rows: Sequence[NodeWork]) -> None:
     for name in COLUMNS:
         table.add_column(name, no_wrap=True, justify="left" if name in ("node", "") else "right")
     for row in rows:
-        cells = [row["node"], in_short(row["ranks"]), str(row["step"])]
+        cells = [row["node"], short_list(row["ranks"]), str(row["step"])]
         cells += [f"{row['own_seconds']:.3f}", f"{row['times']:.2f}"]
         note = f"straggler, rank {row['slowest']}" if row["straggler"] else ""
         style = "bold red" if row["straggler"] else ""

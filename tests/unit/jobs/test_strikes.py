@@ -114,7 +114,7 @@ def test_slurm_is_only_told_to_leave_out_what_it_has(
 ) -> None:
     sinfo = tmp_path / "sinfo"
     sinfo.write_text(
-        "#!/bin/sh\n[ \"$*\" = '--noheader --Node --format=%N' ] && printf 'n1\\nn2\\n'"
+        "#!/bin/sh\n[ \"$*\" = '--all --noheader --Node --format=%N' ] && printf 'n1\\nn2\\n'"
     )
     sinfo.chmod(0o755)
     strike(cluster, "n1", "hot", FOLDER)

@@ -1,5 +1,6 @@
 """The verdict on a stall, stacks for people, the table of stragglers: cases with known answers."""
 
+import os
 import subprocess
 import sys
 import time
@@ -19,7 +20,6 @@ from megatron_jobs.jobs.stacks import (
     answers,
     ask,
     in_group,
-    in_short,
     main_stack,
     merged,
     put,
@@ -27,8 +27,8 @@ from megatron_jobs.jobs.stacks import (
 )
 from megatron_jobs.jobs.stall import judge_stall
 from megatron_jobs.jobs.stragglers import read_stragglers, straggler_table, write_stragglers
-from megatron_jobs.jobs.watch import NodeWatch
-from megatron_jobs.runtime.heartbeat import Beat
+from megatron_jobs.jobs.watch import NodeWatch, kill
+from megatron_jobs.runtime.heartbeat import Beat, birth_of
 from megatron_jobs.runtime.rank import Rank
 
 TORCH = "/env/lib/python3.11/site-packages/torch/distributed"
@@ -201,13 +201,6 @@ def test_equal_stacks_are_shown_once() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("numbers", "text"), [([], ""), ([3], "3"), ([2, 0, 1, 5], "0-2,5"), ([1, 3], "1,3")]
-)
-def test_numbers_in_short(numbers: list[int], text: str) -> None:
-    assert in_short(numbers) == text
-
-
 def test_answers_of_nodes_that_answer_and_one_that_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,3 +277,18 @@ def test_silence_is_a_stall_only_of_watched_ranks_and_in_time_that_we_saw(tmp_pa
     suspended.looked = now - 100
     suspended.look()
     assert suspended.awake >= now
+
+
+def test_a_rank_that_ends_as_it_is_killed_saves_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def end(pid: int, _: int) -> None:
+        asked.append(pid)
+        raise ProcessLookupError
+
+    monkeypatch.setattr("megatron_jobs.jobs.watch.os.kill", end)
+    ours = Beat(0, os.getpid(), birth_of(os.getpid()))
+    kill([ours, ours])
+    assert asked == [os.getpid()] * 2
