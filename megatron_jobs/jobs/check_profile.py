@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,17 +21,18 @@ LEAST_SECONDS = 15
 
 def check_against_slurm(cluster: Cluster, site: Site) -> Iterator[Check]:
     """The profile's words for Slurm, one after the other."""
-    parts = [_find_partition(cluster.partition, site)]
-    yield _check_partition("partition", cluster.partition, parts[0], site)
-    if cluster.cpu_partition:
-        parts.append(_find_partition(cluster.cpu_partition, site))
-        yield _check_partition("cpu_partition", cluster.cpu_partition, parts[1], site)
-    known = [part for part in parts if part is not None]
+    known: list[Partition] = []
+    for what in ("partition", "cpu_partition"):
+        names = getattr(cluster, what)
+        for name in names.split(",") if names or what == "partition" else ():
+            part = _find_partition(name, site)
+            yield _check_partition(what, name, part, site)
+            known += [part] if part is not None else []
     yield _check_account(cluster, site, known)
     yield _check_qos(cluster, site, known)
-    if known:
-        yield from _check_nodes(cluster, known[0])
-        yield _check_hours(cluster, known[0])
+    for place in _places(cluster.partition, site):
+        yield from _check_nodes(cluster, place)
+        yield _check_hours(cluster, place)
     most = site.number("MaxArraySize", 1001)
     yield judge(
         f"found {cluster.max_array_size}, Slurm's MaxArraySize is {most}"
@@ -41,6 +43,23 @@ def check_against_slurm(cluster: Cluster, site: Site) -> Iterator[Check]:
         f"set {most}",
     )
     yield from _check_endings(cluster, site, known)
+
+
+def _places(names: str, site: Site) -> list[Partition]:
+    """What a job must fit: one of the partitions, or where the site wants it every one."""
+    parts = [part for name in names.split(",") if (part := _find_partition(name, site))]
+    if not parts or site.settings.get("EnforcePartLimits") == "ALL":
+        return parts
+    limits = [part.max_hours for part in parts]
+    known = [hours for hours in limits if hours is not None]
+    return [
+        replace(
+            parts[0],
+            name=",".join(part.name for part in parts),
+            nodes=tuple(kind for part in parts for kind in part.nodes),
+            max_hours=max(known) if len(known) == len(limits) else None,
+        )
+    ]
 
 
 def _find_partition(name: str, site: Site) -> Partition | None:
@@ -257,7 +276,7 @@ def _check_webhook(url: str) -> Check:
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         socket.create_connection((parts.hostname or "", port), timeout=3).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
         where = f"{parts.hostname}:{port}"
         return remark(
             "notify.webhook", f"{where} does not answer here: {error}", "nodes may reach it"
