@@ -1,10 +1,7 @@
 """Each line of `mj doctor` that can fail, made to fail; the sentence in full."""
 
-import json
 import os
 import subprocess
-import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,48 +9,18 @@ import pytest
 import yaml
 
 from megatron_jobs.cli import main
-from megatron_jobs.jobs import check_install, check_profile, doctor
-from megatron_jobs.jobs.check import Check
-from megatron_jobs.jobs.check_install import (
-    WANTED,
-    check_installation,
-    check_run_folder,
-    judge_installation,
-    look_at,
-)
+from megatron_jobs.jobs import check_profile, doctor
 from megatron_jobs.jobs.check_profile import check_against_slurm, check_files
-from megatron_jobs.jobs.cluster import Cluster, load_cluster
 from megatron_jobs.jobs.partitions import Site
+from tests.unit.jobs.checks import cluster, failing, lines
 from tests.unit.jobs.recorded import V22_CONFIG, V22_MEMBERS, V22_PARTITIONS, V22_SINFO, site_of
 from tests.unit.jobs.recorded import v22 as good_site
-
-ROOT = Path(__file__).parents[3]
-HEALTHY = {
-    "python": "3.12.1",
-    "versions": {"torch": "2.13.0+cu130", "megatron-core": "0.19.2", "submitit": "1.5.4"},
-    "data": "",
-    "torch": "",
-    "cuda": "13.0",
-    "gpus": 8,
-}
-
-
-def cluster(**changes: Any) -> Cluster:
-    return Cluster.model_validate(load_cluster("devcluster").model_dump() | changes)
 
 
 def site(
     partitions: str = V22_PARTITIONS, sinfo: str = V22_SINFO, config: str = V22_CONFIG
 ) -> Site:
     return site_of(config, partitions, sinfo, V22_MEMBERS, "dev")
-
-
-def lines(checks: Iterable[Check], state: str) -> list[str]:
-    return [check.line().removeprefix(state).strip() for check in checks if check.state == state]
-
-
-def failing(checks: Iterable[Check]) -> list[str]:
-    return lines(checks, "FAIL")
 
 
 def test_the_devclusters_profile_fits_the_devcluster() -> None:
@@ -277,91 +244,6 @@ def test_a_webhook_that_does_not_answer() -> None:
     nobody = list(check_files(cluster(notify={"webhook": "http://a..b/hook"})))
     (line,) = lines(nobody, "note")
     assert line.startswith("notify.webhook: a..b:80 does not answer here: ")
-
-
-@pytest.mark.parametrize(
-    ("changes", "gpus", "wanted"),
-    [
-        ({"python": "3.9.2"}, 0, ["Python: 3.9.2 is too old; install 3.11 or newer"]),
-        (
-            {"versions": {"torch": "2.5.1", "megatron-core": "0.12.0", "submitit": ""}},
-            0,
-            [
-                "megatron-core: found 0.12.0, must be ==0.19.2; pip install "
-                "'megatron-core==0.19.2'",
-                "submitit: found none, must be ==1.5.4; pip install 'submitit==1.5.4'",
-                "torch: found 2.5.1, must be >=2.6; pip install 'torch>=2.6'",
-            ],
-        ),
-        (
-            {"data": "ModuleNotFoundError: no _data"},
-            0,
-            [
-                "C++ extension: ModuleNotFoundError: no _data; build it: pip install -e . in the "
-                "checkout, with a C++20 compiler"
-            ],
-        ),
-        (
-            {"torch": "ImportError: libcudart"},
-            8,
-            ["torch: cannot be imported: ImportError: libcudart; install it again"],
-        ),
-        (
-            {"cuda": "", "gpus": 0},
-            8,
-            [
-                "CUDA: torch is built without it, the plan asks for 8 GPUs a node; install torch "
-                "with CUDA"
-            ],
-        ),
-        ({"cuda": "", "gpus": 0}, 0, []),
-        ({}, 8, []),
-    ],
-)
-def test_installations(changes: dict[str, Any], gpus: int, wanted: list[str]) -> None:
-    assert failing(judge_installation(HEALTHY | changes, gpus)) == wanted
-
-
-def test_the_wanted_versions_are_those_of_the_package() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needs = {need.partition(";")[0].strip() for need in project["dependencies"]}
-    assert {name + rule for name, rule in WANTED.items()} <= needs
-    assert project["requires-python"] == ">=" + ".".join(map(str, check_install.LEAST_PYTHON))
-
-
-def test_a_python_that_says_nothing(tmp_path: Path) -> None:
-    mute = tmp_path / "python"
-    mute.write_text("#!/bin/sh\nexit 1\n")
-    mute.chmod(0o755)
-    (line,) = failing(check_installation(cluster(python=str(mute))))
-    assert line.startswith(f"installation: {mute}: gives no answer: ")
-    assert line.endswith("; install megatron-jobs there; see Makefile")
-    far = list(check_installation(cluster(python="/far/python")))
-    assert lines(far, "note") == ["installation: /far/python is not on this machine: not looked at"]
-
-
-def test_another_python_is_asked_and_not_this_one(tmp_path: Path) -> None:
-    other = tmp_path / "python"
-    other.write_text(f"#!/bin/sh\necho noise\necho '{json.dumps(HEALTHY)}'\n")
-    other.chmod(0o755)
-    assert look_at(str(other)) == HEALTHY
-
-
-def test_run_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cure = "choose --run on a file system that all nodes share"
-    run = Path("/tmp/runs/x")
-    assert failing(check_run_folder(run, nodes_here=False)) == [
-        f"run folder: {run} is seen by this machine alone; {cure}"
-    ]
-    assert failing(check_run_folder(tmp_path, nodes_here=True)) == []
-    monkeypatch.setattr(check_install, "no_locks", lambda folder: f"{folder}: not supported")
-    assert failing(check_run_folder(tmp_path / "new", nodes_here=True)) == [
-        f"file locks: {tmp_path}: not supported; mount it with locks (Lustre: -o flock)"
-    ]
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert failing(check_run_folder(tmp_path / "new", nodes_here=True)) == [
-        f"run folder: {tmp_path} cannot be written to; {cure}"
-    ]
 
 
 @pytest.fixture
