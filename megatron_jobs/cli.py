@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-cluster_app = typer.Typer(help="Describe clusters.", no_args_is_help=True)
+cluster_app = typer.Typer(help="Describe clusters; nodes on strike.", no_args_is_help=True)
 app.add_typer(cluster_app, name="cluster")
 
 PlanFile = Annotated[str, typer.Argument(help="A plan (YAML), or the file of one stage.")]
@@ -38,7 +38,7 @@ Run = Annotated[
 ]
 
 
-@app.command()
+@app.command(short_help="Run a plan on this machine, with local processes.")
 def run(plan: PlanFile, words: Words = None, run: Run = None) -> None:
     """Run a plan on this machine with local processes; finished jobs are skipped."""
     from megatron_jobs.jobs.local import run_plan
@@ -50,7 +50,7 @@ def run(plan: PlanFile, words: Words = None, run: Run = None) -> None:
         run_plan(loaded, live.watch)
 
 
-@app.command()
+@app.command(short_help="Submit a plan to Slurm, a job for each of its jobs.")
 def submit(
     plan: PlanFile,
     words: Words = None,
@@ -72,7 +72,7 @@ def submit(
         print(f"run folder: {loaded.run}")
 
 
-@app.command()
+@app.command(short_help="Submit what is missing of a run once more.")
 def resubmit(
     run: RunFolder, words: Words = None, cluster: ClusterFile = "", dry_run: DryRun = False
 ) -> None:
@@ -87,7 +87,7 @@ def _print_ids(ids: list[tuple[str, str]]) -> None:
         print(f"{name}: {slurm_id}")
 
 
-@app.command()
+@app.command(short_help="Print every setting of a plan, and what it will need.")
 def show(plan: PlanFile, words: Words = None, run: Run = None) -> None:
     """Print every setting with its origin, and what the plan will need; start nothing."""
     from megatron_jobs.jobs.plan import load_plan
@@ -96,7 +96,7 @@ def show(plan: PlanFile, words: Words = None, run: Run = None) -> None:
     show_plan(load_plan(plan, words or [], run))
 
 
-@app.command()
+@app.command(short_help="Print the state of each job of a run; --watch: live.")
 def status(
     run: RunFolder,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Live, to the end.")] = False,
@@ -114,7 +114,7 @@ def status(
         show_status(run, plan_status(run))
 
 
-@app.command()
+@app.command(short_help="Print the logs of a job, or why jobs failed.")
 def logs(
     run: RunFolder,
     job: Annotated[str, typer.Argument(help="Its name; else the one that wrote last.")] = "",
@@ -139,7 +139,7 @@ def logs(
         print_logs(log_files(run, name, rank, task), {})
 
 
-@app.command()
+@app.command(short_help="Print what every rank of a job does right now.")
 def stacks(run: RunFolder, job: JobName = "") -> None:
     """Print what every rank of a running job is doing right now: its Python stack."""
     from megatron_jobs.jobs.inquiry import job_of, rank_states
@@ -148,7 +148,7 @@ def stacks(run: RunFolder, job: JobName = "") -> None:
     print(merged(rank_states(job_of(run, job))), end="")
 
 
-@app.command()
+@app.command(short_help="Print how long each node works for a step.")
 def nodes(run: RunFolder, job: JobName = "") -> None:
     """Print how long each node of a job works for a step, and mark the slow ones."""
     from megatron_jobs.jobs.inquiry import job_of
@@ -159,7 +159,7 @@ def nodes(run: RunFolder, job: JobName = "") -> None:
     show_nodes(folder.path.name, read_stragglers(folder))
 
 
-@app.command()
+@app.command(short_help="Write all about a run into one HTML file.")
 def report(
     run: RunFolder,
     output: Annotated[
@@ -172,7 +172,7 @@ def report(
     print(write_report(run, output))
 
 
-@app.command()
+@app.command(short_help="Cancel jobs of a run that Slurm still holds.")
 def cancel(run: RunFolder, jobs: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Cancel jobs of a run that Slurm still holds; all of them when none is named."""
     from megatron_jobs.jobs.status import cancel_run
@@ -184,7 +184,7 @@ def cancel(run: RunFolder, jobs: Annotated[list[str] | None, typer.Argument()] =
         print("nothing to cancel: Slurm holds none of these jobs")
 
 
-@app.command()
+@app.command(short_help="Ask a job to save now and go on.")
 def save(run: RunFolder, job: NamedJob) -> None:
     """Ask a job to save now and go on (RUN/JOB/SAVE; the file is gone when it has saved)."""
     from megatron_jobs.jobs.switches import ask_to_save
@@ -193,7 +193,7 @@ def save(run: RunFolder, job: NamedJob) -> None:
     print(f"{job}: saves after its step; {folder.save_switch} is gone when it has")
 
 
-@app.command()
+@app.command(short_help="Ask a job to save and stop.")
 def stop(run: RunFolder, job: NamedJob) -> None:
     """Ask a job to save and stop; it is not started again until RUN/JOB/KILL is removed."""
     from megatron_jobs.jobs.switches import ask_to_stop
@@ -203,7 +203,7 @@ def stop(run: RunFolder, job: NamedJob) -> None:
     print(f"{job}: saves and stops{told}; {folder.kill_switch} keeps it from starting again")
 
 
-@app.command()
+@app.command(short_help="Check installation, profile of a cluster, and plan.")
 def doctor(
     plan: Annotated[str, typer.Argument(help="A plan to look over too; none when left out.")] = "",
     words: Words = None,
@@ -220,7 +220,7 @@ def doctor(
     raise typer.Exit(EXIT_USER if failed else EXIT_DONE)
 
 
-@cluster_app.command("discover")
+@cluster_app.command("discover", short_help="Write a profile of the cluster at hand.")
 def cluster_discover(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write.")] = None,
     partition: Annotated[str, typer.Option("--partition", "-p", help="The one to describe.")] = "",
@@ -238,7 +238,7 @@ def cluster_discover(
         write_profile(output, text)
 
 
-@cluster_app.command("show")
+@cluster_app.command("show", short_help="Print every setting of a profile.")
 def cluster_show(
     cluster: Annotated[str, typer.Argument(help="A profile's file, or one that ships.")],
 ) -> None:
@@ -249,7 +249,7 @@ def cluster_show(
     print(shown(load_cluster(cluster)), end="")
 
 
-@cluster_app.command("strikes")
+@cluster_app.command("strikes", short_help="Show the nodes on strike, or take one off the list.")
 def cluster_strikes(
     cluster: Annotated[str, typer.Argument(help="A profile's file, or one that ships.")],
     forget: Annotated[list[str] | None, typer.Option(help="Take a node off the list.")] = None,
