@@ -7,17 +7,25 @@ controller knows it. Output formats hold for Slurm 20.11 and newer.
 import datetime
 import itertools
 import os
+import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from megatron_jobs.errors import MegatronJobsError, UserError
 from megatron_jobs.jobs.arrays import array_of, ids_of
 from megatron_jobs.jobs.starts import Start, node_names
 
-COMING_BACK = frozenset({"NODE_FAIL", "PREEMPTED", "REQUEUED", "REQUEUE_FED", "SPECIAL_EXIT"})
+HELD = frozenset({"REQUEUE_HOLD", "RESV_DEL_HOLD"})
+"""States in which a job waits until somebody lets it go."""
+COMING_BACK = HELD | {"NODE_FAIL", "PREEMPTED", "REQUEUED", "REQUEUE_FED", "SPECIAL_EXIT"}
 """States after which a job with --requeue waits again."""
-NO_ANSWER = ("Could not establish a configuration source", "Unable to contact slurm controller")
+STANDING_STILL = frozenset({"SUSPENDED", "STOPPED"})
+"""States of a job that has its nodes and does not get on."""
+NO_CLUSTER = "Could not establish a configuration source"
+NO_ANSWER = "Unable to contact slurm controller"
+FILTERS = ("SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_")
+"""Beginnings of the variables by which people have Slurm show less, or otherwise."""
 ENDED = frozenset(
     {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "TIMEOUT"}
 )
@@ -48,20 +56,33 @@ class SlurmState:
 
 
 def call_slurm(command: list[str], *, given: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command of Slurm; UserError when there is none here, or no cluster answers."""
+    """Run a command of Slurm, whatever the user has set up for his own eyes.
+
+    Raises: UserError where Slurm is not installed or knows of no cluster; MegatronJobsError when
+        the cluster does not answer, as for a while when it is restarted.
+    """
     cure = "use a login node of the cluster, or slurm/devcluster/up and the file that it prints"
-    whole_lists = os.environ | {"SLURM_BITSTR_LEN": "0"}  # of an array's tasks, not cut short
     try:
         done = subprocess.run(
-            command, input=given, capture_output=True, text=True, check=False, env=whole_lists
+            command, input=given, capture_output=True, text=True, check=False, env=_plain_words()
         )
     except FileNotFoundError as error:
         raise UserError(
             f"{command[0]}: no such command here, Slurm is not installed; {cure}"
         ) from error
-    if done.returncode != 0 and any(words in done.stderr for words in NO_ANSWER):
-        raise UserError(f"{command[0]}: Slurm is installed, but no cluster answers; {cure}")
+    if done.returncode != 0 and NO_CLUSTER in done.stderr:
+        raise UserError(f"{command[0]}: Slurm is installed, but knows of no cluster; {cure}")
+    if done.returncode != 0 and NO_ANSWER in done.stderr:
+        again = "it is down, or being restarted: try again in some minutes"
+        raise MegatronJobsError(f"{command[0]}: Slurm's controller does not answer; {again}")
     return done
+
+
+def _plain_words() -> dict[str, str]:
+    """Variables with which Slurm shows everything, and times in seconds since 1970."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(FILTERS)}
+    # SLURM_BITSTR_LEN: lists of an array's tasks are not cut short
+    return kept | {"SLURM_BITSTR_LEN": "0", "SLURM_TIME_FORMAT": "%s"}
 
 
 def slurm_states(ids: Sequence[str]) -> dict[str, SlurmState]:
@@ -99,7 +120,7 @@ def _controller_states(ids: Sequence[str]) -> dict[str, SlurmState]:
     for line in _lines_of("squeue", "--states=all", "--format=%i|%T|%M|%S|%r", ids=ids):
         slurm_id, state, used, start, reason = line.split("|", 4)
         living = state not in ENDED
-        expected = _time(start) if state == "PENDING" else None
+        expected = time_of(start) if state == "PENDING" else None
         found = SlurmState(state, reason, _seconds(used), living=living, expected=expected)
         states |= dict.fromkeys(ids_of(slurm_id), found)
     return states
@@ -128,6 +149,8 @@ def _lines_of(command: str, *words: str, ids: Sequence[str]) -> Iterator[str]:
 
     Raises: MegatronJobsError when squeue refuses for another reason.
     """
+    if command == "sacct" and shutil.which("sacct") is None:
+        return  # some login nodes go without it, and squeue still knows the living
     for part in _parts(ids):
         done = call_slurm([command, "--noheader", *words, f"--jobs={','.join(part)}"])
         # squeue says so of a single id, forgotten since; sacct fails where there is no accounting
@@ -149,7 +172,7 @@ def _parts(ids: Sequence[str]) -> Iterator[list[str]]:
 def _start_of(slurm_id: str, state: str, fields: list[str]) -> Start | None:
     """One line of the accounting; None for one that never came to run."""
     submitted, eligible, began, ended, nodes, tres, energy = fields
-    start = _time(began)
+    start = time_of(began)
     if state == "PENDING" or start is None or nodes in ("", "None assigned"):
         return None  # what a pending job shows is a plan, and may be that of --test-only
     given = dict(part.split("=", 1) for part in tres.split(",") if "=" in part)
@@ -157,19 +180,31 @@ def _start_of(slurm_id: str, state: str, fields: list[str]) -> Start | None:
     return Start(
         slurm_id=slurm_id,
         state=state,
-        submitted=_time(submitted),
-        eligible=_time(eligible),
+        submitted=time_of(submitted),
+        eligible=time_of(eligible),
         began=start,
-        ended=_time(ended),
+        ended=time_of(ended),
         nodes=tuple(node_names(nodes)),
         cpus=int(given.get("cpu", 0)),
-        gpus=int(given.get("gres/gpu", 0)),
+        gpus=_gpus(given),
         joules=float(joules) if 0 < joules < NO_VALUE else None,
     )
 
 
-def _time(text: str) -> float | None:
-    """Seconds since 1970 of Slurm's local time; None for `N/A` and `Unknown`."""
+def _gpus(tres: Mapping[str, str]) -> int:
+    """Of all types together, where only the types are accounted; 0 where GPUs are not at all."""
+    if "gres/gpu" in tres:
+        return int(tres["gres/gpu"])
+    return sum(int(count) for name, count in tres.items() if name.startswith("gres/gpu:"))
+
+
+def time_of(text: str) -> float | None:
+    """Seconds since 1970, of that number or of Slurm's local time; None for `N/A` and `Unknown`.
+
+    Times are asked for as numbers, which some versions of some commands do not give.
+    """
+    if text.isdecimal():
+        return float(text)
     try:
         return datetime.datetime.fromisoformat(text).timestamp()
     except ValueError:

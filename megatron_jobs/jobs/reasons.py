@@ -10,11 +10,11 @@ REASONS = {
     "InvalidAccount": "its account is not valid any more",
     "InvalidQOS": "its QOS is not valid any more",
     "JobArrayTaskLimit": "as many of its tasks run as may run at once",
+    "JobHoldMaxRequeue": "was requeued as often as Slurm lets it: scontrol release",
     "JobHeldAdmin": "held by an administrator",
     "JobHeldUser": "held by its user: scontrol release",
     "JobLaunchFailure": "could not be launched, probably a bad node",
     "Licenses": "waits for a licence",
-    "MaxRequeueExceeded": "was requeued as often as Slurm lets it: scontrol release",
     "NodeDown": "a node that it needs is down",
     "PartitionDown": "its partition is down",
     "PartitionInactive": "its partition takes no jobs now",
@@ -23,15 +23,22 @@ REASONS = {
     "Priority": "other jobs come first",
     "Prolog": "the nodes are being made ready",
     "QOSNotAllowed": "its partition does not take its QOS",
+    "REQUEUE_HOLD": "held after a requeue: scontrol release",
+    "RESV_DEL_HOLD": "held, its reservation is gone: scontrol release",
     "ReqNodeNotAvail": "nodes that it needs are down, drained or reserved",
     "Reservation": "waits for its reservation",
     "ReservationDeleted": "its reservation is gone",
     "Resources": "no free nodes",
+    "STOPPED": "stands still: it was sent SIGSTOP, and keeps its nodes",
+    "SUSPENDED": "stands still: Slurm has suspended it",
     "SystemFailure": "Slurm or a node failed",
     "launch failed requeued held": "held after it could not be launched: scontrol release",
     "job requeued in held state": "held after a requeue: scontrol release",
+    "user env retrieval failed requeued held": "held, its user's environment could not be read on "
+    "the node: scontrol release",
 }
-"""Slurm's reasons for waiting (squeue(1), JOB REASON CODES) -> plain words."""
+"""Slurm's reasons for waiting (squeue(1), JOB REASON CODES), and states that tell as much -> plain
+words."""
 LIMITS = {"QOS": "QOS", "Assoc": "account", "Max": "partition"}
 """Beginnings of the many words for limits, such as QOSMaxGRESPerUser -> whose limit."""
 

@@ -10,8 +10,9 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from megatron_jobs.config.settings import Problem
@@ -23,7 +24,7 @@ from megatron_jobs.jobs.executor import JobExecutor, Submission, partition_of
 from megatron_jobs.jobs.folder import JobFolder, write_job
 from megatron_jobs.jobs.lock import is_held, make_run_folder, submitting
 from megatron_jobs.jobs.plan import Job, Plan
-from megatron_jobs.jobs.queue import call_slurm, cancel, live_states
+from megatron_jobs.jobs.queue import call_slurm, cancel, live_states, time_of
 from megatron_jobs.jobs.receipt import is_done, missing_tasks, note_inputs
 from megatron_jobs.jobs.snapshot import CODE, snapshot_code
 from megatron_jobs.jobs.software import mount_problems, python_of
@@ -169,13 +170,17 @@ def _ask_slurm(draft: Submission) -> str:
 
 
 def _estimate(words: str) -> str:
-    """`Job 7 to start at 2026-11-21T08:46:51 using 4 processors on nodes n[1-2] ...` in short."""
+    """`Job 7 to start at 1795258411 using 4 processors on nodes n[1-2] ...` in short."""
     found = re.search(r"to start at (\S+) using (\d+) processors on nodes? (\S+)", words)
     if not found:
         return "Slurm would take it, and does not say when it could start"
-    start = datetime.fromisoformat(found[1])
-    soon = start - datetime.now() < timedelta(minutes=1)
-    when = "at once" if soon else f"at {start:%Y-%m-%d %H:%M}"
+    start = time_of(found[1])
+    if start is None:
+        when = "later"
+    elif start - time.time() < 60:
+        when = "at once"
+    else:
+        when = f"at {datetime.fromtimestamp(start):%Y-%m-%d %H:%M}"
     return f"could start {when} on {found[3]}, with {found[2]} CPUs in all"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from megatron_jobs.errors import MegatronJobsError, UserError
-from megatron_jobs.jobs.queue import SlurmState, cancel, live_states, slurm_states
+from megatron_jobs.jobs.queue import SlurmState, cancel, live_states, slurm_states, time_of
 from megatron_jobs.jobs.starts import Start
 
 
@@ -104,15 +104,81 @@ def test_many_ids_are_asked_for_in_few_calls(says: Stand, tmp_path: Path) -> Non
 def test_errors_are_told(says: Stand) -> None:
     with pytest.raises(UserError, match="scancel: no such command here"):
         cancel(["7"])
-    says("squeue", "", error="slurm_load_jobs error: Unable to contact slurm controller", status=1)
-    with pytest.raises(UserError, match="squeue: Slurm is installed, but no cluster answers; use"):
+    told = "squeue: fatal: Could not establish a configuration source"
+    says("squeue", "", error=told, status=1)
+    words = "squeue: Slurm is installed, but knows of no cluster; use a login node of the cluster"
+    with pytest.raises(UserError, match=words):
         live_states(["7"])
+    told = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+    says("squeue", "", error=told, status=1)
+    with pytest.raises(MegatronJobsError) as caught:
+        live_states(["7"])
+    assert not isinstance(caught.value, UserError)  # which means: no Slurm here
+    assert str(caught.value) == (
+        "squeue: Slurm's controller does not answer; it is down, or being restarted: try again in "
+        "some minutes"
+    )
     says("squeue", "", error="slurm_load_jobs error: Zero Bytes", status=1)
     with pytest.raises(MegatronJobsError, match="squeue: slurm_load_jobs error: Zero Bytes"):
         live_states(["7"])
     says("scancel", "", error="scancel: error: Access denied", status=1)
     with pytest.raises(MegatronJobsError, match="scancel 7 8: scancel: error: Access denied"):
         cancel(["7", "8"])
+
+
+@pytest.mark.parametrize(
+    ("tres", "gpus"),
+    [
+        ("cpu=4,gres/gpu:h100=6,gres/gpu=6,node=2", 6),
+        ("cpu=4,gres/gpu:h100=8,gres/gpu:a100=2,node=2", 10),
+        ("billing=4,cpu=4,mem=8G,node=2", 0),
+        ("cpu=4,gres/gpumem=80G,gres/gpuutil=100,node=2", 0),
+    ],
+)
+def test_gpus_are_counted_however_they_are_accounted(says: Stand, tres: str, gpus: int) -> None:
+    says("squeue", "")
+    day = "2026-03-04T"
+    says("sacct", line(7, "FAILED", 60, f"|{day}05:00:01|{day}05:00:02|{day}05:01:02|n1|{tres}|"))
+    assert [start.gpus for start in slurm_states(["7"])["7"].starts] == [gpus]
+
+
+def test_times_are_read_as_numbers_and_as_slurm_writes_them(says: Stand) -> None:
+    """Numbers are asked for; 2026-03-04T05:06:07 is as many seconds since 1970 by the calendar."""
+    local = datetime(2026, 3, 4, 5, 6, 7).timestamp()
+    says("squeue", rf"7|PENDING|0:00|{local:.0f}|Resources\n8|PENDING|0:00|N/A|Priority\n")
+    says("sacct", "7|NODE_FAIL|60|1700000000|1700000001|1700000002|1700000062|n1|cpu=1|\\n")
+    states = slurm_states(["7", "8"])
+    assert (states["7"].expected, states["8"].expected) == (local, None)
+    assert [(s.submitted, s.began, s.ended) for s in states["7"].starts] == [
+        (1700000000, 1700000002, 1700000062)
+    ]
+    assert time_of("2026-03-04T05:06:07") == local
+    assert time_of("Tomor 05:06") is None
+
+
+def test_what_a_user_sets_up_for_his_own_eyes_does_not_count(
+    says: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SQUEUE_PARTITION", "SQUEUE_USERS", "SACCT_FORMAT", "SINFO_STATES"):
+        monkeypatch.setenv(name, "mine")
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
+    monkeypatch.setenv("SLURM_CLUSTERS", "far")
+    for command in ("squeue", "sacct"):
+        says(command, "")
+        script = tmp_path / command
+        noted = f"/usr/bin/env >{tmp_path}/{command}.env"
+        script.write_text(script.read_text().replace("printf", f"{noted}\nprintf", 1))
+    slurm_states(["7"])
+    for command in ("squeue", "sacct"):
+        seen = (tmp_path / f"{command}.env").read_text().splitlines()
+        assert "SLURM_TIME_FORMAT=%s" in seen
+        assert "SLURM_CLUSTERS=far" in seen  # which cluster is meant does count
+        assert not [name for name in seen if name.startswith(("SQUEUE", "SACCT", "SINFO"))]
+
+
+def test_without_the_command_sacct_squeue_still_tells_of_the_living(says: Stand) -> None:
+    says("squeue", r"7|RUNNING|0:05|N/A|None\n")
+    assert slurm_states(["7"]) == {"7": SlurmState("RUNNING", "None", 5, living=True)}
 
 
 def test_nothing_is_asked_of_no_job(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -270,14 +270,15 @@ def test_any_profile_can_be_looked_at_without_slurm(
         assert f"\ncontrol_words=({before}" in text
 
 
+@pytest.mark.parametrize("shape", ["%Y-%m-%dT%H:%M:%S", "%s"])
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(5, "could start at once on n[1-2], with 4 CPUs in all"), (7200, "could start at 20")],
 )
 def test_slurms_estimate_is_shown_in_short(
-    plan: Plan, monkeypatch: pytest.MonkeyPatch, seconds: int, words: str
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, seconds: int, words: str, shape: str
 ) -> None:
-    start = (datetime.now() + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+    start = (datetime.now() + timedelta(seconds=seconds)).strftime(shape)
     said = f"sbatch: Job 7 to start at {start} using 4 processors on nodes n[1-2] in partition x\n"
     done = subprocess.CompletedProcess([], 0, "", said)
     monkeypatch.setattr("megatron_jobs.jobs.submit.call_slurm", lambda *_, **__: done)
