@@ -166,8 +166,14 @@ class Store:
         self.cpu = self.cpu_seconds()
         self.most = 0
 
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
     def look(self) -> None:
-        """Note how many connections there are."""
+        """Note how many connections there are; RuntimeError when the store is gone."""
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the store ended with exit status {self.process.returncode}")
         self.most = max(self.most, self.open_files() - self.files)
 
     def open_files(self) -> int:
@@ -182,26 +188,58 @@ class Store:
 def measure(asked: argparse.Namespace, *, relayed: bool) -> None:
     """Print a line of the table."""
     store = Store()
+    try:
+        start = time.perf_counter()
+        requests = play(asked, store, relayed=relayed)
+        seconds = time.perf_counter() - start
+        how = "a relay a node" if relayed else "each by itself"
+        size = f"{asked.now:5} x {asked.ranks} = {asked.world:6}"
+        load = f"{store.most:6} connections  {requests:9,} requests"
+        cpu = f"{store.cpu_seconds() - store.cpu:6.2f} s of the store's CPU"
+        print(f"{size}  {how:14}  {load}  {cpu}  {seconds:6.1f} s in all", flush=True)
+    finally:
+        store.close()
+
+
+def play(asked: argparse.Namespace, store: Store, *, relayed: bool) -> int:
+    """Be all nodes, in some processes; the requests that reached the store.
+
+    Raises: RuntimeError when one of these processes dies, or the store.
+    """
     count = -(-asked.world // RANKS_A_PROCESS)
     cuts = [asked.now * part // count for part in range(count + 1)]
     answers: Any = multiprocessing.Queue()
-    start = time.perf_counter()
-    for first, end in itertools.pairwise(cuts):
-        work = (answers, range(first, end), asked, store.port, relayed)
-        multiprocessing.Process(target=be_nodes, args=work, daemon=True).start()
+    players = [
+        multiprocessing.Process(
+            target=be_nodes,
+            args=(answers, range(first, end), asked, store.port, relayed),
+            daemon=True,
+        )
+        for first, end in itertools.pairwise(cuts)
+    ]
     requests: list[int] = []
-    while len(requests) < count:
-        store.look()
-        with contextlib.suppress(queue.Empty):
-            requests.append(answers.get(timeout=0.1))
-    seconds = time.perf_counter() - start
-    how = "a relay a node" if relayed else "each by itself"
-    size = f"{asked.now:5} x {asked.ranks} = {asked.world:6}"
-    load = f"{store.most:6} connections  {sum(requests):9,} requests"
-    cpu = f"{store.cpu_seconds() - store.cpu:6.2f} s of the store's CPU"
-    print(f"{size}  {how:14}  {load}  {cpu}  {seconds:6.1f} s in all", flush=True)
-    store.process.kill()
-    store.process.wait()
+    try:
+        for player in players:
+            player.start()
+        while len(requests) < count:
+            store.look()
+            refuse_dead(players)
+            with contextlib.suppress(queue.Empty):
+                requests.append(answers.get(timeout=0.1))
+    finally:
+        for player in players:
+            if player.pid is not None:
+                player.kill()
+                player.join()
+    return sum(requests)
+
+
+def refuse_dead(players: list[multiprocessing.Process]) -> None:
+    """RuntimeError when one has failed."""
+    for place, player in enumerate(players, start=1):
+        if player.exitcode not in (None, 0):
+            status = f"ended with exit status {player.exitcode}"
+            raise RuntimeError(f"process {place} of {len(players)}, playing nodes, {status}")
 
 
 def main() -> int:
