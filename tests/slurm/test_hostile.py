@@ -21,7 +21,8 @@ from megatron_jobs.runtime.files import wait_for
 EVIL = "-rf * ~ 'q' \"d\" $(touch PWNED) `touch PWNED` ; touch PWNED"
 EVIL += "\n&& touch PWNED | > < # ! ü 漢 {a,b}"
 JOBS = ("--help", "$(touch PWNED)\n;`id`", "'é' \"漢\" & | > * ? #~", " a  b ")
-TWO = {"nodes": 2, "ranks": 1, "hours": 0.2}
+TWO = {"nodes": 2, "hours": 0.2}
+ONE = {"hours": 0.2}
 Entries = dict[str, dict[str, Any]]
 
 
@@ -63,7 +64,7 @@ class Desk:
 
     def await_states(self, wanted: dict[str, str]) -> None:
         try:
-            wait_for(lambda: self.states() == wanted, "states", seconds=60, every=0.2)
+            wait_for(lambda: self.states() == wanted, "states", seconds=120, every=0.2)
         except Exception as error:
             raise AssertionError(f"{plan_status(self.run)}, wanted {wanted}") from error
 
@@ -90,12 +91,12 @@ def test_names_and_texts_reach_the_ranks_over_a_requeue(
         {
             first: {"text": EVIL, "variables": variables},
             second: {"text": EVIL, "seconds": 3},
-            third: {"reads": f"@{first}/told", "text": f"{EVIL}\n"},
-            fourth: {"after": [second, third], "text": EVIL[::-1]},
+            third: {"resources": ONE, "reads": f"@{first}/told", "text": f"{EVIL}\n"},
+            fourth: {"resources": ONE, "after": [second, third], "text": EVIL[::-1]},
         }
     )
     log = desk.folder(second).log(1)
-    wait_for(lambda: log.exists() and "tells" in log.read_text(), "the rank", seconds=60)
+    wait_for(lambda: log.exists() and "tells" in log.read_text(), "the rank", seconds=120)
     subprocess.run(["scancel", "--signal=USR2", ids[second]], check=True)
     desk.await_states(dict.fromkeys(JOBS, "done"))
 
@@ -104,7 +105,7 @@ def test_names_and_texts_reach_the_ranks_over_a_requeue(
     wanted |= {"TWO": "of\nthem", "HOME": str(desk.home)}
     for rank in range(2):
         assert json.loads((folder / "told" / f"{rank}.json").read_text()) == wanted
-    told = json.loads((desk.folder(fourth).path / "told" / "1.json").read_text())
+    told = json.loads((desk.folder(fourth).path / "told" / "0.json").read_text())
     assert told == {"text": EVIL[::-1]}
     assert log.read_text().count(f"rank 1 tells {EVIL!r}") == 2
     receipt = read_receipt(desk.folder(second))
@@ -127,9 +128,10 @@ def test_failing_cancelled_and_submitted_again(
     desk: Desk, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad, long, later, _ = JOBS
-    jobs: Entries = {bad: {"bad": True, "text": EVIL}, long: {"seconds": 600}}
-    ids = desk.submit(jobs | {later: {"after": [bad]}})
-    wait_for(lambda: desk.states()[bad] == "failed", "the failure", seconds=60, every=0.2)
+    jobs: Entries = {bad: {"bad": True, "text": EVIL}, long: {"resources": ONE, "seconds": 600}}
+    last: Entries = {later: {"resources": ONE, "after": [bad]}}
+    ids = desk.submit(jobs | last)
+    wait_for(lambda: desk.states()[bad] == "failed", "the failure", seconds=120, every=0.2)
     desk.await_states({bad: "failed", long: "running", later: "cancelled"})
     capsys.readouterr()
     assert main(["cancel", str(desk.run), "--", long]) == 0
@@ -140,8 +142,8 @@ def test_failing_cancelled_and_submitted_again(
     assert "touch PWNED | > < # !" in capsys.readouterr().out
 
     jobs[bad] = {"text": "good"}
-    jobs[long] = {"text": EVIL}
-    again = desk.submit(jobs | {later: {"after": [bad]}})
+    jobs[long] = {"resources": ONE, "text": EVIL}
+    again = desk.submit(jobs | last)
     desk.await_states(dict.fromkeys([bad, long, later], "done"))
     assert not set(again.values()) & set(ids.values())
     assert nothing_ran(desk)
