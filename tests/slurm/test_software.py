@@ -1,6 +1,7 @@
 """Software of each kind on a real Slurm (tests.stages.look): what the ranks and the steps beside
-them run in. Modules and venv are the real things; conda is a stand-in shell function, Apptainer the
-stand-in program beside this file, Pyxis the plug-in of slurm/devcluster with Pyxis's options."""
+them run in. Modules are real where they are or root may install them, venv is; conda is a stand-in
+shell function, Apptainer the stand-in program beside this file, Pyxis the plug-in of
+slurm/devcluster with Pyxis's options."""
 
 import json
 import os
@@ -54,11 +55,26 @@ def seen(plan: Plan) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.iterdir())]
 
 
-@pytest.mark.skipif(
-    not any(path.exists() for path in MODULE_SCRIPTS),
-    reason="no modules on this machine; Debian: environment-modules",
-)
-def test_modules(tmp_path: Path) -> None:
+@pytest.fixture
+def modules() -> list[str]:
+    """Lines of shell that bring `module`: none for the real one, which root installs; else a few
+    that know `setenv`."""
+    if os.getuid() == 0 and shutil.which("apt-get") and not there(MODULE_SCRIPTS):
+        install = f". {DEVCLUSTER}/cluster.sh; . {DEVCLUSTER}/packages.sh; mkdir -p $DIR/log"
+        subprocess.run(
+            ["bash", "-c", f"{install}; install_packages environment-modules"], check=False
+        )
+    if there(MODULE_SCRIPTS):
+        return []
+    script = r"s/^setenv \([^ ]*\) /export \1=/p"
+    return [f'module() {{ eval "$(sed -n \'{script}\' "$MODULEPATH/$2")"; }}']
+
+
+def there(paths: list[Path]) -> bool:
+    return any(path.exists() for path in paths)
+
+
+def test_modules(tmp_path: Path, modules: list[str]) -> None:
     files = tmp_path / "module files"
     files.mkdir()
     (files / "greeting").write_text("#%Module\nsetenv GREETING hello\nsetenv NCCL_DEBUG TRACE\n")
@@ -66,6 +82,7 @@ def test_modules(tmp_path: Path) -> None:
         tmp_path,
         {"variables": ["GREETING", "NCCL_DEBUG"]},
         software={"kind": "module", "modules": ["greeting"]},
+        setup=modules,
         preflight=NONE,
         environment={"MODULEPATH": str(files), "NCCL_DEBUG": "INFO"},
     )
