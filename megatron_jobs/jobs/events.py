@@ -18,14 +18,17 @@ submit                                          by a person: what came before is
 start       restart, nodes (names), reached     the ranks are about to start; headway until then
             slurm_restart                       restarts by Slurm's own count
 behind      behind (Slurm ids)                  waits for jobs before it, which go on under new ids
-preflight   bad, suspects, notes {node: cause}, verdict before the ranks start; common: a check
-            left_out, common, seconds           that all nodes fail; suspects: one end of a link
+preflight   bad, suspects, notes {node: cause}, verdict before the ranks start; common: checks
+            left_out, common, avoid, silent,    that many nodes fail; suspects: one end of a link;
+            seconds                             avoid: nodes that another start is not to be given
 stall       rank, node, step, where, state, line    no sign of life; see `jobs.stall`
 drain       nodes                               are being drained; the ranks are told to stop
 lost        why, node                           the start before this one ended without a word
+            blameless                           true: the guard does not count that start
 stopped     reason                              saved in time
 failed      cause, rank, node, decision, why    triage's verdict
 again       how, exclude                        goes on: requeue, submit or ahead
+            own                                 of the nodes left out, those the job itself found
 again       how, successor (Slurm id)           and this job takes its place
 stop        why, status                         is not gone on with
 end                                             the receipt is written

@@ -3,7 +3,9 @@
 The nodes stand in a ring and each is tried with its neighbours, one after the other: a node whose
 trials all fail is told from one that met a bad node. Every trial is made by processes that can be
 killed, one for each GPU of the node (over NCCL) or one on the CPU (over gloo), and a round ends in
-time whatever hangs. Pairs meet at folders of their own: no server, and no folder, sees all nodes.
+time whatever hangs. Rounds have their times: a node that comes late, for Python and torch may load
+slowly, says so and leaves the round out. Pairs meet at folders of their own: no server, and no
+folder, sees all nodes.
 """
 
 import datetime
@@ -26,6 +28,7 @@ from megatron_jobs.parallel.device import engine_device, has_gpu, use_local_devi
 from megatron_jobs.runtime.files import wait_for, write_json, write_text
 from megatron_jobs.runtime.launch import end_with_parent
 from megatron_jobs.runtime.rank import Rank
+from megatron_jobs.runtime.shared import read_shared
 
 FOLDERS = 64
 """Nodes whose meeting places stand in one folder."""
@@ -35,10 +38,15 @@ TIMES = 4
 """Reductions of a trial; the fastest counts, so that the first may open connections."""
 LOOPBACK_SHARE = 0.2
 """Part of the time that is kept for a trial of a node with itself."""
+LATE = 0.5
+"""Who comes when so much of a round is over leaves it out."""
 HERE = "here"
 """What end 1 puts into the store when it comes."""
 LONGEST = 300
 """Letters of a cause."""
+
+
+TOO_LATE = {"good": False, "gbps": 0, "cause": "this node came too late for it", "late": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,7 @@ def partners_of(node: int, nodes: int) -> list[int | None]:
 
 
 def try_pairs(
-    rank: Rank, names: Sequence[str], folder: Path, *, seconds: float, gpus: int
+    rank: Rank, names: Sequence[str], folder: Path, *, seconds: float, gpus: int, gone: float = 0
 ) -> dict[str, Any]:
     """Try this node with two others, and leave what was found in folder/NODE.json.
 
@@ -83,10 +91,12 @@ def try_pairs(
         folder: seen by all nodes.
         seconds: after which this returns, whatever the others do.
         gpus: of the job on each node; without CUDA here the CPU is tried.
-    Returns: `over` nccl or gloo; `trials`, each with partner, good, gbps and cause; `alone`: why
-        this node cannot even reduce with itself, empty when it can; only if all trials failed.
+        gone: how many of the seconds are over already.
+    Returns: `over` nccl or gloo; `trials`, each with partner, good, gbps and cause, and `late` when
+        this node came too late for it; `alone`: why this node cannot even reduce with itself, empty
+        when it can; only if all trials failed.
     """
-    started = time.monotonic()
+    started = time.monotonic() - gone
     partners = partners_of(rank.node, rank.nodes)
     share = seconds * (1 - LOOPBACK_SHARE) / max(1, len(partners))
     lanes = gpus if gpus and has_gpu() else 1
@@ -100,10 +110,12 @@ def try_pairs(
         left = started + (number + 1) * share - time.monotonic()
         meet = folder / "meet" / f"{low // FOLDERS}" / f"{rank.attempt}.{number}.{low}"
         seat = Seat(int(partner < rank.node), 2, 0, meet, rank.host, left)
-        trial = _try([replace(seat, local=lane) for lane in range(lanes)], left)
+        seats = [replace(seat, local=lane) for lane in range(lanes)]
+        trial = _try(seats, left) if left >= LATE * share else TOO_LATE
         trials.append({"partner": names[partner]} | trial)
         write_json(folder / f"{names[rank.node]}.json", found)
-    if trials and not any(trial["good"] for trial in trials):
+    tried = [trial["good"] for trial in trials if "late" not in trial]
+    if tried and not any(tried):
         left = started + seconds - time.monotonic()
         found["alone"] = _try_alone(rank, folder, lanes, left)
         write_json(folder / f"{names[rank.node]}.json", found)
@@ -227,26 +239,9 @@ def _meet(seat: Seat, limit: datetime.timedelta) -> Store:
         write_text(place, f"{seat.host}:{store.port}")
         wait_for(lambda: store.check([HERE]), "the other node", seconds=limit.total_seconds())
         return store
-    address = _address_in(place, limit.total_seconds())
+    wait_for(lambda: bool(read_shared(place)), "the other node", seconds=limit.total_seconds())
+    address = read_shared(place)
     host, _, port = address.rpartition(":")
     store = TCPStore(host, int(port), seat.ends, is_master=False, timeout=limit)
     store.set(HERE, "")
     return store
-
-
-def _address_in(place: Path, seconds: float) -> str:
-    """What the other end left there.
-
-    Writing beside it makes a network file system look again: it remembers for up to a minute that
-    a file was not there (nfs(5), acdirmax).
-    """
-    look = place.with_name(f"look-{place.name}")
-    look.parent.mkdir(parents=True, exist_ok=True)
-
-    def is_there() -> bool:
-        look.touch()
-        look.unlink()
-        return place.exists()
-
-    wait_for(is_there, "the other node", seconds=seconds)
-    return place.read_text(encoding="utf-8")

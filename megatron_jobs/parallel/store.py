@@ -25,6 +25,7 @@ from megatron_jobs.errors import MegatronJobsError, UserError
 from megatron_jobs.runtime import relay
 from megatron_jobs.runtime.files import write_text
 from megatron_jobs.runtime.rank import Rank
+from megatron_jobs.runtime.shared import read_shared
 
 LOOPBACK = "127.0.0.1"
 FLAT_NODES = 64
@@ -103,8 +104,14 @@ def _ask(host: str, port: int, rank: Rank, limit: datetime.timedelta) -> TCPStor
 
 def _address(place: Path, limit: datetime.timedelta) -> tuple[str, int]:
     """Rank 0's host and port, from its file."""
-    _wait(place.exists, f"the address of rank 0 in {place}", limit)
-    host, _, port = place.read_text(encoding="utf-8").rpartition(":")
+    found = [""]
+
+    def is_told() -> bool:
+        found[0] = read_shared(place)
+        return bool(found[0])
+
+    _wait(is_told, f"the address of rank 0 in {place}", limit)
+    host, _, port = found[0].rpartition(":")
     return host, int(port)
 
 

@@ -109,6 +109,28 @@ def test_wrong_sums_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         reduce_at(Seat(0, 1, 0, tmp_path, "localhost", 5))
 
 
+def test_who_has_no_time_left_says_so_and_tries_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 30 s rounds end at 12 and 24; after 7 s the first is more than half over."""
+    tried: list[float] = []
+
+    def answer(_: Any, seconds: float) -> dict[str, Any]:
+        tried.append(seconds)
+        return {"good": True, "gbps": 1.0, "cause": ""}
+
+    monkeypatch.setattr(pairs, "_try", answer)
+    rank = Rank(node=0, nodes=4, host="localhost", attempt="1")
+    names = ["n0", "n1", "n2", "n3"]
+    found = try_pairs(rank, names, tmp_path, seconds=30, gpus=0, gone=7)
+    assert [trial.get("late", False) for trial in found["trials"]] == [True, False]
+    assert tried == [pytest.approx(17, abs=1)]
+    found = try_pairs(rank, names, tmp_path, seconds=30, gpus=0, gone=33)
+    assert [trial.get("late", False) for trial in found["trials"]] == [True, True]
+    assert "alone" not in found
+    assert json.loads((tmp_path / "n0.json").read_text()) == found
+
+
 def test_a_process_that_hangs_or_dies_is_a_cause() -> None:
     def hang() -> float:
         os.kill(os.getpid(), signal.SIGSTOP)

@@ -26,7 +26,7 @@ from megatron_jobs.parallel import store as store_module
 from megatron_jobs.parallel.groups import close, connect
 from megatron_jobs.parallel.store import open_store
 from megatron_jobs.runtime import relay
-from megatron_jobs.runtime.files import wait_for
+from megatron_jobs.runtime.files import wait_for, write_text
 from megatron_jobs.runtime.launch import fork_ranks
 from megatron_jobs.runtime.rank import Rank
 from tests.ranks import report
@@ -284,3 +284,14 @@ def test_open_files_are_asked_for_before_they_lack(monkeypatch: pytest.MonkeyPat
     assert limits[1:] == [(2512, 4096)]
     with pytest.raises(UserError, match=r"^open files: the limit is 4096, rank 0 needs 8512"):
         store_module._allow_files(8512)
+
+
+def test_an_address_is_found_though_the_client_remembers_that_it_was_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "meet" / "1.address"
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    later = threading.Timer(0.3, write_text, (place, "node1:77"))
+    later.start()
+    assert store_module._address(place, LIMIT) == ("node1", 77)
+    later.join()

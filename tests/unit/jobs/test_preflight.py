@@ -14,7 +14,9 @@ from megatron_jobs.jobs.events import read_events
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.preflight import (
     Fitness,
+    Verdict,
     check_words,
+    choose,
     fit,
     in_words,
     judge_nodes,
@@ -95,8 +97,46 @@ def test_a_node_that_is_silent_or_only_spoke_before_is_bad(case: Case) -> None:
     (case.folder.preflight / "n1.json").unlink()
     case.answers("n2", attempt="7.0")
     found = case.judge()
-    assert found.bad == dict.fromkeys(["n1", "n2"], "did not answer within 60 s")
-    assert found.left_out == ["n1", "n2"]
+    assert found.bad == dict.fromkeys(["n1", "n2"], "did not answer within 20 s")
+    assert found.left_out == found.avoid == found.silent == ["n1", "n2"]
+
+
+def test_the_time_that_links_had_is_what_the_checks_left(case: Case) -> None:
+    (case.folder.preflight / "pairs" / "n1.json").unlink()
+    assert case.judge().bad == {
+        "n1": "did not answer within 46 s"
+    }  # 60 - 10.5 - 3, rounded to even
+
+
+def test_a_node_is_struck_when_it_is_silent_for_the_second_time(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "n[0-5]")
+    write_cluster(case.folder, case.cluster)
+    (case.folder.preflight / "n1.json").unlink()
+    fit(case.folder, 4)
+    assert struck(case.cluster) == {}
+    assert unfit_nodes(case.folder) == ["n1"]
+    fit(case.folder, 4)
+    assert struck(case.cluster) == {"n1": "preflight: did not answer within 20 s"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "silent", "avoided"), [(2000, 1999, 0), (2000, 900, 0), (2000, 100, 100), (4, 2, 2)]
+)
+def test_more_than_a_few_silent_nodes_are_not_avoided(
+    nodes: int, silent: int, avoided: int
+) -> None:
+    verdicts = {f"n{number}": Verdict() for number in range(nodes)}
+    for number in range(1, silent + 1):
+        verdicts[f"n{number}"].faults["silent"] = "did not answer"
+    if nodes > 4:
+        verdicts["n0"].faults["gpu"] = "hot"
+    found = choose(verdicts, nodes, silent_before=set(verdicts))
+    own = int(nodes > 4)
+    assert len(found.avoid) == len(found.strikes) == avoided + own
+    assert found.common == ("" if avoided else "silent")
+    assert len(found.bad) == silent + own
 
 
 def test_what_a_node_could_only_say_counts(case: Case) -> None:
@@ -166,6 +206,22 @@ def test_of_two_nodes_either_may_be_at_fault(case: Case) -> None:
     assert found.common == ""
 
 
+def test_who_came_too_late_for_links_and_who_waited_are_not_blamed(case: Case) -> None:
+    """n1 was late for both; n2 failed with it, and was late for n3."""
+    for node, partners in (("n1", ("n0", "n2")), ("n2", ("n3",))):
+        path = case.folder.preflight / "pairs" / f"{node}.json"
+        case.pairs(node, {NODES[NODES.index(node) - 1]: "cut", NODES[NODES.index(node) + 1]: "cut"})
+        found = json.loads(path.read_text())
+        for trial in found["trials"]:
+            trial |= {"late": True} if trial["partner"] in partners else {}
+        path.write_text(json.dumps(found))
+    case.pairs("n0", {"n1": "waited in vain", "n5": ""})
+    found_all = case.judge(6)
+    assert (found_all.bad, found_all.suspects, found_all.avoid) == ({}, {}, [])
+    words = "its links are not proven: there was no time left for them"
+    assert found_all.notes == {"n1": words, "n2": words}
+
+
 def test_of_two_nodes_the_one_that_cannot_reduce_with_itself(case: Case) -> None:
     case.pairs("n0", {"n1": "cut"}, alone="no such port")
     case.pairs("n1", {"n0": "cut"}, alone="")
@@ -182,15 +238,16 @@ def test_what_all_or_most_nodes_fail_is_no_fault_of_theirs(case: Case) -> None:
     case.fails("n5", "gpu", "hot")
     found = case.judge()
     assert len(found.bad) == 5
-    assert found.strikes == {"n5": "hot"}
+    assert (found.strikes, found.avoid) == ({"n5": "hot"}, ["n5"])
     for node in NODES:
         case.fails(node, "site", "no module")
     found = case.judge()
     assert found.strikes == {}
+    assert found.avoid == []
     assert found.common == "site"
     assert in_words(found)[-2:] == [
-        "preflight: all nodes fail alike (site), so it is hardly the nodes: look at "
-        "logs/preflight.log, at what the job asks for and at the profile",
+        "preflight: many nodes fail alike (site), so it is hardly the nodes, and they are not "
+        "avoided: look at logs/preflight.log, at what the job asks for and at the profile",
         "preflight: 0 nodes are fit, the job needs 4",
     ]
 
@@ -266,6 +323,7 @@ def test_what_the_check_is_told() -> None:
     preflight = Preflight(lines=("true",), disk_gb=0.5)
     cluster = Cluster(name="here", scratch="/s p", fabric="roce", preflight=preflight)
     assert check_words(cluster, Resources(gpus=2, memory_gb=1.5)) == [
+        "seconds=15",
         "gpus=2",
         "gpu_celsius=90",
         "memory_gb=1.5",
