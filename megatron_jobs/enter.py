@@ -152,8 +152,9 @@ def try_links(folder: JobFolder, seconds: str) -> int:
 
     names = node_names(slurm_nodes())
     gpus = read_job(folder)["resources"]["gpus"]
-    left = float(seconds) - (time.time() - psutil.Process().create_time())
-    try_pairs(read_rank(), names, folder.preflight / PAIRS, seconds=left, gpus=gpus)
+    gone = time.time() - psutil.Process().create_time()
+    place, limit = folder.preflight / PAIRS, float(seconds)
+    try_pairs(read_rank(), names, place, seconds=limit, gpus=gpus, gone=gone)
     return EXIT_DONE
 
 
