@@ -4,28 +4,27 @@ The truth is put together from the receipt, from Slurm, from events, and from wh
 leaves. Slurm is asked twice, once for the living and once for history, however many jobs there are.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.tree import no_such
-from megatron_jobs.errors import EXIT_DONE, EXIT_STOPPED, MegatronJobsError, UserError
+from megatron_jobs.errors import DataError, MegatronJobsError, UserError
 from megatron_jobs.jobs.arrays import array_of, read_list, short_list
 from megatron_jobs.jobs.costs import Costs, costs_of, prices_of
-from megatron_jobs.jobs.events import Event, read_events
 from megatron_jobs.jobs.folder import JobFolder, read_job
 from megatron_jobs.jobs.lock import is_held
 from megatron_jobs.jobs.logs import blame, job_logs, last_failure
-from megatron_jobs.jobs.queue import COMING_BACK, SlurmState, cancel, live_states, slurm_states
+from megatron_jobs.jobs.queue import SlurmState, cancel, live_states, slurm_states
 from megatron_jobs.jobs.reasons import plain_reason
 from megatron_jobs.jobs.receipt import read_receipt
 from megatron_jobs.jobs.starts import join_starts, noted_starts
 from megatron_jobs.jobs.tasks import overall, task_states, waits_for
-from megatron_jobs.runtime.files import read_json
-from megatron_jobs.runtime.progress import read_progress
 
 Record = dict[str, Any]
 """What is known of one job:
@@ -43,6 +42,20 @@ verdict, postmortem         the event `failed` of the last start, or None; its r
 """
 Ask = Callable[[Sequence[str]], Mapping[str, SlurmState]]
 """What Slurm says of some jobs."""
+ENDED_BADLY = ("failed", "cancelled", "stopped")
+SILENT = "Slurm does not answer now"
+"""Beginning of the reason of a job that is `unknown` for a while only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What Slurm says of the jobs of a run."""
+
+    ids: Mapping[str, list[str]]
+    """Slurm's ids of each job, the newest last; not of jobs for which they cannot be read."""
+    states: Mapping[str, SlurmState]
+    silence: str = ""
+    """Why it does not answer, if there is a Slurm that does not."""
 
 
 def plan_status(run: Path, ask: Ask = slurm_states) -> list[Record]:
@@ -51,28 +64,46 @@ def plan_status(run: Path, ask: Ask = slurm_states) -> list[Record]:
     Raises: UserError when it is no run folder.
     """
     jobs = read_jobs(run)
-    ids = {name: JobFolder(run / name).slurm_ids() for name in jobs}
-    states = _ask_slurm(ask, [slurm_id for found in ids.values() for slurm_id in found])
-    now = time.time()
+    answer = _ask_slurm(ask, run, list(jobs))
     records: dict[str, Record] = {}
     for name, description in jobs.items():
         folder = JobFolder(run / name)
-        slurm_id = current_id(ids[name], states)
-        record = _facts(folder, description, ids[name])
-        record |= _judge(folder, slurm_id, states)
-        if description["resources"]["tasks"] > 1 and record["state"] != "done":
-            record |= _of_tasks(folder, record, states)
-        if record["state"] in ("waiting", "cancelled") and slurm_id:
-            record["reason"] = _why_not(record, records)
-        record |= _spent(folder, record, description["resources"], states=states, now=now)
-        records[name] = record
+        try:
+            records[name] = _record(folder, description, answer, records)
+        except DataError as error:  # the other jobs can be told of all the same
+            records[name] = _unreadable(folder, description, str(error))
     return list(records.values())
+
+
+def _record(
+    folder: JobFolder, description: Record, answer: Answer, records: Mapping[str, Record]
+) -> Record:
+    """What is known of one job; `records` are those of jobs before it."""
+    name, states = folder.path.name, answer.states
+    ids = answer.ids[name] if name in answer.ids else folder.slurm_ids()
+    slurm_id = current_id(ids, states)
+    record = _facts(folder, description, ids)
+    record |= judge_job(folder, slurm_id, states)
+    if description["resources"]["tasks"] > 1 and record["state"] != "done":
+        record |= _of_tasks(folder, record, states)
+    if record["state"] in ("waiting", "cancelled") and slurm_id:
+        record["reason"] = _why_not(record, records)
+    if record["state"] == "unknown" and answer.silence:
+        record["reason"] = f"{SILENT} ({answer.silence})"
+    return record | _spent(folder, record, description["resources"], states)
+
+
+def _unreadable(folder: JobFolder, description: Record, why: str) -> Record:
+    """What is said of a job of which a file cannot be read."""
+    record = _facts(folder, description, [])
+    record |= {"slurm_id": "", "slurm_state": "", "restarts": 0, "seconds": None}
+    return record | {"state": "unknown", "reason": why, "starts": [], "costs": Costs()}
 
 
 def current_id(ids: Sequence[str], states: Mapping[str, SlurmState]) -> str:
     """The Slurm job that counts: the one that runs, or the first that waits, or the newest."""
     living = [slurm_id for slurm_id in ids if slurm_id in states and states[slurm_id].living]
-    running = [slurm_id for slurm_id in living if not _waits(states[slurm_id])]
+    running = [slurm_id for slurm_id in living if not is_waiting(states[slurm_id])]
     return next(iter([*running, *living, *ids[-1:]]), "")
 
 
@@ -146,14 +177,10 @@ def _failed_folder(folder: JobFolder, record: Record) -> JobFolder:
 
 def latest_job(run: Path) -> str:
     """The job of a run whose logs were written to last; UserError when none was."""
-    logs = [
-        (path.stat().st_mtime_ns, name)
-        for name in read_jobs(run)
-        for path in (run / name / "logs").glob("*.log")
-    ]
-    if not logs:
+    written = {name: newest_log(JobFolder(run / name)) for name in read_jobs(run)}
+    if not any(written.values()):
         raise UserError(f"{run}: no log yet; no job has started")
-    return max(logs)[1]
+    return max(written, key=lambda name: (written[name], name))
 
 
 def read_jobs(run: Path) -> dict[str, Record]:
@@ -182,12 +209,32 @@ def _description(folder: Path) -> Record:
     return description | {"after": list(description.get("after") or []), "resources": asked}
 
 
-def _ask_slurm(ask: Ask, ids: list[str]) -> Mapping[str, SlurmState]:
-    """What Slurm knows; nothing where there is no Slurm, as on a machine the run was copied to."""
-    try:
-        return ask(ids)
-    except UserError:
-        return {}
+def _ask_slurm(ask: Ask, run: Path, names: list[str]) -> Answer:
+    """The ids of each job, and what Slurm knows of them.
+
+    It is nothing where there is no Slurm, as on a machine the run was copied to. A job that goes on
+    under a new id while Slurm is asked is asked for again: its old id has ended.
+    """
+    ids: dict[str, list[str]] = {}
+    states: Mapping[str, SlurmState] = {}
+    while (now := _readable_ids(run, names)) != ids:
+        ids = now
+        try:
+            states = ask([slurm_id for found in ids.values() for slurm_id in found])
+        except UserError:
+            states = {}
+        except MegatronJobsError as error:
+            return Answer(ids, {}, silence=str(error).partition("; ")[0])
+    return Answer(ids, states)
+
+
+def _readable_ids(run: Path, names: list[str]) -> dict[str, list[str]]:
+    """Slurm's ids of each job; a job whose ids cannot be read is left out."""
+    ids: dict[str, list[str]] = {}
+    for name in names:
+        with contextlib.suppress(DataError):  # that is said where the job is told of
+            ids[name] = JobFolder(run / name).slurm_ids()
+    return ids
 
 
 def _facts(folder: JobFolder, description: Record, ids: list[str]) -> Record:
@@ -199,43 +246,25 @@ def _facts(folder: JobFolder, description: Record, ids: list[str]) -> Record:
 
 
 def _spent(
-    folder: JobFolder,
-    record: Record,
-    resources: Record,
-    *,
-    states: Mapping[str, SlurmState],
-    now: float,
+    folder: JobFolder, record: Record, resources: Record, states: Mapping[str, SlurmState]
 ) -> Record:
     """The starts that Slurm and files know, and what they cost."""
     ids = [slurm_id for slurm_id in states if array_of(slurm_id) in record["slurm_ids"]]
-    told = [start for slurm_id in ids for start in states[slurm_id].starts]
+    asked = {slurm_id: _gpus_asked(slurm_id, resources) for slurm_id in ids}
+    told = [with_gpus(start, asked[i]) for i in ids for start in states[i].starts]
     noted = noted_starts(folder, resources, running=record["state"] == "running")
     starts = join_starts(told, noted)
     receipt = read_receipt(folder) or {}
     joules = receipt.get("energy_joules")
-    costs = costs_of(starts, prices_of(folder), now=now, joules=joules)
+    costs = costs_of(starts, prices_of(folder), now=time.time(), joules=joules)
     return {"starts": starts, "costs": costs}
 
 
-def _judge(folder: JobFolder, slurm_id: str, states: Mapping[str, SlurmState]) -> Record:
-    """The state of one job."""
-    slurm = states.get(slurm_id)
-    receipt = read_receipt(folder)
-    record: Record = {"slurm_id": slurm_id, "reason": ""}
-    record |= {"slurm_state": slurm.state if slurm else "", "restarts": 0, "seconds": None}
-    if slurm is not None:
-        record |= {"restarts": slurm.restarts, "seconds": slurm.seconds}
-    if slurm is not None and slurm.living and not _outlived(folder, slurm):
-        return record | _living(folder, slurm)
-    known = slurm is None or _is_of(receipt, slurm_id, slurm) or _ran_here_since(folder)
-    if receipt is not None and known and not is_held(folder):
-        numbers, seconds = receipt["numbers"], receipt["seconds"]
-        return record | {"state": "done", "numbers": numbers, "seconds": seconds}
-    if not slurm_id or _ran_here_since(folder):
-        return record | {"slurm_id": "", "seconds": None} | _local(folder)
-    if slurm is None:
-        return record | {"state": "unknown", "reason": "no Slurm here that knows this job"}
-    return record | _ended(folder, slurm)
+def _gpus_asked(slurm_id: str, resources: Record) -> int:
+    """GPUs of each node of a Slurm job; those of a job with tasks are the tasks', each in an
+    array: what gathers has none that are known."""
+    gathers = resources["tasks"] > 1 and array_of(slurm_id) == slurm_id
+    return 0 if gathers else int(resources["gpus"])
 
 
 def _of_tasks(folder: JobFolder, record: Record, states: Mapping[str, SlurmState]) -> Record:
@@ -250,7 +279,8 @@ def _of_tasks(folder: JobFolder, record: Record, states: Mapping[str, SlurmState
     if whole == "waiting" and not here:
         more["reason"] = waits_for(folder, states)
     if whole in ("stopped", "interrupted"):
-        more["reason"] = "run it again to go on"
+        stop = last_stop(folder.of_task(found[whole][0]))
+        more["reason"] = stop["why"] if stop and not here else "run it again to go on"
     if whole == "failed":
         first = folder.of_task(found["failed"][0])
         more |= {"reason": f"task {first.task}: {blame(first)}", "verdict": last_failure(first)}
@@ -258,60 +288,10 @@ def _of_tasks(folder: JobFolder, record: Record, states: Mapping[str, SlurmState
     return more
 
 
-def _outlived(folder: JobFolder, slurm: SlurmState) -> bool:
-    """Whether a job still waits that was submitted ahead of need: the receipt came after it."""
-    if not _waits(slurm) or not folder.receipt.exists():
-        return False
-    return folder.receipt.stat().st_mtime > folder.slurm.stat().st_mtime
-
-
-def _waits(slurm: SlurmState) -> bool:
-    return slurm.state == "PENDING" or slurm.state in COMING_BACK
-
-
-def _is_of(receipt: Mapping[str, Any] | None, slurm_id: str, slurm: SlurmState) -> bool:
-    """Whether a receipt is the newest Slurm job's work, or was found by it to hold."""
-    ids = receipt["slurm_job_ids"] if receipt is not None else []
-    return slurm_id in ids or slurm.state in ("COMPLETED", "PENDING")
-
-
-def _living(folder: JobFolder, slurm: SlurmState) -> Record:
-    if _waits(slurm):
-        return {
-            "state": "waiting",
-            "reason": slurm.reason,
-            "seconds": None,
-            "expected": slurm.expected,
-        }
-    again = f"restart {slurm.restarts}" if slurm.restarts else ""
-    reason = _stalled(read_events(folder)) or again
-    return {"state": "running", "progress": read_progress(folder.path), "reason": reason}
-
-
-def _stalled(events: list[Event]) -> str:
-    """What is said of a job whose ranks give no sign of life, if it was seen in this start."""
-    last = next((e for e in reversed(events) if e["event"] in ("start", "stall")), None)
-    if last is None or last["event"] == "start":
-        return ""
-    rank, node, where = (last.get(name) for name in ("rank", "node", "where"))
-    place = f" on {node}" if node else ""
-    return f"stalled: rank {rank}{place} is behind" + (f", in {where}" if where else "")
-
-
-def _ended(folder: JobFolder, slurm: SlurmState) -> Record:
-    """A Slurm job that ended without a receipt."""
-    if slurm.state == "CANCELLED":
-        return {"state": "cancelled"}
-    if slurm.state == "COMPLETED":
-        return {"state": "failed", "reason": f"no receipt; see {folder.logs / 'batch.log'}"}
-    how = "" if slurm.state == "FAILED" else f"{slurm.state.lower().replace('_', ' ')}: "
-    return {"state": "failed", "reason": f"{how}{blame(folder)}"}
-
-
 def _why_not(record: Record, records: Mapping[str, Record]) -> str:
     """Why a job waits, or was cancelled."""
     others = record["after"]
-    bad = [name for name in others if records.get(name, {}).get("state") in ("failed", "cancelled")]
+    bad = [name for name in others if records.get(name, {}).get("state") in ENDED_BADLY]
     if bad:
         return f"needs {', '.join(bad)}, which did not end well"
     if record["state"] == "cancelled":
@@ -320,30 +300,6 @@ def _why_not(record: Record, records: Mapping[str, Record]) -> str:
         missing = [name for name in others if records.get(name, {}).get("state") != "done"]
         return f"after {', '.join(missing)}"
     return plain_reason(record["reason"])
-
-
-def _local(folder: JobFolder) -> Record:
-    """A job that ran, or runs, on this machine without Slurm."""
-    if is_held(folder):
-        return {"state": "running", "progress": read_progress(folder.path)}
-    if not folder.started.exists():
-        return {"state": "waiting"}
-    if not folder.outcome.exists():
-        return {"state": "interrupted", "reason": "ended without a word; run it again to go on"}
-    outcome = read_json(folder.outcome)
-    if outcome["status"] == EXIT_STOPPED:
-        return {"state": "stopped", "reason": "saved; run it again to go on"}
-    if outcome["status"] == EXIT_DONE:
-        return {"state": "interrupted", "reason": "before its receipt; run it again"}
-    if outcome["signal"]:
-        return {"state": "failed", "reason": f"rank {outcome['guilty']}: {outcome['signal']}"}
-    return {"state": "failed", "reason": blame(folder)}
-
-
-def _ran_here_since(folder: JobFolder) -> bool:
-    """Whether it was started on this machine after it was submitted last."""
-    launched = folder.logs / "launch.log"
-    return launched.exists() and launched.stat().st_mtime > folder.slurm.stat().st_mtime
 
 
 def all_costs(records: Sequence[Record]) -> Costs:

@@ -230,7 +230,7 @@ def test_tasks_go_on_where_nodes_cannot_requeue_them(tmp_path: Path) -> None:
     plans: list[Plan] = []
     for again in ("submit", "ahead"):
         tmp_path.joinpath(again).mkdir()
-        plan = plan_of(tmp_path / again, {"tasks": 2, "hours": 0.1}, until=7, seconds=4)
+        plan = plan_of(tmp_path / again, {"tasks": 2, "hours": 0.1}, until=7, seconds=5)
         cluster = cluster_of_tests(again=again, successors=1)
         submit_plan(plan, cluster, dry_run=False)
         plans.append(plan)
@@ -238,6 +238,7 @@ def test_tasks_go_on_where_nodes_cannot_requeue_them(tmp_path: Path) -> None:
         task = plan.jobs["squares"].folder.of_task(1)
         wait_for(lambda: bool(task.rank_logs()), "task 1", seconds=60)  # noqa: B023
         wait_for(lambda: bool(task.rank_logs()[0].read_text()), "its words", seconds=60)  # noqa: B023
+        time.sleep(2)  # so that the gather is there before the second start has ended
         signal_to(read_json(task.started)["starts"][0]["slurm_job_id"])
     for plan, again in zip(plans, ("submit", "ahead"), strict=True):
         wait_for_state(plan, "after", "done", "failed", "cancelled")

@@ -3,16 +3,17 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from megatron_jobs.errors import UserError
-from megatron_jobs.jobs import status
-from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.folder import JobFolder, write_job
 from megatron_jobs.jobs.local import JobFailed, run_plan
 from megatron_jobs.jobs.plan import Plan, load_plan
 from megatron_jobs.jobs.queue import SlurmState
+from megatron_jobs.jobs.states import judge_job
 from megatron_jobs.jobs.status import log_files, plan_status
 from megatron_jobs.runtime.files import wait_for, write_json
 
@@ -147,4 +148,21 @@ def test_a_local_run_counts_after_a_cancelled_slurm_job(tmp_path: Path) -> None:
     write_json(folder.slurm, {"cluster": "far", "ids": ["17"]})
     run_plan(plan)
     states = {"17": SlurmState("CANCELLED")}
-    assert status._judge(folder, "17", states)["state"] == "done"
+    assert judge_job(folder, "17", states)["state"] == "done"
+
+
+def test_a_job_that_goes_on_under_a_new_id_while_slurm_is_asked(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path)
+    folder = plan.jobs["b-first"].folder
+    write_job(folder, plan.jobs["b-first"].description())
+    write_json(folder.slurm, {"cluster": "c", "ids": ["7"]})
+    asked: list[list[str]] = []
+
+    def ask(ids: Sequence[str]) -> dict[str, SlurmState]:
+        asked.append(list(ids))
+        write_json(folder.slurm, {"cluster": "c", "ids": ["7", "9"]})
+        known = {"7": SlurmState("COMPLETED"), "9": SlurmState("PENDING", living=True)}
+        return {slurm_id: known[slurm_id] for slurm_id in ids}
+
+    assert [record["state"] for record in plan_status(plan.run, ask)] == ["waiting"]
+    assert asked == [["7"], ["7", "9"]]
