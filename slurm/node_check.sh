@@ -79,11 +79,11 @@ check_scratch() {
   mkdir -p "$scratch" 2>/dev/null
   fact scratch "$scratch"
   free=$(limited df -Pk "$scratch" 2>/dev/null | awk 'NR == 2 { print $4 }')
-  inodes=$(limited df -Pi "$scratch" 2>/dev/null | awk 'NR == 2 && $2 > 0 { print $4 }')
   if [[ -z $free ]]; then
     fault scratch "$scratch: is not there and cannot be made, or its file system does not answer"
     return
   fi
+  inodes=$(limited df -Pi "$scratch" 2>/dev/null | awk 'NR == 2 && $2 > 0 { print $4 }')
   number scratch_free_gb "$(gib "$free")"
   if less "$(gib "$free")" "${asked[disk_gb]}"; then
     fault scratch "$scratch: $(gib "$free") GiB are free, ${asked[disk_gb]} GiB are wanted"
