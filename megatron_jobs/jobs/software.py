@@ -127,7 +127,7 @@ def _folders(cluster: Cluster, job: Job) -> list[Path]:
     wanted = {job.run, *(_folder_of(path) for _, path in input_paths(job.config))}
     wanted |= {Path(cluster.scratch)} if cluster.scratch else {Path(name) for name in NODE_LOCAL}
     if cluster.strikes:
-        wanted.add(Path(cluster.strikes).expanduser().absolute().parent)
+        wanted.add(Path(cluster.strikes).parent)
     return sorted(
         folder
         for folder in wanted
