@@ -167,7 +167,8 @@ def _of_slurm_itself(batch: Words, line: str) -> Iterator[Finding]:
         return
     time = LAST if rule.weight > Weight.CAUSE else 0.0
     node = said.groupdict().get("node") or ""
-    yield Finding(rule, rule.weight, line, At(batch.file, time, node=node))
+    # of two lines about one loss, the one that names the node
+    yield Finding(rule, rule.weight, line, At(batch.file, time, node=node), place=0 if node else 1)
 
 
 def _in_lines(text: str, at: At) -> Iterator[Finding]:

@@ -1,15 +1,18 @@
 """Headway, the guard against restarts in vain, and what is decided after a start."""
 
 import itertools
+import time
 from pathlib import Path
 
 import pytest
 
-from megatron_jobs.errors import EXIT_BUG, EXIT_STOPPED, EXIT_UNFIT
+from megatron_jobs.enter import main
+from megatron_jobs.errors import EXIT_BUG, EXIT_NOTHING_TO_DO, EXIT_STOPPED, EXIT_UNFIT
 from megatron_jobs.jobs.after import OVER_TIME, WARNED_EARLY, settle, settle_before
 from megatron_jobs.jobs.again import (
     excluded,
     headway,
+    superseded,
     moved_on,
     restarts_in_vain,
     why_not,
@@ -18,7 +21,7 @@ from megatron_jobs.jobs.cluster import Cluster, write_cluster
 from megatron_jobs.jobs.events import note, read_events
 from megatron_jobs.jobs.folder import JobFolder, write_job
 from megatron_jobs.jobs.plan import Job, load_job, load_plan
-from megatron_jobs.jobs.strikes import strike
+from megatron_jobs.jobs.strikes import DAY, forget, strike
 from megatron_jobs.runtime.files import write_json
 from megatron_jobs.runtime.progress import Progress
 
@@ -134,7 +137,7 @@ SLURM_SAYS = "slurmstepd-n1: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-21T09:0
         ("", "nobody left a word"),
         (SLURM_SAYS + "JOB REQUEUE ***", "it was put back in the queue"),
         (SLURM_SAYS + "PREEMPTION ***", "another job came first"),
-        ("srun: error: Node failure on n2", "n2: Node failure on n2"),
+        (f"{SLURM_SAYS}NODE FAILURE\nsrun: error: Node failure on n2", "n2: Node failure on n2"),
     ],
 )
 def test_slurm_says_why_a_start_ended_without_a_word(tmp_path: Path, said: str, why: str) -> None:
@@ -192,13 +195,84 @@ def test_the_guard_is_heard_after_each_start_and_before_it(tmp_path: Path) -> No
 
 def test_nodes_that_are_left_out_stay_so(folder: JobFolder, tmp_path: Path) -> None:
     strikes = str(tmp_path / "strikes")
-    cluster = CLUSTER.model_copy(update={"sbatch": {"exclude": "old[1-2]"}, "strikes": strikes})
-    assert excluded(folder, cluster, ["n3"]) == ["old[1-2]", "n3"]
-    note(folder, "again", how="requeue", exclude=["old[1-2]", "n3"])
+    cluster = CLUSTER.model_copy(update={"strikes": strikes})
+    assert excluded(folder, cluster, ["n3"]) == ["n3"]
+    note(folder, "again", how="requeue", exclude=["n3"], own=["n3"])
     strike(cluster, "n7", "a GPU has fallen off the bus", folder)
-    assert excluded(folder, cluster, ["n5", "n3"]) == ["old[1-2]", "n7", "n3", "n5"]
+    assert excluded(folder, cluster, []) == ["n3", "n7"]
+    assert excluded(folder, cluster, ["n5", "n3"]) == ["n7", "n5", "n3"]  # the oldest first
     note(folder, "submit")
     assert excluded(folder, CLUSTER, []) == []
+
+
+def test_nodes_come_back_when_their_time_is_over_or_the_list_forgets_them(
+    folder: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = CLUSTER.model_copy(update={"strikes": str(tmp_path / "strikes")})
+    write_cluster(folder, cluster)
+    folder.preflight.mkdir()
+    strike(cluster, "n7", "a GPU has fallen off the bus", folder)
+    monkeypatch.setattr("megatron_jobs.jobs.after.unfit_nodes", lambda folder: ["n3", "n7"])
+    assert decide(folder, EXIT_UNFIT)[0] == "again n3,n7"
+    monkeypatch.undo()
+    assert decide(folder, EXIT_STOPPED, reached=1)[0] == "again n3,n7"
+    forget(cluster, "n7")
+    assert decide(folder, EXIT_STOPPED, reached=2)[0] == "again n3"
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + cluster.strike_days * DAY + 60)
+    assert decide(folder, EXIT_STOPPED, reached=3)[0] == "again "
+    assert "own" not in read_events(folder)[0]
+
+
+@pytest.mark.parametrize("how", ["JOB REQUEUE", "PREEMPTION", "NODE FAILURE", "TIME LIMIT"])
+def test_what_slurm_does_to_a_job_is_not_the_jobs_fault(tmp_path: Path, how: str) -> None:
+    job = make_job(tmp_path)
+    log = job.folder.logs / "batch.log"
+    for number in range(6):
+        if settle_before(job):
+            break
+        words = f"2026-11-21T09:0{number}:00+00:00 Slurm job 7, restart {number}, on n1\n"
+        with log.open("a") as lines:
+            lines.write(f"{words}{SLURM_SAYS}{how} ***\n")
+        facts = {"slurm_job_id": "7", "slurm_restart": number, "nodes": ["n1"]}
+        note(job.folder, "start", restart=number, reached=0, **facts)
+    stopped = "stop" in [event["event"] for event in read_events(job.folder)]
+    assert stopped == (how == "TIME LIMIT")
+
+
+def test_a_start_that_was_lost_and_lives_does_not_act(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert not superseded(folder)
+    note(folder, "start", reached=0, slurm_restart=0)
+    assert not superseded(folder)
+    note(folder, "start", reached=0, slurm_restart=1, slurm_job_id="7")
+    before = read_events(folder)
+    assert settle(folder, EXIT_BUG) == ""
+    assert main(["--finish", str(folder.path)]) == EXIT_STOPPED
+    assert main(["--after=1", str(folder.path)]) == EXIT_NOTHING_TO_DO
+    assert "the job was started anew since" in capsys.readouterr().out
+    assert not folder.next.exists()
+    assert not folder.receipt.exists()
+    assert read_events(folder) == before
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert not superseded(folder)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")  # it ended before it had noted its start
+    assert settle(folder, EXIT_STOPPED) == "again "
+
+
+@pytest.mark.parametrize(("killed", "news"), [(False, "requeue"), (True, "end")])
+def test_people_are_told_after_the_script_is(
+    folder: JobFolder, monkeypatch: pytest.MonkeyPatch, *, killed: bool, news: str
+) -> None:
+    told: list[tuple[str, str]] = []
+    note_it = lambda folder, event, *_, **__: told.append((event, folder.next.read_text()))  # noqa: E731
+    monkeypatch.setattr("megatron_jobs.jobs.after.tell", note_it)
+    if killed:
+        folder.kill_switch.touch()
+    line, _ = decide(folder, EXIT_STOPPED)
+    assert told == [(news, line + "\n")]
 
 
 CHAIN = "{first: {stage: tests.stages.echo}, second: {stage: tests.stages.echo, after: [first]}}"
