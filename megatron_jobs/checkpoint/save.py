@@ -33,6 +33,7 @@ from megatron_jobs.checkpoint.state import (
 from megatron_jobs.errors import DataError, UserError
 from megatron_jobs.parallel.cures import fill_optimizer_state, prepare_for_save, writer_errors
 from megatron_jobs.runtime.files import PARTIAL, publish_folder, remove
+from megatron_jobs.runtime.heartbeat import pulse
 
 RANDOM = "random.pt"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -122,12 +123,15 @@ def agree(
     leader_only: bool = False,
     failed: str = "could not be saved",
 ) -> None:
-    """Do `work` for the checkpoint `target` on every rank, or on the leader.
+    """Do `work` for the checkpoint `target` on every rank, or on the leader: a phase of a save.
+
+    It begins and ends with a sign of life, and so does the wait for the other ranks.
 
     Raises: UserError on every rank, in plain words, when the file system of one refused; what there
         is of `target` is gone then, unless it is the latest already.
     """
     error = ""
+    pulse()
     try:
         if dist.get_rank() == 0 or not leader_only:
             work()
@@ -135,6 +139,7 @@ def agree(
         error = _refusal(raised)
         if not error:
             raise
+    pulse()
     errors = [text for text in gather(error) if text]
     if not errors:
         return

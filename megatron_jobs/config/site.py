@@ -81,7 +81,8 @@ class Watch(Settings):
     """Seconds between two looks at the heartbeats."""
     stall_seconds: NonNegativeInt = 480
     """A job whose ranks give no sign of life for so long has stalled; 0: never. Below the 600 s
-    after which a collective that waits in vain fails: then nobody can tell any more who is late."""
+    after which a collective that waits in vain fails: then nobody can tell any more who is late.
+    While ranks save, four times as long."""
     drain_seconds: NonNegativeInt = 60
     """Seconds between two questions to Slurm whether a node of the job is being drained; 0: none.
     A job on such a node saves, stops and goes on elsewhere."""

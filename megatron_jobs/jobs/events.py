@@ -3,13 +3,12 @@
 Submitting, the batch script's steps and the first node's watch write it: a few lines a start.
 """
 
-import os
 import time
 from typing import Any
 
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.runtime.journal import Journal, read_journal
-from megatron_jobs.runtime.rank import slurm_job_id
+from megatron_jobs.runtime.rank import read_rank, slurm_job_id
 
 Event = dict[str, Any]
 """time (seconds since 1970), event, slurm_job_id, host, and what the event adds:
@@ -38,7 +37,7 @@ end                                             the receipt is written
 def note(folder: JobFolder, event: str, **facts: Any) -> Event:
     """Append an event, and return it."""
     record: Event = {"time": time.time(), "event": event, "slurm_job_id": slurm_job_id()}
-    record |= {"host": os.uname().nodename} | facts
+    record |= {"host": read_rank().node_name} | facts
     with Journal(folder.events) as journal:
         journal.write(record)
     return record

@@ -8,7 +8,7 @@ from typing import Any
 from megatron_jobs.config.tree import no_such
 from megatron_jobs.errors import UserError
 from megatron_jobs.jobs.folder import JobFolder
-from megatron_jobs.jobs.stacks import RankState, answers, ask, collect, get, scratch_of
+from megatron_jobs.jobs.stacks import RankState, answers, ask, ask_again, collect, get, scratch_of
 from megatron_jobs.jobs.status import latest_job, read_jobs
 from megatron_jobs.runtime.heartbeat import starts_on_node
 
@@ -49,25 +49,40 @@ def rank_states(folder: JobFolder) -> list[RankState]:
 
 
 def gather(folder: JobFolder, start: str, place: Path) -> list[RankState]:
-    """The answers of all nodes to `ask`; ranks of a node that does not answer are silent."""
-    expected = {found["host"]: found for found in summaries(folder, start)}
-    end = time.monotonic() + POLL_SECONDS + ANSWER_SECONDS
-    while (found := answers(place)).keys() < expected.keys() and time.monotonic() < end:
-        time.sleep(0.2)
-    ranks = [rank for node in found.values() for rank in node]
-    for host in expected.keys() - found.keys():
-        ranks += [_silent(host, beat) for beat in expected[host]["ranks"]]
+    """The answers of all nodes to `ask`; ranks of one that twice does not answer are silent."""
+    expected = {found["name"]: found for found in summaries(folder, start)}
+    missing = {name: int(found["node"]) for name, found in expected.items()}
+    ranks = _answers_in_time(place, missing)
+    if missing:
+        ask_again(folder, place)
+        ranks += _answers_in_time(place, missing)
+    for name in missing:
+        ranks += [_silent(name, beat) for beat in expected[name]["ranks"]]
     return sorted(ranks, key=lambda rank: rank.rank)
 
 
-def _silent(host: str, beat: dict[str, Any]) -> RankState:
+def _answers_in_time(place: Path, missing: dict[str, int]) -> list[RankState]:
+    """What nodes answer; they are then no longer among those that are missing."""
+    ranks: list[RankState] = []
+    end = time.monotonic() + POLL_SECONDS + ANSWER_SECONDS
+    while missing:
+        for name, found in answers(place, missing).items():
+            ranks += found
+            del missing[name]
+        if time.monotonic() > end:
+            break
+        time.sleep(0.2)
+    return ranks
+
+
+def _silent(name: str, beat: dict[str, Any]) -> RankState:
     """A rank as its node's watch last told of it."""
-    known = {name: beat[name] for name in ("rank", "step", "what", "time", "watched")}
-    return RankState(node=host, state="silent", **known)
+    known = {key: beat[key] for key in ("rank", "step", "what", "time", "watched")}
+    return RankState(node=name, state="silent", **known)
 
 
 def summaries(folder: JobFolder, start: str) -> list[dict[str, Any]]:
-    """What the watch of each node of one start last told: {start, node, host, time, ranks}."""
+    """What the watch of each node of one start last told: {start, node, name, time, ranks}."""
     return [found for found in all_summaries(folder) if found["start"] == start]
 
 

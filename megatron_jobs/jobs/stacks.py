@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,7 @@ from megatron_jobs.runtime.heartbeat import (
     stat_fields,
 )
 from megatron_jobs.runtime.rank import Rank
+from megatron_jobs.runtime.shared import read_shared
 
 GROUP = 100
 """Nodes whose files stand in one folder."""
@@ -242,9 +243,9 @@ def _shown(group: list[RankState]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def in_group(folder: Path, node: int, host: str) -> Path:
+def in_group(folder: Path, node: int, name: str) -> Path:
     """The file of a node below a folder, one of those of its group."""
-    return folder / f"{node // GROUP:03d}" / f"{host}.json"
+    return folder / f"{node // GROUP:03d}" / f"{name}.json"
 
 
 def put(path: Path, value: Any) -> None:
@@ -257,8 +258,12 @@ def put(path: Path, value: Any) -> None:
 
 def get(path: Path) -> dict[str, Any]:
     """What `put` wrote; nothing where it has not yet, or the file system is behind."""
+    return _parsed(path, Path.read_text)
+
+
+def _parsed(path: Path, read: Callable[[Path], str]) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        value: dict[str, Any] = json.loads(read(path))
     except (OSError, ValueError):
         return {}
     return value
@@ -267,6 +272,11 @@ def get(path: Path) -> dict[str, Any]:
 def request_file(folder: JobFolder) -> Path:
     """What the watches are asked, in one file that all of them look at: {id, start, end}."""
     return folder.watch / "request.json"
+
+
+def request(folder: JobFolder) -> dict[str, Any]:
+    """What was asked last; nothing, in a file that is made for it, when nothing ever was."""
+    return _parsed(request_file(folder), read_shared)
 
 
 def ask(folder: JobFolder, start: str, *, end: bool = False) -> Path:
@@ -280,16 +290,24 @@ def ask(folder: JobFolder, start: str, *, end: bool = False) -> Path:
     return folder.watch / "stacks" / name
 
 
+def ask_again(folder: JobFolder, place: Path) -> None:
+    """Repeat the question whose answers go to `place`, for watches that have missed it."""
+    if (last := request(folder)).get("id") == place.name:
+        put(request_file(folder), last)
+
+
 def answer(path: Path, ranks: list[RankState]) -> None:
     """Leave a node's ranks where `ask` said."""
     put(path, {"ranks": [asdict(rank) for rank in ranks]})
 
 
-def answers(folder: Path) -> dict[str, list[RankState]]:
-    """The ranks of each node that has answered until now."""
-    found = {path.stem: get(path) for path in sorted(folder.glob("*/*.json"))}
+def answers(place: Path, nodes: Mapping[str, int]) -> dict[str, list[RankState]]:
+    """The ranks of each of these nodes that has answered until now; nodes are name -> number."""
+    found = {
+        name: _parsed(in_group(place, node, name), read_shared) for name, node in nodes.items()
+    }
     return {
-        node: [RankState(**rank) for rank in value["ranks"]]
-        for node, value in found.items()
+        name: [RankState(**rank) for rank in value["ranks"]]
+        for name, value in found.items()
         if value
     }

@@ -2,9 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from megatron_jobs.jobs.blame import are_few
 from megatron_jobs.jobs.stacks import RankState
 
 DEAD = ("gone", "dead", "stopped", "traced", "silent")
@@ -40,7 +41,24 @@ class Stall:
 
 
 def judge_stall(ranks: Sequence[RankState], seconds: float) -> Stall:
-    """The verdict on ranks that have given no sign of life for so many seconds."""
+    """The verdict on ranks that have given no sign of life for so many seconds.
+
+    When more nodes are silent than are likely to have failed at once (`jobs.blame`), it is hardly
+    the nodes: the judgement is on the others, and says so.
+    """
+    silent = {rank.node for rank in ranks if rank.state == "silent"}
+    nodes = {rank.node for rank in ranks}
+    if are_few(len(silent), len(nodes)) and 2 * len(silent) <= len(nodes):
+        return _judge(ranks, seconds)
+    reached = [rank for rank in ranks if rank.node not in silent]
+    unknown = f"the watch reached {len(nodes) - len(silent)} of {len(nodes)} nodes"
+    if not reached:
+        return Stall(line=f"stalled {seconds:.0f} s: {unknown}", seconds=seconds)
+    found = _judge(reached, seconds)
+    return replace(found, line=f"{found.line}; {unknown}")
+
+
+def _judge(ranks: Sequence[RankState], seconds: float) -> Stall:
     guilty = behind(ranks)
     since = f"stalled {seconds:.0f} s"
     if not guilty:

@@ -27,11 +27,11 @@ def straggler_table(summaries: Iterable[Mapping[str, Any]], factor: float) -> li
     """One row a node, the slowest first; ranks that have measured nothing yet do not count.
 
     Args:
-        summaries: what the watches of the nodes wrote: `host`, `ranks`.
+        summaries: what the watches of the nodes wrote: `name`, `ranks`.
         factor: a node at so many times the median, or more, is a straggler.
     """
     measured = [
-        (summary["host"], ranks)
+        (summary["name"], ranks)
         for summary in summaries
         if (ranks := [rank for rank in summary["ranks"] if rank["own_seconds"] > 0])
     ]

@@ -8,7 +8,7 @@ and what becomes of it is decided as after any failure. Clocks of nodes are take
 seconds: the preflight looks at that.
 
     RUN/JOB/watch/
-      000/NODE.json        {start, node, host, time, ranks}: the heartbeats of a node
+      000/NODE.json        {start, node, name, time, ranks}: the heartbeats of a node
       request.json         {id, start, end}: show your stacks, or end your ranks
       stacks/ID/000/NODE.json   the answers; stacks/ID.txt all of them for people
       verdict.json         {kind: stall, start, time} and the fields of `jobs.stall.Stall`
@@ -20,6 +20,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,15 @@ from megatron_jobs.jobs.events import note
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.inquiry import POLL_SECONDS, gather, summaries
 from megatron_jobs.jobs.stacks import (
+    RankState,
     answer,
     ask,
     collect,
-    get,
     heartbeats_of,
     in_group,
     merged,
     put,
-    request_file,
+    request,
     scratch_of,
 )
 from megatron_jobs.jobs.stall import Stall, judge_stall
@@ -52,6 +53,9 @@ from megatron_jobs.runtime.heartbeat import (
 from megatron_jobs.runtime.rank import Rank, read_rank
 from megatron_jobs.runtime.stop import heed_stop
 
+SAVE_TIMES = 4
+"""A save may be silent for so many times `stall_seconds`: one phase of it writes all that a rank
+has, and a save that is killed is lost, and would be at the next start."""
 TABLE_SECONDS = 60
 """Between two tables of stragglers, at least."""
 
@@ -113,19 +117,22 @@ class NodeWatch:
         self.looked = now
         if now - self.told >= self.settings.every:
             self.told = now
-            put(in_group(self.folder.watch, self.rank.node, self.rank.host), self.summary(beats))
+            put(
+                in_group(self.folder.watch, self.rank.node, self.rank.node_name),
+                self.summary(beats),
+            )
         self.answer_request(beats)
         if self.rank.node == 0 and not self.ended:
             self.judge(beats, now)
 
     def summary(self, beats: list[Beat]) -> dict[str, Any]:
         """What this node tells the first."""
-        own = {"start": self.rank.start, "node": self.rank.node, "host": self.rank.host}
+        own = {"start": self.rank.start, "node": self.rank.node, "name": self.rank.node_name}
         return own | {"time": time.time(), "ranks": [asdict(beat) for beat in beats]}
 
     def answer_request(self, beats: list[Beat]) -> None:
         """Show this node's stacks, or end its ranks, if somebody asks for it."""
-        asked = get(request_file(self.folder))
+        asked = request(self.folder)
         if asked.get("start") != self.rank.start or asked["id"] == self.answered:
             return
         self.answered = asked["id"]
@@ -134,8 +141,8 @@ class NodeWatch:
             kill(beats)
             return
         place = self.folder.watch / "stacks" / asked["id"]
-        path = in_group(place, self.rank.node, self.rank.host)
-        answer(path, collect(self.place, self.rank.host, path.parent))
+        path = in_group(place, self.rank.node, self.rank.node_name)
+        answer(path, collect(self.place, self.rank.node_name, path.parent))
 
     def judge(self, beats: list[Beat], now: float) -> None:
         """What only the first node's watch does. While its own ranks live it needs no others."""
@@ -155,8 +162,13 @@ class NodeWatch:
     def silent(self, beats: list[Beat], now: float) -> bool:
         """Whether there are ranks to watch and none of them has given a sign of life in time."""
         signs = [beat.time for beat in beats if beat.watched]
-        limit = self.settings.stall_seconds
+        limit = self.limit(beats)
         return bool(limit and signs) and now - max([*signs, self.awake]) >= limit
+
+    def limit(self, ranks: Sequence[Beat | RankState]) -> int:
+        """Seconds of silence that are a stall: more while a rank saves, and others wait for it."""
+        saves = any(rank.watched and rank.what == "save" for rank in ranks)
+        return self.settings.stall_seconds * (SAVE_TIMES if saves else 1)
 
     def all_beats(self) -> list[Beat]:
         """The heartbeats of all nodes, as they were a moment ago."""
@@ -170,7 +182,7 @@ class NodeWatch:
         ranks = gather(self.folder, self.rank.start, place)
         last = max((rank.time for rank in ranks if rank.watched), default=0.0)
         seconds = time.time() - last
-        if seconds < self.settings.stall_seconds:  # meanwhile it went on
+        if seconds < self.limit(ranks):  # meanwhile it went on
             return
         stall = judge_stall(ranks, seconds)
         place.with_suffix(".txt").write_text(f"{stall.line}\n\n{merged(ranks)}", encoding="utf-8")
@@ -190,12 +202,9 @@ class NodeWatch:
         print(f"{stall.line}; all stacks: {text}", flush=True)
 
     def leave(self) -> None:
-        """The ranks have ended: nothing of them is left on the node."""
-        end = time.time() + 1
-        while any(beat.lives() for beat in read_beats(self.place)) and time.time() < end:
-            time.sleep(0.05)
-        if not any(beat.lives() for beat in read_beats(self.place)):
-            shutil.rmtree(self.place, ignore_errors=True)
+        """Leave nothing on the node. Ranks that still live, of a job that is cancelled, may be
+        killed together with this process; what they write they write to files without a name."""
+        shutil.rmtree(self.place, ignore_errors=True)
 
 
 def kill(beats: list[Beat]) -> None:

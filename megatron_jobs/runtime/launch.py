@@ -135,7 +135,7 @@ def mark_start(rank: Rank) -> None:
     log = os.fstat(1)
     if rank.restart or (stat.S_ISREG(log.st_mode) and log.st_size):
         now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-        print(f"{MARK}rank {rank.index} of {rank.world} on {rank.host}, {now}", flush=True)
+        print(f"{MARK}rank {rank.index} of {rank.world} on {rank.node_name}, {now}", flush=True)
 
 
 def run_and_report(work: Callable[[], object], error_file: Path) -> int:

@@ -5,6 +5,8 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+NODE_NAME = "SLURMD_NODENAME"
+
 
 @dataclass(frozen=True, slots=True)
 class Rank:
@@ -28,6 +30,9 @@ class Rank:
     restart: int = 0
     """How often Slurm has put this job back in the queue."""
     host: str = ""
+    """What the node calls itself: to connect to it, and for files on it."""
+    slurm_node: str = ""
+    """What Slurm calls it, which may be another name; empty outside Slurm."""
     attempt: str = "alone"
     """Names this start of the job: equal on all its ranks, different at the next start."""
 
@@ -35,6 +40,11 @@ class Rank:
     def leads(self) -> bool:
         """Whether this is the one process that writes what is written once."""
         return self.index == 0
+
+    @property
+    def node_name(self) -> str:
+        """The node's name wherever it is told: Slurm's, which commands of Slurm take."""
+        return self.slurm_node or self.host
 
     @property
     def start(self) -> str:
@@ -55,11 +65,11 @@ def read_rank(environment: Mapping[str, str] | None = None) -> Rank:
     host = socket.gethostname()
     if "SLURM_PROCID" in env and "SLURM_STEP_ID" in env:
         return _slurm_rank(env, host)
-    return Rank(host=host)
+    return Rank(host=host, slurm_node=env.get(NODE_NAME, ""))
 
 
 def slurm_job_id(environment: Mapping[str, str] | None = None) -> str:
-    """Slurm's id of the job that this process belongs to, `12_3` for an array's task, or nothing."""
+    """Slurm's id of the job of this process, `12_3` for an array's task, or nothing."""
     env = os.environ if environment is None else environment
     array = env.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{env['SLURM_ARRAY_TASK_ID']}" if array else env.get("SLURM_JOB_ID", "")
@@ -90,6 +100,7 @@ def _slurm_rank(env: Mapping[str, str], host: str) -> Rank:
         job_id=slurm_job_id(env),
         restart=restart,
         host=host,
+        slurm_node=env.get(NODE_NAME, ""),
         attempt=f"{env['SLURM_JOB_ID']}.{restart}.{env['SLURM_STEP_ID']}",
     )
 

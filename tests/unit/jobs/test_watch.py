@@ -1,9 +1,12 @@
 """The verdict on a stall, stacks for people, the table of stragglers: cases with known answers."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +26,15 @@ from megatron_jobs.jobs.stacks import (
     main_stack,
     merged,
     put,
+    request,
+    request_file,
     shortened,
 )
 from megatron_jobs.jobs.stall import judge_stall
 from megatron_jobs.jobs.stragglers import read_stragglers, straggler_table, write_stragglers
 from megatron_jobs.jobs.watch import NodeWatch, kill
-from megatron_jobs.runtime.heartbeat import Beat, birth_of
+from megatron_jobs.runtime.files import wait_for
+from megatron_jobs.runtime.heartbeat import Beat, beat, birth_of, open_heartbeat
 from megatron_jobs.runtime.rank import Rank
 
 TORCH = "/env/lib/python3.11/site-packages/torch/distributed"
@@ -208,13 +214,16 @@ def test_answers_of_nodes_that_answer_and_one_that_does_not(
     folder = JobFolder(tmp_path)
     for node, start in ((0, "7.1"), (1, "7.1"), (150, "7.1"), (2, "7.0")):
         beat = {"rank": node, "step": 4, "what": "data", "time": 5.0, "watched": True}
-        summary = {"start": start, "host": f"n{node}", "node": node, "time": 1.0, "ranks": [beat]}
+        summary = {"start": start, "name": f"n{node}", "node": node, "time": 1.0, "ranks": [beat]}
         put(in_group(folder.watch, node, f"n{node}"), summary)
     place = ask(folder, "7.1")
     for node in (0, 150):
         answer(in_group(place, node, f"n{node}"), [waiting(node)])
     assert {path.parent.name for path in place.glob("*/*.json")} == {"000", "001"}
-    assert answers(place) == {"n0": [waiting(0)], "n150": [waiting(150)]}
+    assert answers(place, {"n0": 0, "n1": 1, "n150": 150}) == {
+        "n0": [waiting(0)],
+        "n150": [waiting(150)],
+    }
     silent = RankState(rank=1, node="n1", step=4, what="data", time=5.0, state="silent")
     assert gather(folder, "7.1", place) == [waiting(0), silent, waiting(150)]
 
@@ -229,7 +238,7 @@ def summary(host: str, *own_seconds: float) -> dict[str, Any]:
         {"rank": rank, "step": 9, "own_seconds": seconds}
         for rank, seconds in enumerate(own_seconds, start=int(host[1:]) * 2)
     ]
-    return {"host": host, "ranks": ranks}
+    return {"name": host, "ranks": ranks}
 
 
 def test_a_node_is_as_slow_as_its_slowest_rank(tmp_path: Path) -> None:
@@ -292,3 +301,67 @@ def test_a_rank_that_ends_as_it_is_killed_saves_no_other(
     ours = Beat(0, os.getpid(), birth_of(os.getpid()))
     kill([ours, ours])
     assert asked == [os.getpid()] * 2
+
+
+def test_a_watch_that_missed_the_question_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("megatron_jobs.jobs.inquiry.ANSWER_SECONDS", -4.5)
+    folder = JobFolder(tmp_path)
+    tell = {"rank": 0, "step": 4, "what": "data", "time": 5.0, "watched": True}
+    told = {"start": "7.1", "name": "n0", "node": 0, "time": 1.0, "ranks": [tell]}
+    put(in_group(folder.watch, 0, "n0"), told)
+    place = ask(folder, "7.1")
+    first = request_file(folder).stat().st_ino
+
+    def answer_second() -> None:
+        wait_for(lambda: request_file(folder).stat().st_ino != first, "it", seconds=5)
+        assert request(folder)["id"] == place.name
+        answer(in_group(place, 0, "n0"), [waiting(0)])
+
+    watch = threading.Thread(target=answer_second)
+    watch.start()
+    assert gather(folder, "7.1", place) == [waiting(0)]
+    watch.join()
+
+
+def test_a_watch_looks_at_a_file_that_is_there_before_anything_is_asked(tmp_path: Path) -> None:
+    """A client of NFS remembers for a minute that there was none."""
+    rank = Rank(host="n1.site", slurm_node="n1", node=1)
+    node = NodeWatch(JobFolder(tmp_path), rank, tmp_path / "beats", Watch())
+    node.look()
+    assert request_file(node.folder).read_text() == ""
+    assert [path.name for path in node.folder.watch.glob("000/*")] == ["n1.json"]
+
+
+def test_many_silent_nodes_are_not_blamed() -> None:
+    states = [waiting(rank, stacks="", state="silent") for rank in range(2, 8)]
+    stall = judge_stall([waiting(0), reading(1), *states], 9)
+    assert (stall.rank, stall.node) == (1, "node0")
+    assert stall.line.endswith("; the other waits in all_reduce; the watch reached 1 of 4 nodes")
+    few = judge_stall([*(waiting(rank) for rank in range(6)), *states[-2:]], 9)
+    assert (few.rank, few.state) == (6, "silent")
+    assert judge_stall(states, 9).line == "stalled 9 s: the watch reached 0 of 3 nodes"
+    assert judge_stall([waiting(0), *states], 9).node == ""
+
+
+def test_a_save_may_be_silent_for_four_times_as_long(tmp_path: Path) -> None:
+    now = time.time()
+    node = NodeWatch(JobFolder(tmp_path), Rank(), tmp_path, Watch(stall_seconds=30))
+    node.awake = now - 1000
+    for seconds, stalled in ((100, False), (130, True)):
+        saving = Beat(0, 1, 1, time=now - seconds, watched=True, what="save")
+        waits = replace(saving, rank=1, what="log")
+        assert node.silent([saving, waits], now) == stalled
+        assert node.silent([waits], now)
+
+
+def test_a_watch_that_ends_leaves_nothing_even_while_a_rank_lives(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    with open_heartbeat(Rank(), tmp_path / "beats") as place:
+        beat(1, "data")
+        NodeWatch(JobFolder(tmp_path), Rank(), place, Watch()).leave()
+        assert not place.exists()
+        beat(2, "data")
+    signal.signal(signal.SIGUSR1, before)
+    assert not place.exists()
