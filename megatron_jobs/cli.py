@@ -196,11 +196,14 @@ def save(run: RunFolder, job: NamedJob) -> None:
 @app.command(short_help="Ask a job to save and stop.")
 def stop(run: RunFolder, job: NamedJob) -> None:
     """Ask a job to save and stop; it is not started again until RUN/JOB/KILL is removed."""
-    from megatron_jobs.jobs.switches import ask_to_stop
+    from megatron_jobs.jobs.switches import ask_to_stop, jobs_behind
 
     folder, warned = ask_to_stop(run, job)
     told = f", Slurm has told {', '.join(warned)}" if warned else ""
     print(f"{job}: saves and stops{told}; {folder.kill_switch} keeps it from starting again")
+    behind = jobs_behind(run, job)
+    if behind:
+        print(f"nor will those begin that wait for it: {', '.join(behind)}")
 
 
 @app.command(short_help="Check installation, profile of a cluster, and plan.")

@@ -7,7 +7,7 @@ from megatron_jobs.errors import UserError
 from megatron_jobs.jobs.folder import JobFolder, read_job
 from megatron_jobs.jobs.inquiry import job_of
 from megatron_jobs.jobs.queue import call_slurm, live_states
-from megatron_jobs.jobs.status import goes_on
+from megatron_jobs.jobs.status import goes_on, read_jobs
 from megatron_jobs.stages import load_stage
 
 
@@ -39,3 +39,12 @@ def ask_to_stop(run: Path, job: str) -> tuple[JobFolder, list[str]]:
     if living:  # --state: whatever the signal, a job that waits would be cancelled by it
         call_slurm(["scancel", "--signal=USR2", "--state=RUNNING", *living])
     return folder, [i for i in ids if i in living and living[i].state == "RUNNING"]
+
+
+def jobs_behind(run: Path, job: str) -> list[str]:
+    """The jobs of a run without a receipt that will not begin if `job` does not come to its end."""
+    behind: list[str] = []
+    for name, description in read_jobs(run).items():  # each after those that it waits for
+        if {job, *behind} & {*description["after"]} and not JobFolder(run / name).receipt.exists():
+            behind.append(name)
+    return behind

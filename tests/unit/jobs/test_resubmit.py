@@ -131,6 +131,11 @@ def test_switches_by_hand(run: Path, capsys: pytest.CaptureFixture[str]) -> None
     planned(run)
     assert main(["stop", str(run), "first"]) == 0
     assert (run / "first/KILL").exists()
+    said = capsys.readouterr().out
+    assert said.endswith("\nnor will those begin that wait for it: second, third\n")
+    assert main(["stop", str(run), "second"]) == 0
+    assert capsys.readouterr().out.endswith("that wait for it: third\n")
+    (run / "second/KILL").unlink()
     assert main(["save", str(run), "first"]) == 2
     said = capsys.readouterr().err
     assert said == "mj save: first: its stage, tests.stages.echo, does not save before its end\n"
