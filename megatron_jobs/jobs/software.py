@@ -20,8 +20,14 @@ from megatron_jobs.jobs.cluster import Cluster
 from megatron_jobs.jobs.fabric import fabric_environment
 from megatron_jobs.jobs.plan import Job
 
-ONE_STEP = ("srun", "--nodes=1", "--ntasks=1", "--ntasks-per-node=1", "--overlap")
-"""On the first node of the job, beside other steps that may run there."""
+ONE_STEP = (
+    *("env", "-u", "SLURM_GPUS", "-u", "SLURM_GPUS_PER_NODE"),
+    *("-u", "SLURM_GPUS_PER_TASK", "-u", "SLURM_TRES_PER_TASK"),
+    *("srun", "--nodes=1", "--relative=0", "--ntasks=1", "--ntasks-per-node=1"),
+    *("--overlap", "--mem=0", "--gres=none"),
+)
+"""On the first node of the job, beside other steps that may run there, of which it takes nothing.
+srun refuses to ask for no GPUs while a variable asks for some."""
 NODE_LOCAL = ("/dev/shm", "/tmp")
 """Where ranks of one node meet when the profile names no scratch."""
 MODULES = """\

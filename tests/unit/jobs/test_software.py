@@ -103,7 +103,10 @@ def test_pyxis_starts_a_step_for_each_python(tmp_path: Path) -> None:
         "--container-image=nvcr.io#nvidia/pytorch:26.06-py3",
         f"--container-mounts={binds}",
     )
-    step = ("srun", "--nodes=1", "--ntasks=1", "--ntasks-per-node=1", "--overlap")
+    variables = ("GPUS", "GPUS_PER_NODE", "GPUS_PER_TASK", "TRES_PER_TASK")
+    unset = (word for name in variables for word in ("-u", f"SLURM_{name}"))
+    first = ("--nodes=1", "--relative=0", "--ntasks=1", "--ntasks-per-node=1")
+    step = ("env", *unset, "srun", *first, "--overlap", "--mem=0", "--gres=none")
     assert launch.control == (*step, "--mpi=none", *launch.srun, *launch.rank)
     inside = {"OMP_NUM_THREADS=1", "PYTHONUNBUFFERED=1", f"PYTHONPATH={CODE}"}
     assert (launch.rank[0], set(launch.rank[1:])) == ("env", inside)
