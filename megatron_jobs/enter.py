@@ -35,7 +35,13 @@ from megatron_jobs.errors import (
     DataError,
     UserError,
 )
-from megatron_jobs.jobs.after import note_stuck, note_successor, settle, settle_before
+from megatron_jobs.jobs.after import (
+    is_superseded,
+    note_stuck,
+    note_successor,
+    settle,
+    settle_before,
+)
 from megatron_jobs.jobs.again import headway, note_start
 from megatron_jobs.jobs.events import note
 from megatron_jobs.jobs.folder import JobFolder, read_job
@@ -165,16 +171,15 @@ def choose_nodes(folder: JobFolder, wanted: str) -> int:
 
 def finish_job(folder: JobFolder, _: str) -> int:
     """Write the receipt; EXIT_STOPPED when a rank stopped in time and the job is to go on."""
-    if folder.stopped.exists():
+    if is_superseded(folder) or folder.stopped.exists():
         return EXIT_STOPPED
     finish(load_job(folder))
     return EXIT_DONE
 
 
 def settle_job(folder: JobFolder, status: str) -> int:
-    """Decide what the batch script does next."""
-    settle(folder, int(status))
-    return EXIT_DONE
+    """Decide what the batch script does next; EXIT_NOTHING_TO_DO when that is not its to do."""
+    return EXIT_DONE if settle(folder, int(status)) else EXIT_NOTHING_TO_DO
 
 
 def note_drain(folder: JobFolder, nodes: str) -> int:

@@ -4,13 +4,14 @@ The history is in events.jsonl. Only what came after the last `submit` counts: a
 a job again gives it a fresh chance.
 """
 
+import time
 from collections.abc import Iterable
 
 from megatron_jobs.jobs.cluster import Cluster
 from megatron_jobs.jobs.events import Event, note, read_events
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.plan import Job
-from megatron_jobs.jobs.strikes import struck
+from megatron_jobs.jobs.strikes import DAY, strikes_now
 from megatron_jobs.runtime.files import read_json
 from megatron_jobs.runtime.progress import read_progress
 from megatron_jobs.runtime.rank import slurm_job_id, slurm_restart
@@ -49,8 +50,14 @@ def why_not(folder: JobFolder, cluster: Cluster) -> str:
 
 
 def _reached(folder: JobFolder) -> list[int]:
-    """Headway when each start began."""
-    return [int(event["reached"]) for event in history(folder) if event["event"] == "start"]
+    """Headway when each start began; of those that Slurm ended for reasons of its own, none."""
+    reached: list[int] = []
+    for event in history(folder):
+        if event["event"] == "start":
+            reached.append(int(event["reached"]))
+        elif event["event"] == "lost" and event.get("blameless"):
+            del reached[-1:]
+    return reached
 
 
 def restarts_in_vain(reached: list[int]) -> int:
@@ -96,11 +103,35 @@ def note_start(folder: JobFolder, *, reached: int, nodes: list[str]) -> None:
     note(folder, "start", **restarts, nodes=nodes, reached=0 if fresh else reached)
 
 
+def superseded(folder: JobFolder) -> bool:
+    """Whether another start has begun since this one did: Slurm had lost its node, and it lives."""
+    starts = [
+        (event["slurm_job_id"], event.get("slurm_restart", 0))
+        for event in read_events(folder)
+        if event["event"] == "start"
+    ]
+    mine = (slurm_job_id(), slurm_restart())
+    return mine in starts and starts[-1] != mine
+
+
 def excluded(folder: JobFolder, cluster: Cluster, nodes: Iterable[str]) -> list[str]:
-    """What Slurm is to leave out: the profile's, the team's, those left out before, and `nodes`."""
-    before = [node for event in history(folder) for node in event.get("exclude", ())]
-    of_profile = str(cluster.sbatch.get("exclude") or "")
-    return list(dict.fromkeys([*filter(None, [of_profile]), *struck(cluster), *before, *nodes]))
+    """What Slurm is to leave out beside the profile's, those noted last at the end: `nodes`.
+
+    Before them the team's, and the job's own of the last `strike_days`.
+    """
+    now = time.time()
+    since = {node: float(found["time"]) for node, found in strikes_now(cluster).items()}
+    for event in history(folder):
+        if event["time"] > now - cluster.strike_days * DAY:
+            since |= dict.fromkeys(event.get("own", ()), event["time"])
+    since |= dict.fromkeys(nodes, now)
+    return sorted(since, key=lambda node: since[node])
+
+
+def own_exclusions(cluster: Cluster, nodes: Iterable[str]) -> list[str]:
+    """Those that are not on the team's list: that says for how long, or that one is forgotten."""
+    listed = strikes_now(cluster)
+    return [node for node in nodes if node not in listed]
 
 
 def moved_on(job: Job) -> list[str]:

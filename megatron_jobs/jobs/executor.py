@@ -162,6 +162,7 @@ def _values(submission: Submission) -> list[str]:
         "cpus": str(asked.cpus),
         "rank_log": log_pattern(asked.nodes),
         "again": cluster.again,
+        "excluded": str(cluster.sbatch.get("exclude") or ""),
         "drain_seconds": str(cluster.watch.drain_seconds),
         "check_nodes": str(int(cluster.preflight.nodes)),
         "try_links": str(int(cluster.preflight.links)),

@@ -12,9 +12,9 @@ from megatron_jobs.jobs.after import OVER_TIME, WARNED_EARLY, settle, settle_bef
 from megatron_jobs.jobs.again import (
     excluded,
     headway,
-    superseded,
     moved_on,
     restarts_in_vain,
+    superseded,
     why_not,
 )
 from megatron_jobs.jobs.cluster import Cluster, write_cluster
@@ -200,7 +200,7 @@ def test_nodes_that_are_left_out_stay_so(folder: JobFolder, tmp_path: Path) -> N
     note(folder, "again", how="requeue", exclude=["n3"], own=["n3"])
     strike(cluster, "n7", "a GPU has fallen off the bus", folder)
     assert excluded(folder, cluster, []) == ["n3", "n7"]
-    assert excluded(folder, cluster, ["n5", "n3"]) == ["n7", "n5", "n3"]  # the oldest first
+    assert excluded(folder, cluster, ["n5", "n3"]) == ["n7", "n3", "n5"]  # the oldest first
     note(folder, "submit")
     assert excluded(folder, CLUSTER, []) == []
 
@@ -213,9 +213,9 @@ def test_nodes_come_back_when_their_time_is_over_or_the_list_forgets_them(
     folder.preflight.mkdir()
     strike(cluster, "n7", "a GPU has fallen off the bus", folder)
     monkeypatch.setattr("megatron_jobs.jobs.after.unfit_nodes", lambda folder: ["n3", "n7"])
-    assert decide(folder, EXIT_UNFIT)[0] == "again n3,n7"
+    assert decide(folder, EXIT_UNFIT)[0] == "again n7,n3"
     monkeypatch.undo()
-    assert decide(folder, EXIT_STOPPED, reached=1)[0] == "again n3,n7"
+    assert decide(folder, EXIT_STOPPED, reached=1)[0] == "again n7,n3"
     forget(cluster, "n7")
     assert decide(folder, EXIT_STOPPED, reached=2)[0] == "again n3"
     now = time.time()

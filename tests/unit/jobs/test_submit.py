@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def test_values_reach_the_job_as_they_are(plan: Plan, tmp_path: Path) -> None:
     """The script is really run, with stand-ins that only say what they were given."""
     beside = "[[ $* == *--overlap* ]] && exit\n"
     record = 'printf "<%s>" "$0" "$@" >>"$RECORD"; echo >>"$RECORD"\n'
-    seen = 'printf "%s" "$WORDS$SEEN$UNSET$SRUN_CPUS_PER_TASK" >seen\n'
+    seen = 'sleep 0.2; printf "%s" "$WORDS$SEEN$UNSET$SRUN_CPUS_PER_TASK" >seen\n'
     python = tmp_path / HOSTILE
     for path in (tmp_path / "srun", python):
         decide = f'case "$*" in *--after=*) echo end 0 >{shlex.quote(str(tmp_path))}/next;; esac\n'
@@ -150,7 +151,7 @@ def test_values_reach_the_job_as_they_are(plan: Plan, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "seen").read_text() == HOSTILE + HOSTILE + "2"
     folder, enter = plan.jobs["first"].folder.path, f"<{python}><-P><-m><megatron_jobs.enter>"
-    ranks = "<--nodes=3><--ntasks=12><--ntasks-per-node=4><--kill-on-bad-exit=1>"
+    ranks = "<--nodes=3><--ntasks=12><--ntasks-per-node=4><--mem=0><--kill-on-bad-exit=1>"
     logs = "<--output=logs/rank-%5t.log><--open-mode=append><--cpu-bind=cores>"
     first, srun, *last = (tmp_path / "record").read_text().replace("\n<", "\0<").split("\0")
     assert first == f"{enter}<--begin><{folder}>"
@@ -184,6 +185,7 @@ case $name in
   sbatch) printf '17;dev\\n' ;;
 esac
 echo "$name" >>calls
+case ${name%=*} in begin | after) [[ -z 'LINE' ]] || echo 'LINE' >next ;; esac
 case ${name%=*} in CASES esac
 """
 STEP_CASES: list[tuple[dict[str, int | str], tuple[int, str, str]]] = [
@@ -191,6 +193,12 @@ STEP_CASES: list[tuple[dict[str, int | str], tuple[int, str, str]]] = [
     ({"begin": 4, "next": "stop 75"}, (75, "", "begin")),
     ({"begin": 2, "next": "stop 2"}, (2, "", "begin after=2")),
     ({"srun": 9, "next": "stop 9"}, (9, "", "begin srun after=9")),
+    # by these steps of ours say something, but not a rank
+    ({"srun": 3, "next": "stop 1"}, (1, "", "begin srun after=1")),
+    ({"srun": 4, "next": "stop 1"}, (1, "", "begin srun after=1")),
+    ({"srun": 5, "next": "stop 1"}, (1, "", "begin srun after=1")),
+    ({"srun": 75, "next": "stop 1"}, (1, "", "begin srun after=1")),
+    ({"srun": 124, "next": "stop 1"}, (1, "", "begin srun after=1")),
     ({"finish": 1, "next": "stop 1"}, (1, "", "begin srun finish after=1")),
     ({"finish": 1, "after": 1}, (1, "", "begin srun finish after=1")),
     ({"next": "end 0"}, (0, "", "begin srun finish after=0")),
@@ -200,11 +208,14 @@ STEP_CASES: list[tuple[dict[str, int | str], tuple[int, str, str]]] = [
     ),
     (
         {"finish": 75, "next": "again ", "requeue": 1},
-        (0, "goes on as Slurm job 17", "begin srun finish after=75 requeue sbatch successor=17"),
+        (
+            *(0, "goes on as Slurm job 17"),
+            "begin srun finish after=75 requeue requeue sbatch successor=17",
+        ),
     ),
     (
         {"finish": 75, "next": "again ", "requeue": 1, "sbatch": 1},
-        (75, "", "begin srun finish after=75 requeue sbatch stuck"),
+        (75, "", "begin srun finish after=75 requeue requeue sbatch stuck"),
     ),
     (
         {"begin": 4, "next": "behind 7:8"},
@@ -221,9 +232,10 @@ def test_the_script_does_what_its_steps_decide(
     line = answers.get("next", "")
     cases = "".join(f"{name}) exit {status};;" for name, status in answers.items())
     for name in ("python", "srun", "scontrol", "sbatch", "sleep"):
-        tmp_path.joinpath(name).write_text(STAND_IN.replace("CASES", cases))
+        text = STAND_IN.replace("CASES", cases).replace("LINE", str(line))
+        tmp_path.joinpath(name).write_text(text)
         tmp_path.joinpath(name).chmod(0o755)
-    tmp_path.joinpath("next").write_text(f"{line}\n")
+    tmp_path.joinpath("next").write_text("stop 99\n")  # of an earlier start
     changes = {"watch": Watch(drain_seconds=0), "preflight": Preflight(nodes=False, links=False)}
     cluster = load_cluster("devcluster").model_copy(update=changes)
     submission = Submission(plan.jobs["first"], cluster, tmp_path, str(tmp_path / "python"))
@@ -232,6 +244,21 @@ def test_the_script_does_what_its_steps_decide(
     assert done.returncode == status, done.stderr
     assert words in done.stdout
     assert tmp_path.joinpath("calls").read_text().split() == steps.split()
+
+
+def test_what_is_decided_is_done_before_all_have_been_told(plan: Plan, tmp_path: Path) -> None:
+    """As when the name of a webhook's host cannot be found: the step hangs after its decision."""
+    for name in ("python", "srun", "scontrol", "sleep"):
+        text = STAND_IN.replace("CASES", "after) exec /bin/sleep 60 ;;").replace("LINE", "again ")
+        tmp_path.joinpath(name).write_text(text)
+        tmp_path.joinpath(name).chmod(0o755)
+    cluster = load_cluster("devcluster").model_copy(
+        update={"preflight": Preflight(nodes=False, links=False)}
+    )
+    submission = Submission(plan.jobs["first"], cluster, tmp_path, str(tmp_path / "python"))
+    began = time.monotonic()
+    assert "back in the queue" in run_script(submission, tmp_path).stdout
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.usefixtures("_no_slurm")
@@ -254,7 +281,7 @@ def test_a_dry_run_prints_everything_and_touches_nothing(
 @pytest.mark.usefixtures("_no_slurm")
 @pytest.mark.parametrize(
     ("cluster", "python", "before"),
-    [("devcluster", sys.executable, ""), ("example", "python3", "srun --nodes=1")],
+    [("devcluster", sys.executable, ""), ("example", "python3", "env -u SLURM_GPUS")],
 )
 def test_any_profile_can_be_looked_at_without_slurm(
     plan: Plan, capsys: pytest.CaptureFixture[str], cluster: str, python: str, before: str
