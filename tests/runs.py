@@ -1,5 +1,6 @@
 """Run folders as jobs on a cluster leave them, written by hand."""
 
+import datetime
 import json
 import os
 from pathlib import Path
@@ -44,9 +45,11 @@ def add_event(folder: JobFolder, at: float, event: str, /, **facts: Any) -> None
 
 def add_receipt(folder: JobFolder, ended: float = 0, /, **changes: Any) -> None:
     """The receipt of a job that is done, since a time that is counted from FIRST."""
+    when = datetime.datetime.fromtimestamp(FIRST + ended, datetime.UTC)
     receipt = {"numbers": {"ranks": 1}, "seconds": 4.0, "slurm_job_ids": [], "key": "k" * 64}
     receipt |= {"outputs": {"words": {"sha256": "0" * 64, "bytes": 1234}}, "host": "n1"}
     receipt |= {"ranks": 1, "versions": {"python": "3.11"}, "energy_joules": None}
+    receipt |= {"ended": when.isoformat(timespec="seconds")}
     write_json(folder.receipt, receipt | changes)
     os.utime(folder.receipt, (FIRST + ended, FIRST + ended))
 

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megatron_jobs.errors import UserError
+from megatron_jobs.errors import EXIT_STOPPED, UserError
 from megatron_jobs.jobs.events import Event, read_events
-from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.folder import TASKS, JobFolder
 
 BLAMED = re.compile(r"srun: error: (\S+): tasks? (\d+)[\d,-]*: (.+)")
 RANK = re.compile(r"rank-(\d+)\.(log|error)")
+MANY_RANKS = 16
+"""Of more than these only the first is followed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,14 @@ def last_failure(folder: JobFolder) -> Event | None:
     return failure
 
 
+def last_stop(folder: JobFolder) -> Event | None:
+    """The event `stop` with which a job ended that has saved and that nobody goes on with."""
+    last = next(reversed(read_events(folder)), None)
+    if last is None or (last["event"], last.get("status")) != ("stop", EXIT_STOPPED):
+        return None
+    return last
+
+
 def blame(folder: JobFolder) -> str:
     """One line: the rank that failed first, its last words, its log; as far as known."""
     guilty = find_guilty(folder)
@@ -83,6 +93,20 @@ def blame(folder: JobFolder) -> str:
         return f"{guilty.words}{see}"
     where = f" on {guilty.node}" if guilty.node else ""
     return f"rank {guilty.rank}{where}: {guilty.words}{see}"
+
+
+def newest_log(folder: JobFolder) -> int:
+    """When a log of a job, or of one of its tasks, was written to last, in ns; 0 without logs."""
+    tasks = [JobFolder(logs.parent) for logs in folder.path.glob(f"{TASKS}/*/*/logs")]
+    logs = [log for one in (folder, *tasks) for log in (*_script_logs(one), *one.rank_logs())]
+    return max((log.stat().st_mtime_ns for log in logs), default=0)
+
+
+def few_logs(logs: list[Path]) -> list[Path]:
+    """Of more ranks than a person can follow the first, and what is not a rank's."""
+    ranks = [path for path in logs if RANK.fullmatch(path.name)]
+    left_out = set(ranks[1:] if len(ranks) > MANY_RANKS else ())
+    return [path for path in logs if path not in left_out]
 
 
 def last_part(path: Path, lines: int = 40, most: int = 64_000) -> str:

@@ -74,7 +74,7 @@ def call_slurm(command: list[str], *, given: str = "") -> subprocess.CompletedPr
         raise UserError(f"{command[0]}: Slurm is installed, but knows of no cluster; {cure}")
     if done.returncode != 0 and NO_ANSWER in done.stderr:
         again = "it is down, or being restarted: try again in some minutes"
-        raise MegatronJobsError(f"{command[0]}: Slurm's controller does not answer; {again}")
+        raise MegatronJobsError(f"{command[0]}: {NO_ANSWER}; {again}")
     return done
 
 

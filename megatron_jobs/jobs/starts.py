@@ -1,13 +1,15 @@
 """The starts of a job: when each waited, ran and ended, on which nodes, as Slurm or files tell."""
 
+import datetime
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from megatron_jobs.jobs.events import read_events
 from megatron_jobs.jobs.folder import JobFolder
+from megatron_jobs.jobs.receipt import read_receipt
 from megatron_jobs.runtime.files import read_json
 
 PART = re.compile(r"[^,\[\]]+(?:\[[^\]]*\][^,\[\]]*)*|\[[^\]]*\][^,]*")
@@ -58,7 +60,7 @@ def noted_starts(
     starts = read_json(folder.started).get("starts", [])
     nodes = _nodes_of_starts(folder)
     cpus = resources["nodes"] * resources["ranks"] * resources["cpus"]
-    last_end = None if running else _last_end(folder)
+    last_end = None if running else max(_last_end(folder), starts[-1]["time"])
     return [
         Start(
             slurm_id=start.get("slurm_job_id", ""),
@@ -70,6 +72,17 @@ def noted_starts(
         )
         for start in starts
     ]
+
+
+def with_gpus(start: Start, gpus: int) -> Start:
+    """A start that Slurm tells of, with the GPUs of its nodes where Slurm does not account them.
+
+    By default it does not: AccountingStorageTRES, slurm.conf(5).
+
+    Args:
+        gpus: that were asked for on each node.
+    """
+    return start if start.gpus else replace(start, gpus=gpus * len(start.nodes))
 
 
 def join_starts(told: Sequence[Start], noted: Sequence[Start]) -> list[Start]:
@@ -127,7 +140,11 @@ def _written_out(part: str) -> list[str]:
 
 
 def _last_end(folder: JobFolder) -> float:
-    """When the last start ended: by the file that is written then, or the last sign of life."""
+    """When the last start ended: as the receipt says, by the time of the file that is written
+    then, or by the last sign of life."""
+    said = (read_receipt(folder) or {}).get("ended")
+    if said:  # the file's own time is that of a copy, if it is one
+        return datetime.datetime.fromisoformat(said).timestamp()
     for path in (folder.receipt, folder.outcome, folder.stopped):
         if path.exists():
             return path.stat().st_mtime

@@ -19,11 +19,12 @@ from megatron_jobs.jobs.arrays import array_of, read_list, short_list
 from megatron_jobs.jobs.costs import Costs, costs_of, prices_of
 from megatron_jobs.jobs.folder import JobFolder, read_job
 from megatron_jobs.jobs.lock import is_held
-from megatron_jobs.jobs.logs import blame, job_logs, last_failure
+from megatron_jobs.jobs.logs import blame, job_logs, last_failure, last_stop, newest_log
 from megatron_jobs.jobs.queue import SlurmState, cancel, live_states, slurm_states
 from megatron_jobs.jobs.reasons import plain_reason
 from megatron_jobs.jobs.receipt import read_receipt
-from megatron_jobs.jobs.starts import join_starts, noted_starts
+from megatron_jobs.jobs.starts import join_starts, noted_starts, with_gpus
+from megatron_jobs.jobs.states import is_waiting, judge_job
 from megatron_jobs.jobs.tasks import overall, task_states, waits_for
 
 Record = dict[str, Any]

@@ -12,6 +12,7 @@ from pathlib import Path
 from megatron_jobs.errors import EXIT_DONE, EXIT_STOPPED, DataError
 from megatron_jobs.jobs.arrays import array_of, short_list
 from megatron_jobs.jobs.folder import GROUP, RECEIPTS, TASKS, JobFolder, group_of, read_job
+from megatron_jobs.jobs.logs import last_stop
 from megatron_jobs.jobs.plan import Job
 from megatron_jobs.jobs.queue import COMING_BACK, SlurmState
 from megatron_jobs.jobs.receipt import missing_tasks, read_receipt
@@ -201,7 +202,9 @@ def _word_of(folder: JobFolder, slurm: SlurmState, *, done: bool) -> str:
         return "waiting" if pending else "running"
     if done and _is_newer(folder):
         return "done"
-    return "cancelled" if slurm.state == "CANCELLED" else "failed"
+    if slurm.state == "CANCELLED":
+        return "cancelled"
+    return "stopped" if last_stop(folder) else "failed"
 
 
 def _is_newer(folder: JobFolder) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from megatron_jobs.errors import MegatronJobsError
+from megatron_jobs.errors import DataError, MegatronJobsError
 
 PARTIAL = ".partial"
 """Part of the name under which something unfinished stands; never read, removed on retry."""
@@ -90,8 +90,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The value of a JSON file; DataError when it does not hold one whole."""
+    found = path.read_bytes()
+    try:
+        return json.loads(found.decode("utf-8"))
+    except ValueError as error:  # of JSON, or of UTF-8
+        what = f"{len(found)} bytes that are no JSON ({error})" if found.strip() else "nothing"
+        cure = "a full disk or a copy cut short leaves this: restore it, or remove it"
+        raise DataError(f"{path}: found {what}; {cure}") from error
 
 
 def file_hash(path: Path) -> str:

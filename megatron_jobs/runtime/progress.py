@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from megatron_jobs.errors import DataError
 from megatron_jobs.runtime.files import PARTIAL, read_json
 
 NAME = "progress.json"
@@ -47,9 +48,10 @@ class Progress:
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
-    """The last record of a job's progress, or None before its first."""
+    """The last record of a job's progress; None before its first, or when a lost node left it cut
+    short: it is not forced to the disk."""
     try:
         record: dict[str, Any] = read_json(folder / NAME)
-    except FileNotFoundError:
+    except (FileNotFoundError, DataError):
         return None
     return record

@@ -18,10 +18,10 @@ from megatron_jobs.checkpoint.manifest import latest_checkpoint, read_manifest, 
 from megatron_jobs.checkpoint.save import save_checkpoint
 from megatron_jobs.checkpoint.state import Training, fingerprint, share_bytes
 from megatron_jobs.config.mesh import Mesh
-from megatron_jobs.config.precision import Precision
-from megatron_jobs.errors import DataError
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.optim import OptimConfig
+from megatron_jobs.config.precision import Precision
+from megatron_jobs.errors import DataError
 from megatron_jobs.parallel.cures import unwrap
 from megatron_jobs.parallel.groups import open_groups
 from megatron_jobs.runtime.files import file_hash, tree_bytes
@@ -245,8 +245,9 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
     ),
     "half a manifest": (
         lambda folder: (folder / "manifest.json").write_text('{"step": 3,'),
-        "{folder}/manifest.json: not a manifest: JSONDecodeError: Expecting property name enclosed "
-        "in double quotes: line 1 column 12 (char 11)",
+        "{folder}/manifest.json: found 11 bytes that are no JSON (Expecting property name enclosed "
+        "in double quotes: line 1 column 12 (char 11)); a full disk or a copy cut short leaves "
+        "this: restore it, or remove it",
     ),
     "another step": (
         lie(lambda manifest: manifest.update(step=4)),

@@ -147,7 +147,7 @@ def test_the_kill_switch_keeps_a_stopped_job_from_going_on(tmp_path: Path) -> No
     wait_for_ranks(plan)
     plan.jobs["job"].folder.kill_switch.touch()
     call("scancel", "--signal=TERM", ids["job"])
-    wait_for_state(plan, "failed")
+    wait_for_state(plan, "stopped")
     wait_until_accounted(ids["job"], "FAILED")
     assert happened(plan) == ["submit", "start", "stopped", "stop"]
     assert "KILL is there" in read_events(plan.jobs["job"].folder)[-1]["why"]

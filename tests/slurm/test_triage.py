@@ -60,7 +60,7 @@ def test_stopped_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["stop", str(plan.run), "job"]) == 0
     slurm_id = folder.slurm_ids()[-1]
     assert f"job: saves and stops, Slurm has told {slurm_id}" in capsys.readouterr().out
-    wait_for_states(plan, "failed", "cancelled")
+    wait_for_states(plan, "stopped", "cancelled")
     assert (folder.path / "saved").exists()
     assert "KILL is there" in str(plan_status(plan.run)[0]["reason"])
     assert read_events(folder)[-1]["event"] == "stop"
@@ -79,7 +79,7 @@ def test_stopped_before_it_began(tmp_path: Path, capsys: pytest.CaptureFixture[s
     wait_for(lambda: states(plan)[0] == "running", "the first", seconds=60)
     assert main(["stop", str(plan.run), "next"]) == 0
     assert "Slurm has told" not in capsys.readouterr().out
-    wait_for_states(plan, "done", "failed")
+    wait_for_states(plan, "done", "stopped")
     folder = plan.jobs["next"].folder
     assert not folder.rank_logs()
     assert "KILL is there" in read_events(folder)[-1]["why"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from megatron_jobs.errors import DataError
 from megatron_jobs.jobs.receipt import read_receipt
 from megatron_jobs.jobs.report.elements import Element, join, short, table, tag
 from megatron_jobs.jobs.report.settings import own_settings
@@ -26,13 +27,20 @@ def _card(story: Story, number: int) -> Element:
     after = ", ".join(map(say_name, record["after"]))
     words = [record["stage"], f"after {after}" if after else "", record["reason"] or ""]
     said = tag("p", " · ".join(filter(None, words)), class_="muted")
-    receipt = read_receipt(story.folder) or {}
+    receipt = _receipt_of(story)
     opened = "" if story.state == "failed" else None
     numbers = list((receipt.get("numbers") or {}).items())[:FIRST]
     said_first = [f"{name.replace('_', ' ')} {say_number(value)}" for name, value in numbers]
     aside = tag("span", " · ".join(said_first), class_="aside")
     summary = tag("summary", tag("span", say_name(story.name), class_="name"), badge, aside)
     return tag("details", summary, said, *_parts(story, receipt), id=f"job-{number}", open=opened)
+
+
+def _receipt_of(story: Story) -> dict[str, Any]:
+    try:
+        return read_receipt(story.folder) or {}
+    except DataError:  # the reason of its state says so
+        return {}
 
 
 def _parts(story: Story, receipt: dict[str, Any]) -> Iterator[Element]:

@@ -100,6 +100,8 @@ def read_story(run: Path, record: Record, now: float) -> Story:
 
 def _ending(start: Start, events: Sequence[Event], state: str) -> str:
     """How a start ended; `state` is the job's if it is its last."""
+    if start.state == "FAILED" and state == "stopped":  # by a status that Slurm knows nothing of
+        return state
     if start.state in ENDINGS and not (start.state == "COMPLETED" and state not in ("", "done")):
         return ENDINGS[start.state]
     if state in ("done", "running", "failed", "stopped", "cancelled"):

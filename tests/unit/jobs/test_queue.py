@@ -115,7 +115,7 @@ def test_errors_are_told(says: Stand) -> None:
         live_states(["7"])
     assert not isinstance(caught.value, UserError)  # which means: no Slurm here
     assert str(caught.value) == (
-        "squeue: Slurm's controller does not answer; it is down, or being restarted: try again in "
+        "squeue: Unable to contact slurm controller; it is down, or being restarted: try again in "
         "some minutes"
     )
     says("squeue", "", error="slurm_load_jobs error: Zero Bytes", status=1)

@@ -1,21 +1,27 @@
 """The state of jobs that ran on this machine, and their logs."""
 
+import html
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from megatron_jobs.errors import UserError
+from megatron_jobs.errors import MegatronJobsError, UserError
 from megatron_jobs.jobs.folder import JobFolder, write_job
 from megatron_jobs.jobs.local import JobFailed, run_plan
 from megatron_jobs.jobs.plan import Plan, load_plan
-from megatron_jobs.jobs.queue import SlurmState
+from megatron_jobs.jobs.queue import SlurmState, _start_of
+from megatron_jobs.jobs.report import write_report
 from megatron_jobs.jobs.states import judge_job
 from megatron_jobs.jobs.status import log_files, plan_status
 from megatron_jobs.runtime.files import wait_for, write_json
+from tests.runs import FIRST, add_event, add_receipt, add_starts, make_job
 
 ROOT = Path(__file__).parents[3]
 PLAN = """
@@ -166,3 +172,124 @@ def test_a_job_that_goes_on_under_a_new_id_while_slurm_is_asked(tmp_path: Path) 
 
     assert [record["state"] for record in plan_status(plan.run, ask)] == ["waiting"]
     assert asked == [["7"], ["7", "9"]]
+
+
+def submitted(run: Path, name: str, slurm_id: str, **settings: Any) -> JobFolder:
+    folder = make_job(run, name, **settings)
+    write_json(folder.slurm, {"cluster": "c", "ids": [slurm_id]})
+    return folder
+
+
+def told(run: Path, states: Mapping[str, SlurmState]) -> list[tuple[str, str]]:
+    return [(r["state"], r["reason"]) for r in plan_status(run, lambda _: states)]
+
+
+def test_slurm_that_does_not_answer_is_not_slurm_that_is_absent(tmp_path: Path) -> None:
+    submitted(tmp_path, "job", "7")
+
+    def ask(ids: Sequence[str]) -> dict[str, SlurmState]:
+        raise MegatronJobsError("squeue: Unable to contact slurm controller; it is down")
+
+    (record,) = plan_status(tmp_path, ask)
+    words = "Slurm does not answer now (squeue: Unable to contact slurm controller)"
+    assert (record["state"], record["reason"]) == ("unknown", words)
+
+
+@pytest.mark.parametrize(
+    ("slurm", "state", "reason"),
+    [
+        (SlurmState("REQUEUE_HOLD", "None"), "waiting", "held after a requeue: scontrol release"),
+        (
+            SlurmState("RESV_DEL_HOLD", "None"),
+            "waiting",
+            "held, its reservation is gone: scontrol release",
+        ),
+        (
+            SlurmState("PENDING", "JobHoldMaxRequeue"),
+            "waiting",
+            "was requeued as often as Slurm lets it: scontrol release",
+        ),
+        (
+            SlurmState("PENDING", "user env retrieval failed requeued held"),
+            "waiting",
+            "held, its user's environment could not be read on the node: scontrol release",
+        ),
+        (SlurmState("SUSPENDED"), "running", "stands still: Slurm has suspended it"),
+        (
+            SlurmState("STOPPED", restarts=1),
+            "running",
+            "stands still: it was sent SIGSTOP, and keeps its nodes",
+        ),
+    ],
+)
+def test_jobs_that_slurm_holds_or_halts(
+    tmp_path: Path, slurm: SlurmState, state: str, reason: str
+) -> None:
+    submitted(tmp_path, "job", "7")
+    assert told(tmp_path, {"7": replace(slurm, living=True)}) == [(state, reason)]
+
+
+def test_a_job_that_was_stopped_for_good_did_not_fail(tmp_path: Path) -> None:
+    """It ends with a status, 75, which Slurm takes for a failure; so do those that need it."""
+    folder = submitted(tmp_path, "a", "7")
+    submitted(tmp_path, "b", "8", after=["a"])
+    ended = {"7": SlurmState("FAILED"), "8": SlurmState("CANCELLED")}
+    add_event(folder, 1, "start", nodes=["n1"])
+    assert told(tmp_path, ended)[0] == ("failed", "left no log")
+    add_event(folder, 2, "stop", why="KILL is there", status=75)
+    assert told(tmp_path, ended) == [
+        ("stopped", "KILL is there"),
+        ("cancelled", "needs a, which did not end well"),
+    ]
+    add_event(folder, 3, "start", nodes=["n1"])
+    add_event(folder, 4, "stop", why="Killed; never again", status=1)
+    assert told(tmp_path, ended)[0][0] == "failed"
+
+
+@pytest.mark.parametrize("name", ["receipt.json", "slurm.json"])
+def test_a_file_that_was_cut_short_hides_no_other_job(tmp_path: Path, name: str) -> None:
+    broken, good = submitted(tmp_path, "a", "7"), submitted(tmp_path, "b", "8", after=["a"])
+    add_starts(broken, (0, None))
+    add_receipt(broken, 10, slurm_job_ids=["7"])
+    add_receipt(good, 10, slurm_job_ids=["8"])
+    path = broken.path / name
+    path.write_bytes(path.read_bytes()[:5])
+    states = {"7": SlurmState("COMPLETED"), "8": SlurmState("COMPLETED")}
+    first, second = told(tmp_path, states)
+    assert first[0] == "unknown"
+    assert first[1].startswith(f"{path}: found 5 bytes that are no JSON (")
+    assert second == ("done", "")
+    page = write_report(tmp_path, tmp_path / "page.html").read_text()
+    assert html.escape(f"{path}: found 5 bytes") in page
+
+
+@pytest.mark.parametrize(
+    ("tres", "hours"), [("gres/gpu:h100=5,gres/gpu=5", 5), ("gres/gpu:h100=5", 5), ("cpu=2", 16)]
+)
+def test_gpu_hours_however_slurm_accounts_gpus(tmp_path: Path, tres: str, hours: int) -> None:
+    """Not at all by default: then they are those that the job asked for, 2 nodes with 8."""
+    folder = submitted(tmp_path, "job", "7", resources={"nodes": 2, "gpus": 8})
+    add_starts(folder, (1, None), slurm_id="7")
+    times = [f"{FIRST + seconds:.0f}" for seconds in (0, 0, 0, 3600)]
+    start = _start_of("7", "FAILED", [*times, "n[1-2]", tres, ""])
+    assert start is not None
+    (record,) = plan_status(tmp_path, lambda _: {"7": SlurmState("FAILED", starts=(start,))})
+    assert record["costs"].gpu_hours == hours
+
+
+def test_ten_jobs_are_told_of_in_less_than_a_second(tmp_path: Path) -> None:
+    """With all the files that a job leaves; Slurm's answer is at hand."""
+    for number in range(10):
+        folder = submitted(tmp_path, f"job-{number}", str(number))
+        add_starts(folder, (0, 60), (100, 160), slurm_id=str(number))
+        for at in range(50):
+            add_event(folder, at, "start", nodes=[f"n{at}"], reached=at)
+        add_receipt(folder, 160, slurm_job_ids=[str(number)])
+    states = {str(number): SlurmState("COMPLETED") for number in range(10)}
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        records = plan_status(tmp_path, lambda _: states)
+        seconds.append(time.monotonic() - began)
+    assert [record["state"] for record in records] == ["done"] * 10
+    assert min(seconds) < 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_jobs.errors import MegatronJobsError
+from megatron_jobs.errors import DataError, MegatronJobsError
 from megatron_jobs.runtime.files import (
     file_hash,
     read_json,
@@ -68,6 +68,28 @@ def test_a_kill_leaves_the_old_folder_absent(tmp_path: Path) -> None:
         (part / "full").write_text("y")
     assert os.listdir(target) == ["full"]
     assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("held", "found"),
+    [
+        (b"", "nothing"),
+        (b"\0" * 9, "9 bytes that are no JSON (Expecting value: line 1 column 1 (char 0))"),
+        (
+            b'{"key": "ab',
+            "11 bytes that are no JSON (Unterminated string starting at: line 1 column 9 (char 8))",
+        ),
+    ],
+)
+def test_a_json_file_that_is_not_whole_is_named(tmp_path: Path, held: bytes, found: str) -> None:
+    path = tmp_path / "receipt.json"
+    path.write_bytes(held)
+    with pytest.raises(DataError) as caught:
+        read_json(path)
+    assert str(caught.value) == (
+        f"{path}: found {found}; a full disk or a copy cut short leaves this: restore it, or "
+        "remove it"
+    )
 
 
 def test_hashes_see_names_and_bytes_only(tmp_path: Path) -> None:
