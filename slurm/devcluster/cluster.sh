@@ -12,6 +12,7 @@ GPUS=${MJ_DEVCLUSTER_GPUS:-8}              # on each node; counted only; may be 
 GPU_TYPE=${MJ_DEVCLUSTER_GPU_TYPE:-h100}
 PORT=${MJ_DEVCLUSTER_PORT:-$((20000 + $(id -u) % 200 * 60))} # the first of NODES + 2; below the ephemeral ones
 ISOLATION=${MJ_DEVCLUSTER_ISOLATION:-auto}  # uts: a host name for each node; none; auto: uts if it can be had
+ODD_NAMES=${MJ_DEVCLUSTER_ODD_NAMES:-0}      # 1: the last node calls itself something else than Slurm does
 PREFIX=${MJ_DEVCLUSTER_PREFIX:-$DIR/packages} # where packages are unpacked for one who is not root
 
 ACCOUNT=dev
@@ -38,6 +39,7 @@ check_settings() {
   [[ $GPU_TYPE =~ ^[a-z0-9_]+$ ]] || fail "MJ_DEVCLUSTER_GPU_TYPE: found '$GPU_TYPE'; use small letters, digits, _"
   [[ $GPUS =~ ^[0-9]+$ ]] || fail "MJ_DEVCLUSTER_GPUS: found '$GPUS', must be a count, 0 for none"
   [[ $NODES -le 250 ]] || fail "MJ_DEVCLUSTER_NODES: found $NODES, there are addresses for 250"
+  [[ $ODD_NAMES =~ ^[01]$ ]] || fail "MJ_DEVCLUSTER_ODD_NAMES: found '$ODD_NAMES', must be 0 or 1"
   [[ $ISOLATION =~ ^(auto|uts|none)$ ]] ||
     fail "MJ_DEVCLUSTER_ISOLATION: found '$ISOLATION', must be auto, uts or none"
 }
@@ -62,6 +64,11 @@ one_at_a_time() {
     MJ_DEVCLUSTER_LOCKED=1 exec flock --close "$DIR/lock" "$@"
   fi
   unset MJ_DEVCLUSTER_LOCKED
+}
+
+# What a node calls itself, where each has a host name of its own.
+host_of() { # NODE
+  if [[ $ODD_NAMES == 1 && $1 == node$NODES ]]; then echo "$1.dev"; else echo "$1"; fi
 }
 
 node_names() { seq -f 'node%.0f' "$NODES"; }

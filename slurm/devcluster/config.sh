@@ -59,7 +59,7 @@ node_address() { if [[ $ISOLATION == none ]]; then echo 127.0.0.1; else echo "12
 host_names() {
   local index
   echo "127.0.0.1 localhost $(hostname)"
-  for ((index = 1; index <= NODES; index++)); do echo "$(node_address "$index") node$index"; done
+  for ((index = 1; index <= NODES; index++)); do echo "$(node_address "$index") node$index $(host_of "node$index")"; done
 }
 
 # Without a cgroup plug-in named, slurmd ends where no cgroup file system is mounted, though nothing here uses it.
@@ -157,7 +157,7 @@ slurm_conf_nodes() {
   local index gres=
   if [[ $GPUS -gt 0 ]]; then gres="Gres=gpu:$GPU_TYPE:$GPUS Feature=$GPU_TYPE"; fi
   for ((index = 1; index <= NODES; index++)); do
-    echo "NodeName=node$index NodeHostname=node$index NodeAddr=$(node_address "$index") Port=$((PORT + 1 + index))" \
+    echo "NodeName=node$index NodeHostname=$(host_of "node$index") NodeAddr=$(node_address "$index") Port=$((PORT + 1 + index))" \
       "CPUs=$CPUS Sockets=1 CoresPerSocket=$CPUS ThreadsPerCore=1 RealMemory=$MEMORY_MB $gres"
   done
   cat <<END
@@ -188,7 +188,7 @@ END
 # For down, status, node and the next up: what is not in their environment is as it was.
 settings() {
   local name
-  for name in NODES CPUS MEMORY_MB GPUS GPU_TYPE PORT ISOLATION PREFIX; do
+  for name in NODES CPUS MEMORY_MB GPUS GPU_TYPE PORT ISOLATION ODD_NAMES PREFIX; do
     # shellcheck disable=SC2016 # expanded where it is read
     printf ': "${MJ_DEVCLUSTER_%s:=%s}"\n' "$name" "${!name}"
   done

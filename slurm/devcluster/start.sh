@@ -19,7 +19,7 @@ start_node() { # NAME
   if [[ $ISOLATION != none ]]; then
     # shellcheck disable=SC2016 # expanded by the inner shell
     command=("${APART[@]}" bash -c 'hostname "$1" && mount --bind "$2" /etc/hosts && shift 2 && exec "$@"' _ \
-      "$1" "$DIR/etc/hosts" "${command[@]}")
+      "$(host_of "$1")" "$DIR/etc/hosts" "${command[@]}")
   fi
   start "slurmd.$1" "${command[@]}"
 }

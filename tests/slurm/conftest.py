@@ -34,6 +34,7 @@ def _slurm_environment(pytestconfig: pytest.Config) -> Iterator[dict[str, str]]:
         "MJ_DEVCLUSTER_DIR": str(place / f"mj-devcluster-tests-{os.getpid()}"),
         "MJ_DEVCLUSTER_PORT": str(free_ports(NODES + 2)),
         "MJ_DEVCLUSTER_NODES": str(NODES),
+        "MJ_DEVCLUSTER_ODD_NAMES": "1",
     }
     environment = os.environ | mine
     try:

@@ -23,7 +23,9 @@ HANG = Path(__file__).parents[1] / "stages" / "hang.py"
 STALL_SECONDS = 4
 
 
-def submitted(tmp_path: Path, *, gpus: int = 0, **settings: Any) -> Plan:
+def submitted(
+    tmp_path: Path, *, gpus: int = 0, sbatch: dict[str, Any] | None = None, **settings: Any
+) -> Plan:
     """A job of the stage `hang` on 2 nodes x 2 ranks that is looked at each second."""
     resources = {"nodes": 2, "ranks": 2, "gpus": gpus, "hours": 0.2}
     job = {"stage": "tests.stages.hang", "resources": resources} | settings
@@ -33,10 +35,9 @@ def submitted(tmp_path: Path, *, gpus: int = 0, **settings: Any) -> Plan:
     cluster = load_cluster("devcluster")
     looks = {"every": 1, "stall_seconds": STALL_SECONDS, "straggler": 2.0}
     watch = cluster.watch.model_copy(update=looks)
-    without = Preflight(nodes=False, links=False)
-    submit_plan(
-        plan, cluster.model_copy(update={"watch": watch, "preflight": without}), dry_run=False
-    )
+    changes = {"watch": watch, "preflight": Preflight(nodes=bool(sbatch), links=False)}
+    changes |= {"sbatch": cluster.sbatch | (sbatch or {})}
+    submit_plan(plan, cluster.model_copy(update=changes), dry_run=False)
     return plan
 
 
@@ -65,7 +66,8 @@ def nodes_of(folder: JobFolder) -> list[str]:
 
 def nothing_left(folder: JobFolder) -> bool:
     """Whether no node holds a file of the job's ranks any more."""
-    return not any(starts_on_node(folder.path, host=f"node{n}") for n in range(1, 7))
+    hosts = [*(f"node{n}" for n in range(1, 7)), "node6.dev"]
+    return not any(starts_on_node(folder.path, host=host) for host in hosts)
 
 
 def line_of(words: str) -> int:
@@ -117,6 +119,7 @@ def expected_sum(world: int, steps: int) -> float:
 
 def test_a_stopped_rank_is_named_as_such(tmp_path: Path) -> None:
     plan = submitted(tmp_path, trouble="stop", guilty=1, attempts=9)
+    folder = plan.jobs["job"].folder
     stall = stall_of(plan)
     cancel_run(plan.run, [])
     assert stall["state"] == "stopped"
@@ -124,6 +127,19 @@ def test_a_stopped_rank_is_named_as_such(tmp_path: Path) -> None:
         "rank 1 on node1 is stopped by a signal: step 3, in data; the other 3 wait in all_reduce"
     )
     assert stall["line"].endswith(words)
+    wait_for(lambda: nothing_left(folder), "an empty node", seconds=20, every=0.2)
+
+
+def test_a_node_with_another_host_name_is_told_of_by_slurms(tmp_path: Path) -> None:
+    plan = submitted(tmp_path, trouble="sleep", attempts=9, sbatch={"exclude": "node[1-4]"})
+    folder = plan.jobs["job"].folder
+    stall = stall_of(plan)
+    cancel_run(plan.run, [])
+    assert nodes_of(folder)[1] == stall["node"] == "node6"
+    assert (folder.watch / "000" / "node6.json").exists()
+    answer = read_json(folder.preflight / "node6.json")
+    assert (answer["node"], answer["facts"]["host"]) == ("node6", "node6.dev")
+    wait_for(lambda: nothing_left(folder), "an empty node", seconds=20, every=0.2)
 
 
 def test_a_slow_rank_shows_its_node(tmp_path: Path) -> None:
