@@ -28,6 +28,8 @@ class Config(Settings):
     guilty: int = 0
     """The rank that is in trouble; the others wait for ever."""
     seconds: float = 0
+    slow_once: bool = False
+    """It takes `seconds` in its first start only."""
     stubborn: bool = False
     """Ends its work when it is asked to stop, instead of stopping."""
     saving: float = 0
@@ -41,7 +43,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
         _be_in_trouble(config, rank)
     try:
         with deferred_stop() if config.stubborn else contextlib.nullcontext():
-            time.sleep(config.seconds)
+            time.sleep(0 if config.slow_once and rank.restart else config.seconds)
     except Stopped:
         _save(config, rank, folder)
         raise

@@ -188,6 +188,7 @@ echo "$name" >>calls
 case ${name%=*} in begin | after) [[ -z 'LINE' ]] || echo 'LINE' >next ;; esac
 case ${name%=*} in CASES esac
 """
+IF_IT_EXCLUDES = "$([[ $* != *--exclude* ]]; echo $?)"
 STEP_CASES: list[tuple[dict[str, int | str], tuple[int, str, str]]] = [
     ({"begin": 3}, (0, "its receipt holds: nothing to do", "begin")),
     ({"begin": 4, "next": "stop 75"}, (75, "", "begin")),
@@ -218,6 +219,13 @@ STEP_CASES: list[tuple[dict[str, int | str], tuple[int, str, str]]] = [
         (75, "", "begin srun finish after=75 requeue requeue sbatch stuck"),
     ),
     (
+        {"finish": 75, "next": "again n1", "requeue": 1, "sbatch": IF_IT_EXCLUDES},
+        (
+            *(0, "once more, without leaving out n1"),
+            "begin srun finish after=75 requeue requeue sbatch sbatch successor=17",
+        ),
+    ),
+    (
         {"begin": 4, "next": "behind 7:8"},
         (0, "goes on as Slurm job 17", "begin sbatch successor=17"),
     ),
@@ -244,6 +252,22 @@ def test_the_script_does_what_its_steps_decide(
     assert done.returncode == status, done.stderr
     assert words in done.stdout
     assert tmp_path.joinpath("calls").read_text().split() == steps.split()
+
+
+@pytest.mark.parametrize("task", ["", "3"])
+def test_tasks_do_not_ask_slurm_for_drained_nodes(plan: Plan, tmp_path: Path, task: str) -> None:
+    """A thousand that run side by side would never leave the controller alone."""
+    text = STAND_IN.replace("LINE", "end 0").replace("CASES", "srun) /bin/sleep 1.5 ;;")
+    for name in ("python", "srun", "sinfo", "scancel"):
+        tmp_path.joinpath(name).write_text(text)
+        tmp_path.joinpath(name).chmod(0o755)
+    changes = {"watch": Watch(drain_seconds=1), "preflight": Preflight(nodes=False, links=False)}
+    cluster = load_cluster("devcluster").model_copy(update=changes)
+    submission = Submission(plan.jobs["first"], cluster, tmp_path, str(tmp_path / "python"))
+    array = {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": task} if task else {}
+    done = run_script(submission, tmp_path, **array)
+    assert done.returncode == 0, done.stderr
+    assert ("sinfo" in tmp_path.joinpath("calls").read_text()) == (not task)
 
 
 def test_what_is_decided_is_done_before_all_have_been_told(plan: Plan, tmp_path: Path) -> None:
