@@ -106,6 +106,8 @@ def status(
     from megatron_jobs.jobs.status import plan_status
     from megatron_jobs.terminal.status import print_status_json, show_status, watch_status
 
+    if watch and as_json:
+        raise UserError("--watch and --json: only one of them; for JSON ask again and again")
     if watch:
         watch_status(run)
     elif as_json:
@@ -130,6 +132,10 @@ def logs(
     from megatron_jobs.terminal.logs import follow_logs, print_logs, show_failed
 
     if failed:
+        given = {"--rank": rank is not None, "--task": task is not None, "--follow": follow}
+        for other in (name for name in given if given[name]):
+            cure = "it finds the rank itself, and prints what is there"
+            raise UserError(f"--failed and {other}: only one of them; {cure}")
         show_failed(failed_jobs(run, job))
         return
     name = job or latest_job(run)

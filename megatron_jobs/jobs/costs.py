@@ -20,22 +20,27 @@ class Costs:
     """Of one job, or of several."""
 
     hours: float = 0.0
-    """Wall time of all starts, one after the other; waiting does not count."""
+    """Wall time in which it ran, added up over jobs. Waiting does not count, and starts at the same
+    time, of tasks, count once."""
     cpu_hours: float = 0.0
     gpu_hours: float = 0.0
     joules: float | None = None
     """None: nothing measured it."""
+    partly: bool = False
+    """Whether there were starts whose energy nothing measured, beside those in `joules`."""
     money: dict[str, float] = field(default_factory=dict)
     """By currency; empty where no prices are known."""
 
     def __add__(self, other: "Costs") -> "Costs":
         known = [part for part in (self.joules, other.joules) if part is not None]
+        unmeasured = any(part.hours and part.joules is None for part in (self, other))
         currencies = list(dict.fromkeys([*self.money, *other.money]))
         return Costs(
             hours=self.hours + other.hours,
             cpu_hours=self.cpu_hours + other.cpu_hours,
             gpu_hours=self.gpu_hours + other.gpu_hours,
             joules=sum(known) if known else None,
+            partly=self.partly or other.partly or bool(known and unmeasured),
             money={name: self.money.get(name, 0) + other.money.get(name, 0) for name in currencies},
         )
 
@@ -46,6 +51,7 @@ class Costs:
             "cpu_hours": round(self.cpu_hours, 4),
             "gpu_hours": round(self.gpu_hours, 4),
             "joules": self.joules,
+            "partly": self.partly,
             "money": {name: round(amount, 4) for name, amount in self.money.items()},
         }
 
@@ -66,12 +72,22 @@ def costs_of(
     gpu_hours = sum(h * start.gpus for h, start in zip(hours, starts, strict=True))
     energy = sum(measured) if measured else joules
     return Costs(
-        hours=sum(hours),
+        hours=_covered([(start.began, start.seconds(now)) for start in starts]) / 3600,
         cpu_hours=cpu_hours,
         gpu_hours=gpu_hours,
         joules=energy,
+        partly=0 < len(measured) < len(starts),
         money=_money(prices, cpu_hours, gpu_hours, energy) if starts else {},
     )
+
+
+def _covered(spans: Sequence[tuple[float, float]]) -> float:
+    """Seconds in which at least one went on, of (begin, seconds) of each."""
+    total, until = 0.0, float("-inf")
+    for began, seconds in sorted(spans):
+        total += max(0.0, began + seconds - max(began, until))
+        until = max(until, began + seconds)
+    return total
 
 
 def prices_of(folder: JobFolder) -> Prices | None:

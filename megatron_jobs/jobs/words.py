@@ -50,12 +50,17 @@ def say_hours(hours: float) -> str:
     return f"{hours:,.0f}" if hours >= 100 else f"{hours:.2g}" if hours < 1 else f"{hours:.1f}"
 
 
-def say_energy(joules: float | None) -> str:
-    """In kWh, or in Wh below a tenth of one; nothing where it was not measured."""
+def say_energy(joules: float | None, *, partly: bool = False) -> str:
+    """In kWh, or in Wh below a tenth of one; nothing where it was not measured.
+
+    Args:
+        partly: there was more that was not measured.
+    """
     if joules is None:
         return ""
     kwh = joules / JOULES_PER_KWH
-    return f"{kwh:,.1f} kWh" if kwh >= 0.1 else f"{kwh * 1000:.2g} Wh"
+    said = f"{kwh:,.1f} kWh" if kwh >= 0.1 else f"{kwh * 1000:.2g} Wh"
+    return f"at least {said}" if partly else said
 
 
 def say_money(money: Mapping[str, float]) -> str:

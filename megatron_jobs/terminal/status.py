@@ -14,7 +14,7 @@ from rich.text import Text
 from megatron_jobs.errors import MegatronJobsError, UserError
 from megatron_jobs.jobs.arrays import read_list
 from megatron_jobs.jobs.queue import SlurmState, slurm_states
-from megatron_jobs.jobs.status import Record, all_costs, plain_record, plan_status
+from megatron_jobs.jobs.status import SILENT, Record, all_costs, plain_record, plan_status
 from megatron_jobs.jobs.tasks import in_words
 from megatron_jobs.jobs.tree import Branch, plan_tree
 from megatron_jobs.jobs.words import (
@@ -27,6 +27,7 @@ from megatron_jobs.jobs.words import (
     say_seconds,
     say_when,
 )
+from megatron_jobs.terminal.signs import spare_signs
 
 STYLES = {
     "done": "green",
@@ -39,6 +40,7 @@ STYLES = {
 }
 PLAIN_WIDTH = 200
 """Columns where the output is no terminal, which would know its own."""
+PLAIN_GUIDES = {"│": "|", "├": "|", "└": "`", "─": "-"}
 COSTS = ("time", "GPU-hours", "energy", "money")
 
 
@@ -46,7 +48,7 @@ def show_status(run: Path, records: Sequence[Record]) -> None:
     """Print one line a job: state, Slurm id, progress or numbers, reason, costs; and the totals."""
     console = open_console()
     console.print(say_name(str(run)), soft_wrap=True)
-    console.print(status_table(records))
+    console.print(status_table(records, console.encoding))
 
 
 def print_status_json(run: Path, records: Sequence[Record]) -> None:
@@ -69,7 +71,7 @@ def watch_status(run: Path, *, every: float = 2, ask_every: float = 15) -> None:
     with Live(console=console, auto_refresh=False) as live:
         while True:
             records = plan_status(run, ask)
-            live.update(status_table(records), refresh=True)
+            live.update(status_table(records, console.encoding), refresh=True)
             if not any(map(is_alive, records)):
                 return
             time.sleep(every)
@@ -92,9 +94,10 @@ def _watch_plainly(console: Console, run: Path, ask: "Seldom", every: float) -> 
 
 
 def is_alive(record: Record) -> bool:
-    """Whether something may still become of a job by itself."""
+    """Whether something may still become of a job by itself, or Slurm may yet tell of it."""
     waits = record["state"] == "waiting" and bool(record["slurm_id"])
-    return waits or bool(record["state"] == "running")
+    silent = record["state"] == "unknown" and record["reason"].startswith(SILENT)
+    return waits or silent or bool(record["state"] == "running")
 
 
 class Seldom:
@@ -105,31 +108,51 @@ class Seldom:
         self.asked = float("-inf")
         self.ids: list[str] = []
         self.states: Mapping[str, SlurmState] = {}
+        self.silence: MegatronJobsError | None = None
 
     def __call__(self, ids: Sequence[str]) -> Mapping[str, SlurmState]:
-        """The states of jobs; those of the last time too when Slurm is too busy to answer."""
-        if time.monotonic() - self.asked < self.every and self.ids == list(ids):
-            return self.states
-        self.asked, self.ids = time.monotonic(), list(ids)
+        """The states of jobs; those of the last time too when Slurm does not answer.
+
+        Raises: UserError without a Slurm, MegatronJobsError when it has not told of these jobs yet.
+        """
+        same = self.ids == list(ids)
+        if time.monotonic() - self.asked >= self.every or not same:
+            self._ask(ids, before=self.states if same else {})
+        if self.silence is not None and not self.states:
+            raise self.silence
+        return self.states
+
+    def _ask(self, ids: Sequence[str], before: Mapping[str, SlurmState]) -> None:
+        self.ids, self.states, self.silence = list(ids), before, None
         try:
             self.states = slurm_states(ids)
         except UserError:
             raise
-        except MegatronJobsError:
-            return self.states
-        return self.states
+        except MegatronJobsError as error:
+            self.silence = error
+        self.asked = time.monotonic()  # it may take half a minute to find that it does not answer
 
 
 def open_console() -> Console:
     """Where tables go; wide where nobody has said how wide it is."""
+    spare_signs()
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
     return console
 
 
-def status_table(records: Sequence[Record]) -> Table:
-    """All jobs, and the totals in the last line."""
+def guides_for(encoding: str) -> dict[int, str]:
+    """What stands for the lines of the tree where an encoding has none; for `str.translate`."""
+    try:
+        "".join(PLAIN_GUIDES).encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return str.maketrans(PLAIN_GUIDES)
+    return {}
+
+
+def status_table(records: Sequence[Record], encoding: str = "utf-8") -> Table:
+    """All jobs, and the totals in the last line, in signs that an encoding has."""
     costs = [_cost_cells(record["costs"]) for record in records]
     totals = _cost_cells(all_costs(records))
     used = [place for place in range(len(COSTS)) if any(row[place] for row in costs)]
@@ -145,9 +168,11 @@ def status_table(records: Sequence[Record]) -> Table:
     table.add_column("", overflow="fold")
     by_name = {record["job"]: record for record in records}
     rows = dict(zip(by_name, costs, strict=True))
+    guides = guides_for(encoding)
     for branch in plan_tree({name: record["after"] for name, record in by_name.items()}):
         record = by_name[branch.job]
-        cells = [Text(f"{branch.guide}{say_name(branch.job)}"), _state(record)]
+        guide = branch.guide.translate(guides)
+        cells = [Text(f"{guide}{say_name(branch.job)}"), _state(record)]
         cells += [Text(record["slurm_id"])] if submitted else []
         cells += [Text(rows[branch.job][place]) for place in used]
         table.add_row(*cells, Text(_words(record, branch)))
@@ -185,7 +210,7 @@ def _cost_cells(costs: Any) -> list[str]:
     return [
         say_seconds(costs.hours * 3600) if costs.hours else "",
         say_hours(costs.gpu_hours),
-        say_energy(costs.joules),
+        say_energy(costs.joules, partly=costs.partly),
         say_money(costs.money),
     ]
 

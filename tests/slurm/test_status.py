@@ -6,7 +6,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +45,12 @@ def output_of(*words: object) -> str:
     return done.stdout
 
 
-def seconds_of(*words: object) -> tuple[float, float]:
-    """Seconds that pass, and those of processors that are used, by a command and Slurm's."""
-    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+def seconds_of(*words: object) -> float:
+    """Of processors, used by a command and those of Slurm that it calls."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     output_of(*words)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return time.monotonic() - began, used
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def has_begun(plan: Plan, job: str) -> bool:
@@ -89,10 +87,8 @@ def test_ten_jobs_take_two_calls_and_less_than_a_second(tmp_path: Path, calls: P
         calls.write_text("")
         told = json.loads(output_of("status", plan.run, "--json"))
         assert sorted(calls.read_text().split()) == ["sacct", "squeue"]
-        seconds = [seconds_of("status", plan.run) for _ in range(3)]
-        assert min(used for _, used in seconds) < 1
-        if os.getloadavg()[0] < 4:  # a crowded machine says nothing of how long it takes
-            assert min(passed for passed, _ in seconds) < 1
+        # time that passes is the machine's as well: tests/unit/jobs/test_status.py
+        assert min(seconds_of("status", plan.run) for _ in range(3)) < 1
         found = {job["job"]: job for job in told["jobs"]}
         assert found["job-3"]["state"] == found["join"]["state"] == "waiting"
         assert found["join"]["reason"] == "after job-2, job-5"

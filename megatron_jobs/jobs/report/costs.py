@@ -27,7 +27,7 @@ def cost_table(stories: Sequence[Story]) -> Element:
 def _cells(costs: Costs) -> list[str]:
     time = say_seconds(costs.hours * 3600) if costs.hours else ""
     hours = [say_hours(costs.cpu_hours), say_hours(costs.gpu_hours)]
-    return [time, *hours, say_energy(costs.joules), say_money(costs.money)]
+    return [time, *hours, say_energy(costs.joules, partly=costs.partly), say_money(costs.money)]
 
 
 def _waited(stories: Sequence[Story]) -> str:

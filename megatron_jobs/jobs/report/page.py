@@ -108,7 +108,7 @@ def _figures(stories: Sequence[Story], seconds: float) -> Iterator[tuple[str, st
         yield "restarts", str(again)
     yield from _unless_empty("GPU-hours", say_hours(total.gpu_hours))
     yield from _unless_empty("CPU-hours", say_hours(total.cpu_hours))
-    yield from _unless_empty("energy", say_energy(total.joules))
+    yield from _unless_empty("energy", say_energy(total.joules, partly=total.partly))
     yield from _unless_empty("money", say_money(total.money))
     for name in ("validation_loss", "loss"):
         values = [n[name] for s in stories if name in (n := s.record["numbers"] or {})]

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from megatron_jobs.cli import main
 from megatron_jobs.errors import UserError
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.logs import blame, find_guilty, job_logs, last_part
 from megatron_jobs.jobs.status import failed_jobs, latest_job
-from megatron_jobs.terminal.logs import show_failed
+from megatron_jobs.terminal.logs import follow_logs, show_failed
 from tests.runs import add_event, add_starts, make_job
 
 
@@ -75,3 +76,47 @@ def test_the_job_that_wrote_last(tmp_path: Path) -> None:
         write_logs(folder, 0)
         os.utime(folder.log(0), (second, second))
     assert latest_job(tmp_path) == "b"
+
+
+def test_the_job_that_wrote_last_also_on_many_nodes_and_in_tasks(tmp_path: Path) -> None:
+    """Where its logs lie in folders below logs/, or below tasks/."""
+    plain, wide, cut = (make_job(tmp_path, name) for name in ("a", "b", "c"))
+    with pytest.raises(UserError, match="no log yet; no job has started"):
+        latest_job(tmp_path)
+    logs = [plain.log(0), wide.logs / "node-0070/rank-00560.log", cut.of_task(1003).log(0)]
+    for second, log in enumerate(logs):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("words\n")
+        os.utime(log, (second + 1, second + 1))
+    assert latest_job(tmp_path) == "c"
+    os.utime(logs[1], (9, 9))
+    assert latest_job(tmp_path) == "b"
+
+
+@pytest.mark.parametrize(("ranks", "followed"), [(16, range(16)), (17, range(1))])
+def test_of_many_ranks_the_first_is_followed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ranks: int, followed: range
+) -> None:
+    folder = make_job(tmp_path, "job")
+    write_logs(folder, *range(ranks))
+    (folder.logs / "batch.log").write_text("of the script\n")
+    asked = iter([True, True, False])
+    follow_logs(lambda: job_logs(folder), lambda: next(asked), ask_every=0)
+    printed = capsys.readouterr()
+    words = [f"words of {rank}" for rank in followed]
+    assert [w for w in printed.out.splitlines() if "==>" not in w] == ["of the script", *words]
+    few = "rank-00000.log: 16 ranks beside it are not followed; for another: --rank\n"
+    assert printed.err == (few if ranks == 17 else "")
+
+
+def test_words_that_contradict_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path)
+    cure = "only one of them; it finds the rank itself, and prints what is there\n"
+    for words in (["--rank", "1"], ["--task", "0"], ["--follow"]):
+        assert main(["logs", run, "--failed", *words]) == 2
+        assert capsys.readouterr().err == f"mj logs: --failed and {words[0]}: {cure}"
+    assert main(["status", run, "--watch", "--json"]) == 2
+    told = "--watch and --json: only one of them; for JSON ask again and again\n"
+    assert capsys.readouterr().err == f"mj status: {told}"

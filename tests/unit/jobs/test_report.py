@@ -1,15 +1,19 @@
 """The report of a run, piece by piece; in a browser it is seen by tests/end/test_report.py."""
 
+import errno
 import html.parser
 import itertools
 import json
 import random
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from megatron_jobs.errors import UserError
+from megatron_jobs.jobs import report
 from megatron_jobs.jobs.report import write_report
 from megatron_jobs.jobs.report.curve import POINTS, Curves, draw_curves, round_marks, thin
 from megatron_jobs.jobs.report.elements import tag
@@ -51,6 +55,27 @@ def _no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def stories(run: Path) -> list[Story]:
     return [read_story(run, record, FIRST + 1000) for record in plan_status(run)]
+
+
+def test_a_report_that_cannot_be_written_is_the_users_to_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_job(tmp_path, "job")
+    place = tmp_path / "job"
+    words = f"--output: {place} is a folder; name a file: --output {place / 'report.html'}"
+    with pytest.raises(UserError, match=f"^{re.escape(words)}$"):
+        write_report(tmp_path, place)
+    below = tmp_path / "job/config.yaml/x/report.html"
+    with pytest.raises(UserError, match=f"^--output: {below} cannot be written: Not a directory;"):
+        write_report(tmp_path, below)
+
+    def refuse(path: Path, text: str) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(report, "write_text", refuse)
+    words = f"--output: {tmp_path / 'report.html'} cannot be written: Read-only file system; name"
+    with pytest.raises(UserError, match=f"^{re.escape(words)} another file$"):
+        write_report(tmp_path)
 
 
 def test_names_cannot_break_out(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """The table of `mj status`, and how seldom a live one asks."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -94,6 +97,47 @@ def test_a_live_table_ends_with_the_last_job_and_asks_seldom(
     assert printed.rindex("cancelled") > printed.rindex("running")
 
 
+def test_a_live_table_waits_for_slurm_to_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its controller is down from the first question on, and later once more."""
+    folder = make_job(tmp_path, "job")
+    write_json(folder.slurm, {"cluster": "here", "ids": ["7"]})
+    down = MegatronJobsError("squeue: Unable to contact slurm controller; it is down")
+    running = {"7": SlurmState("RUNNING", living=True)}
+    answers = iter([down, down, running, down, {"7": SlurmState("CANCELLED")}])
+
+    def states(ids: list[str]) -> dict[str, SlurmState]:
+        answer = next(answers)
+        if isinstance(answer, MegatronJobsError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(status, "slurm_states", states)
+    watch_status(tmp_path, every=0.01, ask_every=0.03)
+    told = [line.split(maxsplit=2)[2] for line in capsys.readouterr().out.splitlines()]
+    silent = "Slurm does not answer now (squeue: Unable to contact slurm controller)"
+    assert told == [f"unknown  {silent}", "running", "cancelled  by hand"]
+    assert next(answers, None) is None
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_tree_in_any_encoding(tmp_path: Path, encoding: str) -> None:
+    for name, after in (("ö first", []), ("a", ["ö first"]), ("b", ["ö first"]), ("c", ["a"])):
+        make_job(tmp_path, name, after=after)
+    words = [sys.executable, "-m", "megatron_jobs.cli", "status", str(tmp_path)]
+    changes = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    done = subprocess.run(words, capture_output=True, env=os.environ | changes, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    rows = done.stdout.decode(encoding).splitlines()[2:6]
+    trees = [row.partition("  waiting")[0].rstrip() for row in rows]
+    first = r"\xf6 first" if encoding == "ascii" else "ö first"
+    if encoding == "utf-8":
+        assert trees == [first, "├─ a", "│  └─ c", "└─ b"]
+    else:
+        assert trees == [first, "|- a", "|  `- c", "`- b"]
+
+
 @pytest.mark.parametrize(
     ("said", "plain"),
     [
@@ -101,6 +145,7 @@ def test_a_live_table_ends_with_the_last_job_and_asks_seldom(
         ("ReqNodeNotAvail, UnavailableNodes:n[1-2]", "nodes that it needs are down, drained or "
          "reserved (n[1-2])"),
         ("AssocGrpCpuLimit", "a limit of the account is reached (AssocGrpCpuLimit)"),
+        ("JobHoldMaxRequeue", "was requeued as often as Slurm lets it: scontrol release"),
         ("SomethingNew", "SomethingNew"),
         ("", ""),
     ],
