@@ -90,16 +90,7 @@ def test_tasks_run_as_arrays_and_leave_what_a_local_run_leaves(
     arrays = read_json(job.folder.slurm)["arrays"]
     assert [array["offset"] for array in arrays.values()] == [0, 5, 10]
     wait_for_state(plan, "squares", "failed")
-    record = squares_of(plan)
-    assert record["tasks"] == {"done": "0-7,9-11", "failed": "8"}
-    assert record["reason"].startswith("task 8: rank 0")
-    assert "fails: task 8 was told to" in record["reason"]
-    capsys.readouterr()
-    assert main(["status", str(plan.run)]) == 0
-    assert "done 11, failed 1 (task 8)" in " ".join(capsys.readouterr().out.split())
-    postmortem = Path(record["postmortem"]).read_text()
-    assert postmortem.startswith("# squares, task 8: ")
-    assert f"`mj resubmit {shlex.quote(str(plan.run))}`" in postmortem
+    check_failure(plan, capsys)
     wait_for_state(plan, "after", "cancelled")
     check_throttle(list(arrays), tasks=12, at_once=3)
     check_logs(plan)
@@ -111,6 +102,30 @@ def test_tasks_run_as_arrays_and_leave_what_a_local_run_leaves(
     wait_for_state(plan, "after", "done", "failed", "cancelled")
     near = plan_of(tmp_path, {"tasks": 12, "hours": 0.1}, run="near", **settings | {"seconds": 0})
     run_plan(near)
+    check_equal(plan, near)
+    for task in range(12):
+        found = read_receipt(plan.jobs["squares"].folder.of_task(task))
+        assert found is not None
+        array = found["slurm_job_ids"][-1].partition("_")[0]
+        assert array in (again if task == 8 else arrays)
+
+
+def check_failure(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    """People are told of the one task that failed."""
+    record = squares_of(plan)
+    assert record["tasks"] == {"done": "0-7,9-11", "failed": "8"}
+    assert record["reason"].startswith("task 8: rank 0")
+    assert "fails: task 8 was told to" in record["reason"]
+    capsys.readouterr()
+    assert main(["status", str(plan.run)]) == 0
+    assert "done 11, failed 1 (task 8)" in " ".join(capsys.readouterr().out.split())
+    postmortem = Path(record["postmortem"]).read_text()
+    assert postmortem.startswith("# squares, task 8: ")
+    assert f"`mj resubmit {shlex.quote(str(plan.run))}`" in postmortem
+
+
+def check_equal(plan: Plan, near: Plan) -> None:
+    """What Slurm ran and what ran here is the same, as a whole and task by task."""
     for name in ("squares", "after"):
         there, here = (read_receipt(p.jobs[name].folder) for p in (plan, near))
         assert there is not None
@@ -122,8 +137,6 @@ def test_tasks_run_as_arrays_and_leave_what_a_local_run_leaves(
         assert there is not None
         assert here is not None
         assert (there["key"], there["outputs"]) == (here["key"], here["outputs"])
-        slurm_id = there["slurm_job_ids"][-1]
-        assert slurm_id.partition("_")[0] in (again if task == 8 else arrays)
 
 
 def check_throttle(arrays: list[str], *, tasks: int, at_once: int) -> None:
