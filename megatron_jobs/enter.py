@@ -49,12 +49,12 @@ from megatron_jobs.jobs.plan import Job, load_job
 from megatron_jobs.jobs.preflight import PAIRS, fit
 from megatron_jobs.jobs.receipt import begin, finish
 from megatron_jobs.jobs.snapshot import compile_snapshot
-from megatron_jobs.jobs.stacks import heartbeats_of
+from megatron_jobs.jobs.stacks import heartbeats_of, scratch_of
 from megatron_jobs.jobs.starts import node_names
 from megatron_jobs.jobs.tasks import require_tasks
 from megatron_jobs.jobs.watch import watch
 from megatron_jobs.runtime.files import remove, write_json
-from megatron_jobs.runtime.heartbeat import open_heartbeat, record_collectives
+from megatron_jobs.runtime.heartbeat import open_heartbeat, record_collectives, remove_leftovers
 from megatron_jobs.runtime.launch import end_with_parent, fork_ranks, mark_start, run_and_report
 from megatron_jobs.runtime.rank import Rank, read_rank, slurm_nodes
 from megatron_jobs.runtime.stop import heed_stop, install_stop_signals
@@ -120,6 +120,7 @@ def fork_all(folder: JobFolder, _: str) -> int:
     """Start every rank of the job on this machine, and wait."""
     end_with_parent(os.getppid())
     job = load_job(folder)
+    remove_leftovers(host=os.uname().nodename, scratch=scratch_of(folder))
     for module in getattr(job.stage, "PRELOAD", ()):
         importlib.import_module(module)  # once, here: the forked ranks share it
     attempt = f"{os.getpid()}.{time.monotonic_ns()}"

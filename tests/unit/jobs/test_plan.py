@@ -1,6 +1,7 @@
 """Plans are checked as a whole; jobs with receipts do not run again (stage: tests.stages.echo)."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from megatron_jobs.errors import ConfigError, UserError
 from megatron_jobs.jobs.local import JobFailed, run_plan
 from megatron_jobs.jobs.plan import Job, Plan, load_plan
 from megatron_jobs.runtime.files import read_json
+from megatron_jobs.runtime.heartbeat import node_folder
 
 ROOT = Path(__file__).parents[3]
 TWO = """
@@ -290,3 +292,11 @@ def test_samples_are_counted_where_they_are_known(tmp_path: Path) -> None:
         "the index is to hold 10: give it train_samples: 12"
     }
     assert len(plan_of(tmp_path, text.replace(f"[{source}, {source}]", f"[{source}]")).jobs) == 4
+
+
+def test_a_start_removes_what_ranks_that_were_killed_long_ago_have_left(tmp_path: Path) -> None:
+    left = node_folder(tmp_path / "gone", start="1.0", host=os.uname().nodename)
+    left.mkdir()
+    os.utime(left, (0, 0))
+    run(plan_of(tmp_path, TWO))
+    assert not left.exists()
