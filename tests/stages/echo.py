@@ -38,7 +38,7 @@ class Config(Settings):
 
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     """Write the words of this rank, or get into trouble."""
-    print(f"rank {rank.index} of {rank.world} on {rank.host}")
+    print(f"rank {rank.index} of {rank.world} on {rank.node_name}")
     if config.trouble:
         _be_in_trouble(config, rank)
     try:

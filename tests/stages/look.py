@@ -29,7 +29,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
         "variables": {name: os.environ.get(name, "") for name in config.variables},
         "prefix": sys.prefix,
         "read": config.reads.read_text() if config.reads else "",
-        "host": rank.host,
+        "host": rank.node_name,
     }
     write_json(folder / "seen" / f"{rank.index}.json", found)
     return {"ranks": rank.world}
