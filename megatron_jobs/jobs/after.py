@@ -24,7 +24,14 @@ from megatron_jobs.jobs.again import (
     verdict_before,
     why_not,
 )
-from megatron_jobs.jobs.causes import BATCH_RULES, NODE_LOSS, PREEMPTED, PUT_BACK, rule_for
+from megatron_jobs.jobs.causes import (
+    BATCH_RULES,
+    NODE_LOSS,
+    PREEMPTED,
+    PUT_BACK,
+    TIME_LIMIT,
+    rule_for,
+)
 from megatron_jobs.jobs.cluster import Cluster, cluster_of
 from megatron_jobs.jobs.events import note
 from megatron_jobs.jobs.evidence import last_start
@@ -91,7 +98,9 @@ def _note_silent_end(folder: JobFolder) -> None:
     elif folder.stopped.exists():
         note(folder, "lost", why="Slurm ended it, it had saved in time", blameless=blameless)
     else:
-        why = rule.why if rule else "nobody left a word"
+        why = (
+            REASONS[OVER_TIME] if rule is TIME_LIMIT else rule.why if rule else "nobody left a word"
+        )
         note(folder, "lost", why=why, blameless=blameless)
 
 

@@ -137,5 +137,6 @@ def test_ranks_that_overstay_the_time_limit_are_gone_on_with(overstayer: Plan) -
     wait_until_accounted(folder.slurm_ids()[0], "REQUEUED", "COMPLETED")
     assert happened(overstayer) == ["submit", "start", "lost", "start", "end"]
     lost = read_events(folder)[2]
-    assert (lost["why"], lost["blameless"]) == ("it goes on from what was saved last", False)
+    assert lost["why"].startswith("its time limit came before it had saved")
+    assert not lost["blameless"]
     assert "over its time limit: back in the queue" in batch_log(overstayer)

@@ -8,7 +8,7 @@ import pytest
 
 from megatron_jobs.enter import main
 from megatron_jobs.errors import EXIT_BUG, EXIT_NOTHING_TO_DO, EXIT_STOPPED, EXIT_UNFIT
-from megatron_jobs.jobs.after import OVER_TIME, WARNED_EARLY, settle, settle_before
+from megatron_jobs.jobs.after import OVER_TIME, REASONS, WARNED_EARLY, settle, settle_before
 from megatron_jobs.jobs.again import (
     excluded,
     headway,
@@ -137,6 +137,7 @@ SLURM_SAYS = "slurmstepd-n1: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-21T09:0
         ("", "nobody left a word"),
         (SLURM_SAYS + "JOB REQUEUE ***", "it was put back in the queue"),
         (SLURM_SAYS + "PREEMPTION ***", "another job came first"),
+        (SLURM_SAYS + "TIME LIMIT ***", REASONS[OVER_TIME]),
         (f"{SLURM_SAYS}NODE FAILURE\nsrun: error: Node failure on n2", "n2: Node failure on n2"),
     ],
 )
