@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from megatron_jobs.errors import ConfigError, UserError
+from megatron_jobs.errors import ConfigError, MegatronJobsError, UserError
 from megatron_jobs.jobs.check import Check, bad, good, remark
 from megatron_jobs.jobs.check_install import (
     check_installation,
@@ -75,7 +75,7 @@ def _load_plan(name: str, words: list[str], run: Path | None) -> tuple[Plan | No
 def _ask_slurm(profile: Cluster) -> tuple[Site | None, Check]:
     try:
         site = read_site()
-    except UserError as error:
+    except MegatronJobsError as error:
         words, _, cure = str(error).partition("; ")
         return None, bad("Slurm", words, cure)
     name = site.settings.get("ClusterName", "unnamed")
@@ -94,5 +94,5 @@ def _check_plan(plan: Plan, profile: Cluster, *, asked: bool) -> Iterator[Check]
     for name, job in plan.jobs.items():
         try:
             yield good(name, foresee(job, profile))
-        except UserError as error:
+        except MegatronJobsError as error:
             yield bad(name, str(error).removeprefix(f"{name}: "), "ask for less, or elsewhere")

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from megatron_jobs.errors import UserError
+from megatron_jobs.errors import MegatronJobsError, UserError
 from megatron_jobs.jobs.cluster import Cluster
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.queue import call_slurm
@@ -61,7 +61,7 @@ def nodes_to_leave_out(cluster: Cluster) -> dict[str, str]:
         return {}
     try:
         done = call_slurm(["sinfo", "--all", "--noheader", "--Node", "--format=%N"])
-    except UserError:  # no Slurm here: this is a dry run
+    except MegatronJobsError:  # a dry run where there is no Slurm, or where it is down
         return found
     known = set(done.stdout.split())
     return {node: cause for node, cause in found.items() if node in known}

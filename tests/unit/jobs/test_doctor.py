@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from megatron_jobs.cli import main
+from megatron_jobs.errors import MegatronJobsError
 from megatron_jobs.jobs import check_profile, doctor
+from megatron_jobs.jobs.check import bad
 from megatron_jobs.jobs.check_profile import check_against_slurm, check_files
 from megatron_jobs.jobs.partitions import Site
 from tests.unit.jobs.checks import cluster, failing, lines
@@ -250,6 +252,17 @@ def test_a_webhook_that_does_not_answer() -> None:
 def _no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(doctor, "check_installation", lambda *_, **__: iter(()))
+
+
+def test_a_slurm_that_is_down_is_one_line_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Site:
+        raise MegatronJobsError("sinfo: Unable to contact slurm controller; try again")
+
+    monkeypatch.setattr(doctor, "read_site", refuse)
+    assert doctor._ask_slurm(cluster()) == (
+        None,
+        bad("Slurm", "sinfo: Unable to contact slurm controller", "try again"),
+    )
 
 
 @pytest.mark.usefixtures("_no_slurm")
