@@ -215,7 +215,7 @@ def test_damaged_tensors_are_named(tmp_path: Path, damage: str) -> None:
         read_hugging_face(source)
     file.write_bytes(data)
     (source / "config.json").write_text("{")
-    with pytest.raises(DataError, match=r"config\.json: not the settings of a model"):
+    with pytest.raises(DataError, match=r"config\.json: found 1 bytes that are no JSON"):
         read_hugging_face(source)
 
 
