@@ -12,6 +12,7 @@ from megatron_jobs.jobs.causes import (
     EXITED,
     KILLED,
     MEMORY,
+    NODE_LOSS,
     PYTHON,
     SETTINGS,
     SIGNALS,
@@ -167,8 +168,8 @@ def _of_slurm_itself(batch: Words, line: str) -> Iterator[Finding]:
         return
     time = LAST if rule.weight > Weight.CAUSE else 0.0
     node = said.groupdict().get("node") or ""
-    # of two lines about one loss, the one that names the node
-    yield Finding(rule, rule.weight, line, At(batch.file, time, node=node), place=0 if node else 1)
+    unnamed = rule is NODE_LOSS and not node  # of two lines about a loss the one with a name counts
+    yield Finding(rule, rule.weight, line, At(batch.file, time, node=node), place=int(unnamed))
 
 
 def _in_lines(text: str, at: At) -> Iterator[Finding]:
