@@ -166,7 +166,7 @@ def test_a_job_is_not_put_back_for_ever(tmp_path: Path) -> None:
     ids = submit(plan, max_restarts=0)
     wait_until(lambda: all(log_of(plan, "job", rank) for rank in range(4)), plan)
     subprocess.run(["scancel", "--signal=USR2", ids["job"]], check=True)
-    wait_for_states(plan, "failed")
+    wait_for_states(plan, "stopped")
     assert "after 0 restarts not put back in the queue" in status(plan)["job"]["reason"]
     wait_until(lambda: accounted(ids["job"], "ExitCode") == ["75:0"], plan)
 
