@@ -156,7 +156,9 @@ class NodeWatch:
         told = summaries(self.folder, self.rank.start)
         rows = straggler_table(told, self.settings.straggler)
         write_stragglers(self.folder, rows)
-        whole = len(rows) == self.rank.nodes
+        counted = sum(len(row["ranks"]) for row in rows)
+        known = sum(len(summary["ranks"]) for summary in told)
+        whole = len(rows) == self.rank.nodes and counted == known
         self.table_due = now + max(TABLE_SECONDS if whole else 0, self.settings.every)
 
     def silent(self, beats: list[Beat], now: float) -> bool:

@@ -146,7 +146,12 @@ def test_a_slow_rank_shows_its_node(tmp_path: Path) -> None:
     """The job has GPUs: ranks get them all, though the watch is a step beside theirs."""
     plan = submitted(tmp_path, gpus=2, trouble="slow", seconds=0.1, guilty=2, steps=40)
     folder = plan.jobs["job"].folder
-    wait_for(lambda: len(read_stragglers(folder)) == 2, "a table", seconds=120, every=0.2)
+    wait_for(
+        lambda: sum(len(row["ranks"]) for row in read_stragglers(folder)) == 4,
+        "a table of all ranks",
+        seconds=120,
+        every=0.2,
+    )
     asked = rank_states(folder)
     assert [(rank.rank, rank.state) for rank in asked] == [(n, "") for n in range(4)]
     assert all(any(frame.file == str(HANG) for frame in rank.frames()) for rank in asked)
