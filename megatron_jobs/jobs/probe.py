@@ -102,9 +102,9 @@ def read_probe(slurm_id: str, folder: Path) -> Probe:
             "from one that is shared"
         )
     start = float(named["started"])
-    notes = [
-        value.split() for name, value in words + _lines(folder / "step.out") if name == "signal"
-    ]
+    lines = words + _lines(folder / "step.out")
+    notes = [value.split() for name, value in lines if name == "signal"]
+    whole = [note for note in notes if len(note) == 3]  # it may be killed while it writes
     ends = {
         path.suffix[1:]: float(path.read_text() or start) - start for path in folder.glob("alive.*")
     }
@@ -113,7 +113,7 @@ def read_probe(slurm_id: str, folder: Path) -> Probe:
         words=tuple(words),
         signals=tuple(
             Signal(who, name, float(when) - start)
-            for who, name, when in sorted(notes, key=lambda note: float(note[2]))
+            for who, name, when in sorted(whole, key=lambda note: float(note[2]))
         ),
         ends=ends,
     )

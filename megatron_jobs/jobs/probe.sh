@@ -7,18 +7,23 @@
 # shellcheck disable=SC2034
 
 say() { printf '%s\t%s\n' "$1" "$2"; }
-now() { date +%s.%N; }
+# Starts no process: a signal that goes to the whole step would kill it. Whole seconds before bash 5.
+tell_time() {
+  stamp=${EPOCHREALTIME/,/.}
+  if [[ -z $stamp ]]; then printf -v stamp '%(%s)T' -1; fi
+}
 works() { "$@" >/dev/null 2>&1 && echo yes || echo no; }
 
 # Until it is killed: which signals come, and when it was last alive.
 stay() { # WHO
-  local name
+  local name stamp
   # shellcheck disable=SC2064 # WHO and the name are known now
   for name in HUP INT USR1 USR2 TERM CONT; do
-    trap "say signal '$1 $name '\$(now)" "$name"
+    trap "tell_time; say signal '$1 $name '\$stamp" "$name"
   done
   while :; do
-    now >"alive.$1"
+    tell_time
+    echo "$stamp" >"alive.$1"
     sleep 0.5 &
     wait "$!"
   done
@@ -91,7 +96,8 @@ knock() { # NAME HOST PORT
 if [[ $1 == step ]]; then
   stay step
 fi
-say started "$(now)"
+tell_time
+say started "$stamp"
 if type srun >/dev/null 2>&1; then
   srun --ntasks=1 --output=step.out bash probe.sh step &
 else
@@ -103,5 +109,6 @@ look_for_scratch
 look_for_fabric "$1"
 knock tcp.login "$1" "$2"
 knock tcp.outside pypi.org 443
-say measured "$(now)"
+tell_time
+say measured "$stamp"
 stay script

@@ -219,6 +219,15 @@ def test_signals_are_told_from_the_end(tmp_path: Path) -> None:
     )
 
 
+def test_lines_that_were_cut_by_the_kill(tmp_path: Path) -> None:
+    (tmp_path / "probe").mkdir()
+    (tmp_path / "probe" / "alive.step").write_text("")
+    step = "signal\tstep TERM \nsignal\tstep TERM 1069.6\nsignal\tstep CO"
+    seen = probe_of(tmp_path, "signal script", step=step)
+    assert seen.when("step", "TERM") == 69.6
+    assert len(seen.signals) == 1
+
+
 def test_a_folder_that_the_nodes_do_not_see(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_probe("7", tmp_path)
