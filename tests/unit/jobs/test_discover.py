@@ -224,7 +224,7 @@ def test_lines_that_were_cut_by_the_kill(tmp_path: Path) -> None:
     (tmp_path / "probe" / "alive.step").write_text("")
     step = "signal\tstep TERM \nsignal\tstep TERM 1069.6\nsignal\tstep CO"
     seen = probe_of(tmp_path, "signal script", step=step)
-    assert seen.when("step", "TERM") == 69.6
+    assert seen.when("step", "TERM") == pytest.approx(69.6)
     assert len(seen.signals) == 1
 
 
