@@ -1,0 +1,170 @@
+"""What all stages that pass over records share: their settings, their tasks, their outputs.
+
+A stage of this kind derives its Config from `DocumentSettings`, takes OUTPUTS, and calls
+`run_documents` and `gather_documents` with what makes its treatment.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from megatron_jobs.config.settings import InputPath, Problem, Settings
+from megatron_jobs.errors import UserError
+from megatron_jobs.runtime.files import read_json, remove, wait_for, write_json
+from megatron_jobs.runtime.progress import Progress
+from megatron_jobs.runtime.rank import Rank
+
+if TYPE_CHECKING:
+    from megatron_jobs.text.passes import Counts, Treatment
+    from megatron_jobs.text.readers import Unit
+
+OUTPUTS = ("documents", "rejected", "quarantined", "counts.json")
+LONGEST_WAIT = 7 * 86400.0
+"""Seconds; a rank that dies ends the job long before."""
+MADE_OF = "made_of.json"
+
+
+class DocumentSettings(Settings):
+    """What is read, and how it is cut."""
+
+    input: list[InputPath]
+    """Files or folders of any format that can be read, by the ends of their names."""
+    key: str = "text"
+    """Of the text, in formats with keys or columns."""
+    source: str = ""
+    """Given to records that name no source."""
+    licence: str = ""
+    """Given to records that name no licence."""
+    unit_mb: float = 64
+    """Megabytes (10^6 bytes) of a file that are done as one, and again after a kill; files that
+    cannot be cut are one unit each."""
+    max_record_mb: float = 50
+    """Megabytes; a longer record is quarantined."""
+    max_quarantined_share: float = 0.05
+    """Of all that is read; when more is no record the job fails and says what."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Values that cannot work."""
+        if not self.input:
+            yield "input", "found nothing, must name at least one file or folder"
+        for name in ("unit_mb", "max_record_mb"):
+            if getattr(self, name) <= 0:
+                yield name, f"{getattr(self, name)} must be positive"
+        if not 0 <= self.max_quarantined_share <= 1:
+            yield "max_quarantined_share", f"{self.max_quarantined_share} must be from 0 to 1"
+
+
+def run_documents(
+    config: DocumentSettings, rank: Rank, folder: Path, make: "Callable[[], Treatment]"
+) -> dict[str, float]:
+    """Do this rank's units of this task; the leader waits for all and counts them."""
+    from megatron_jobs.text.passes import counts_below, run_units, units_done
+    from megatron_jobs.text.readers import ReadRules
+
+    units = list_units(config)
+    made_of = _made_of(config, units)
+    if rank.leads:
+        _begin(made_of, folder)
+    wait_for(lambda: _is_ready(made_of, folder), "the leader to make the folder ready", seconds=600)
+    of_task = units_of(len(units), rank.task, rank.tasks)
+    progress = Progress(folder, total=sum(units[n].size for n in of_task), unit="bytes")
+    run_units(
+        folder,
+        units,
+        of_task[rank.index :: rank.world],
+        rules=ReadRules(config.key, int(config.max_record_mb * 1e6), config.source, config.licence),
+        make=make,
+        report=lambda done: progress.update(done) if rank.leads else None,
+    )
+    if not rank.leads:
+        return {}
+
+    def done() -> int:
+        return sum(units[n].size for n in units_done(folder, of_task))
+
+    wait_for(lambda: done() >= progress.total, "the other ranks' units", seconds=LONGEST_WAIT)
+    progress.update(progress.total)
+    counts = counts_below(folder, of_task)
+    return _settle(config, folder, counts)
+
+
+def gather_documents(
+    config: DocumentSettings, folder: Path, tasks: Sequence[Path]
+) -> dict[str, float]:
+    """Link the shards of all tasks into `folder`, and add their counts up."""
+    from megatron_jobs.text.passes import Counts
+
+    total = Counts()
+    for name in OUTPUTS[:3]:
+        remove(folder / name)
+        (folder / name).mkdir(parents=True)
+    for task in tasks:
+        total.add(Counts(**read_json(task / "counts.json")))
+        for name in OUTPUTS[:3]:
+            for shard in sorted((task / name).iterdir()):
+                link(shard, folder / name / shard.name)
+    return _settle(config, folder, total)
+
+
+def link(file: Path, name: Path) -> None:
+    """A second name for a file; a copy where the file system has no such thing."""
+    try:
+        os.link(file, name)
+    except OSError:
+        shutil.copyfile(file, name)
+
+
+def list_units(config: DocumentSettings) -> "list[Unit]":
+    """The units of the input; the same in every task and rank."""
+    from megatron_jobs.text.readers import cut_units, input_files
+
+    units = cut_units(input_files(config.input), int(config.unit_mb * 1e6))
+    if not units:
+        raise UserError("input: found no byte in it; give it some text")
+    return units
+
+
+def units_of(units: int, task: int, tasks: int) -> list[int]:
+    """Numbers of a task's units: every tasks-th, so that neighbours of one size are dealt out."""
+    return list(range(task, units, tasks))
+
+
+def _made_of(config: DocumentSettings, units: "list[Unit]") -> dict[str, Any]:
+    """What the shards depend on: units of other settings or files are not gone on with."""
+    stats = [(str(u.path), u.start, u.end, u.path.stat().st_mtime_ns) for u in units]
+    settings = config.model_dump(mode="json", exclude={"max_quarantined_share"})
+    return {"settings": settings, "units": hashlib.sha256(json.dumps(stats).encode()).hexdigest()}
+
+
+def _is_ready(made_of: dict[str, Any], folder: Path) -> bool:
+    noted = folder / MADE_OF
+    return noted.exists() and bool(read_json(noted) == made_of)
+
+
+def _begin(made_of: dict[str, Any], folder: Path) -> None:
+    """Go on with the units in `folder` only when they were made of the same."""
+    if _is_ready(made_of, folder):
+        return
+    for name in (MADE_OF, *OUTPUTS, "counts"):
+        remove(folder / name)
+    for name in OUTPUTS[:3]:
+        (folder / name).mkdir(parents=True)
+    write_json(folder / MADE_OF, made_of)
+
+
+def _settle(config: DocumentSettings, folder: Path, counts: "Counts") -> dict[str, float]:
+    """Write counts.json; UserError when too much was no record."""
+    numbers = counts.as_numbers()
+    write_json(folder / "counts.json", asdict(counts))
+    share = numbers["quarantined"] / max(counts.read, 1)
+    if share > config.max_quarantined_share:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in counts.quarantined.items())
+        found = f"{numbers['quarantined']:.0f} of {counts.read} are no records ({reasons})"
+        rule = f"at most {config.max_quarantined_share:.1%} may be (max_quarantined_share)"
+        raise UserError(f"input: {found}, {rule}; they are in {folder / 'quarantined'}")
+    return numbers

@@ -1,0 +1,210 @@
+"""A pass over records: each is kept, perhaps changed, or rejected with a verdict; none is lost.
+
+The input is cut into numbered units, equal for any number of tasks and ranks. A unit's shards are
+written whole, its counts last: a pass that was killed goes on with the units that are missing, and
+its output does not depend on who made which unit.
+"""
+
+import base64
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import orjson
+
+from megatron_jobs.runtime.files import read_json, write_json
+from megatron_jobs.text.readers import ReadRules, Unit, read_unit
+from megatron_jobs.text.record import Record, to_line
+from megatron_jobs.text.shards import (
+    COUNTS,
+    DOCUMENTS,
+    QUARANTINED,
+    REJECTED,
+    Quarantined,
+    Verdict,
+    shard_name,
+    write_shard,
+)
+
+
+class Treatment(Protocol):
+    """What a pass does; made once a process, so it may hold models."""
+
+    def treat(self, record: Record) -> Record | Verdict:
+        """The record that goes on (it may be the same object, changed), or why none does.
+
+        A record that is rejected is written as it is when this returns.
+        """
+        ...
+
+    def numbers(self) -> dict[str, int]:
+        """Counts of its own since the last call, by dotted name, such as `redacted.email`."""
+        ...
+
+
+@dataclass
+class Counts:
+    """What became of the records of a unit, or of all."""
+
+    read: int = 0
+    """Records and what is none."""
+    kept: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    """By rule."""
+    quarantined: dict[str, int] = field(default_factory=dict)
+    """By reason."""
+    bytes_read: int = 0
+    """UTF-8 bytes of the texts of all records, as they were read."""
+    bytes_kept: int = 0
+    languages: dict[str, int] = field(default_factory=dict)
+    """Records kept, by language."""
+    sources: dict[str, int] = field(default_factory=dict)
+    """Records kept, by source."""
+    licences: dict[str, int] = field(default_factory=dict)
+    """Records kept, by licence."""
+    source_bytes: dict[str, int] = field(default_factory=dict)
+    """Text kept, by source."""
+    lengths: dict[str, int] = field(default_factory=dict)
+    """Records kept, by the binary order of their bytes: "10" counts 512..1023."""
+    further: dict[str, int] = field(default_factory=dict)
+    """What the treatment counted."""
+
+    def add(self, other: "Counts") -> None:
+        """Add up."""
+        for name, value in vars(other).items():
+            mine = getattr(self, name)
+            if isinstance(mine, dict):
+                total = Counter(mine)
+                total.update(value)
+                setattr(self, name, dict(sorted(total.items())))
+            else:
+                setattr(self, name, mine + value)
+
+    def check(self, where: str) -> None:
+        """Nothing is lost: what was read was kept, rejected or quarantined."""
+        rejected, quarantined = sum(self.rejected.values()), sum(self.quarantined.values())
+        assert self.read == self.kept + rejected + quarantined, (
+            f"{where}: {self.read} read, {self.kept} kept, {rejected} rejected, "
+            f"{quarantined} quarantined"
+        )
+
+    def as_numbers(self) -> dict[str, float]:
+        """For a receipt: records_in = documents + rejected + quarantined."""
+        self.check("receipt")
+        return {
+            "records_in": self.read,
+            "documents": self.kept,
+            "rejected": sum(self.rejected.values()),
+            "quarantined": sum(self.quarantined.values()),
+            "text_bytes": self.bytes_kept,
+            **{name: float(count) for name, count in sorted(self.further.items())},
+        }
+
+
+def run_unit(
+    folder: Path, number: int, unit: Unit, *, rules: ReadRules, treatment: Treatment
+) -> Counts:
+    """Do one unit, unless it is done: its shards below `folder`, then its counts."""
+    done = folder / COUNTS / f"{number:06d}.json"
+    if done.exists():
+        return Counts(**read_json(done))
+    counts = Counts()
+    treatment.numbers()  # what an earlier unit that failed has counted
+    with _Outputs(folder, number) as out:
+        for item in read_unit(unit, rules):
+            counts.read += 1
+            if isinstance(item, Quarantined):
+                out.quarantine(item, counts)
+                continue
+            counts.bytes_read += _size(item)
+            result = treatment.treat(item)
+            if isinstance(result, Verdict):
+                out.reject(item, result, counts)
+            else:
+                out.keep(result, counts)
+    counts.further = treatment.numbers()
+    counts.check(f"{unit.path}")
+    write_json(done, asdict(counts))
+    return counts
+
+
+class _Outputs:
+    """The three shards of a unit."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.folder, self.name = folder, shard_name(number)
+        self.stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "_Outputs":
+        self.documents, self.rejected, self.quarantined = (
+            self._open(kind) for kind in (DOCUMENTS, REJECTED, QUARANTINED)
+        )
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.stack.__exit__(*error)
+
+    def _open(self, kind: str) -> IO[bytes]:
+        return self.stack.enter_context(write_shard(self.folder / kind / self.name))
+
+    def keep(self, record: Record, counts: Counts) -> None:
+        size = _size(record)
+        self.documents.write(to_line(record))
+        counts.kept += 1
+        counts.bytes_kept += size
+        for by, name, count in (
+            (counts.languages, record.language, 1),
+            (counts.sources, record.source, 1),
+            (counts.licences, record.licence, 1),
+            (counts.source_bytes, record.source, size),
+            (counts.lengths, str(size.bit_length()), 1),
+        ):
+            by[name] = by.get(name, 0) + count
+
+    def reject(self, record: Record, verdict: Verdict, counts: Counts) -> None:
+        record.payload = b""
+        self.rejected.write(to_line(record, verdict=asdict(verdict)))
+        counts.rejected[verdict.rule] = counts.rejected.get(verdict.rule, 0) + 1
+
+    def quarantine(self, item: Quarantined, counts: Counts) -> None:
+        head = base64.b64encode(item.head).decode()
+        fact = {"place": item.place, "reason": item.reason, "bytes": item.size, "head": head}
+        self.quarantined.write(orjson.dumps(fact, option=orjson.OPT_APPEND_NEWLINE))
+        counts.quarantined[item.reason] = counts.quarantined.get(item.reason, 0) + 1
+
+
+def run_units(
+    folder: Path,
+    units: Sequence[Unit],
+    mine: Sequence[int],
+    *,
+    rules: ReadRules,
+    make: Callable[[], Treatment],
+    report: Callable[[int], None],
+) -> None:
+    """Do the units whose numbers are `mine`; `report` is told the bytes of input done."""
+    treatment, done = make(), 0
+    for number in mine:
+        run_unit(folder, number, units[number], rules=rules, treatment=treatment)
+        done += units[number].size
+        report(done)
+
+
+def counts_below(folder: Path, numbers: Sequence[int]) -> Counts:
+    """The counts of units that are done, added up."""
+    total = Counts()
+    for number in numbers:
+        total.add(Counts(**read_json(folder / COUNTS / f"{number:06d}.json")))
+    return total
+
+
+def units_done(folder: Path, numbers: Sequence[int]) -> Iterator[int]:
+    """Those of `numbers` whose counts are written."""
+    return (number for number in numbers if (folder / COUNTS / f"{number:06d}.json").exists())
+
+
+def _size(record: Record) -> int:
+    return len(record.text.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,89 @@
+"""The one shape of a document between a crawl and the tokens.
+
+    id        names it through all stages; unique in a corpus, kept by every stage
+    text      what is trained on; UTF-8, never with half a surrogate pair
+    source    where it came from, such as "common-crawl" or "books": blends and reports go by it
+    licence   as its source states it, SPDX where there is one; "" when nobody said
+    language  ISO 639-1 (639-3 where there is none), lower case; "" before it is identified
+    url       address it was fetched from; "" when there is none
+    date      ISO 8601, when it was fetched or published; "" when nobody said
+    metadata  all else: an object of JSON values. Stages add scores under their own names
+
+On disk: JSON objects with these keys, one a line, those that are empty left out; other keys of a
+foreign file go to metadata.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from megatron_jobs.text.documents import NotADocument
+
+WORDS = ("source", "licence", "language", "url", "date")
+ALIASES = {"license": "licence", "lang": "language", "timestamp": "date", "added": "date"}
+"""Names that other suites give to our fields."""
+NAMES = ("id", "text", *WORDS, "metadata")
+
+
+@dataclass(slots=True)
+class Record:
+    """One document; see the module."""
+
+    id: str
+    text: str
+    source: str = ""
+    licence: str = ""
+    language: str = ""
+    url: str = ""
+    date: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    payload: bytes = b""
+    """What a crawl answered, before `extract` has made text of it; never written."""
+
+
+def to_line(record: Record, **more: Any) -> bytes:
+    """A record as a line of JSON, with its line end; `more` are keys of their own, such as
+    the verdict of a record that was rejected."""
+    assert not record.payload, f"{record.id}: bytes of a crawl are no text yet"
+    found = {name: getattr(record, name) for name in NAMES}
+    kept = {name: value for name, value in found.items() if value or name in ("id", "text")}
+    return orjson.dumps(kept | more, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def from_line(line: bytes, *, place: str, key: str = "text") -> Record:
+    """The record in a line of JSON, ours or a foreign one.
+
+    Args:
+        place: names it when it has no id.
+        key: of the text.
+    Raises: NotADocument.
+    """
+    try:
+        found = orjson.loads(line)
+    except ValueError:
+        raise NotADocument("not JSON" if line.strip() else "empty") from None
+    if not isinstance(found, dict):
+        raise NotADocument("no JSON object")
+    return from_object(found, place=place, key=key)
+
+
+def from_object(found: dict[str, Any], *, place: str, key: str = "text") -> Record:
+    """The record in a decoded object; see `from_line`."""
+    if key not in found:
+        raise NotADocument(f"no key {key!r}")
+    text = found.pop(key)
+    if not isinstance(text, str):
+        raise NotADocument(f"{key!r} is no string")
+    metadata = found.pop("metadata", None)
+    record = Record(str(found.pop("id", "") or place), text)
+    record.metadata = metadata if isinstance(metadata, dict) else {}
+    if metadata is not None and not isinstance(metadata, dict):
+        found["metadata"] = metadata
+    for name, value in found.items():
+        field_name = ALIASES.get(name, name)
+        if field_name in WORDS and isinstance(value, str) and not getattr(record, field_name):
+            setattr(record, field_name, value)
+        elif value is not None:
+            record.metadata.setdefault(name, value)
+    return record
