@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from megatron_jobs.jobs.costs import Costs
-from megatron_jobs.jobs.report.elements import Element, table
 from megatron_jobs.jobs.report.story import Story
 from megatron_jobs.jobs.status import all_costs
 from megatron_jobs.jobs.words import say_energy, say_hours, say_money, say_name, say_seconds
+from megatron_jobs.page.elements import Element, table
 
 
 def cost_table(stories: Sequence[Story]) -> Element:

@@ -5,9 +5,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from megatron_jobs.jobs.report.elements import Element, join, tag
 from megatron_jobs.jobs.report.story import Story
 from megatron_jobs.jobs.words import say_number
+from megatron_jobs.page.elements import Element, join, tag
 from megatron_jobs.runtime.journal import NAME, read_journal
 
 POINTS = 2000

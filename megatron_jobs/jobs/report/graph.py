@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from megatron_jobs.jobs.report.elements import Element, join, short, tag
 from megatron_jobs.jobs.report.story import Story
 from megatron_jobs.jobs.tree import job_depths, plan_tree
 from megatron_jobs.jobs.words import say_name, say_seconds
+from megatron_jobs.page.elements import Element, join, short, tag
 
 WIDTH, HEIGHT = 150, 48
 ACROSS, DOWN = 40, 16

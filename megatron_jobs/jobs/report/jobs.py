@@ -5,10 +5,10 @@ from typing import Any
 
 from megatron_jobs.errors import DataError
 from megatron_jobs.jobs.receipt import read_receipt
-from megatron_jobs.jobs.report.elements import Element, join, short, table, tag
 from megatron_jobs.jobs.report.settings import own_settings
 from megatron_jobs.jobs.report.story import Story
 from megatron_jobs.jobs.words import say_name, say_number, say_seconds
+from megatron_jobs.page.elements import Element, join, short, table, tag
 
 FIRST = 3
 """How many numbers stand beside the name."""

@@ -3,11 +3,11 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from megatron_jobs.jobs.report.elements import Element, join, table, tag
 from megatron_jobs.jobs.report.story import Story
 from megatron_jobs.jobs.report.timeline import MOST_NODES, Span, draw_nodes
 from megatron_jobs.jobs.stragglers import read_stragglers
 from megatron_jobs.jobs.words import say_hours
+from megatron_jobs.page.elements import Element, join, table, tag
 
 
 def sections(stories: Sequence[Story], span: Span) -> Iterator[tuple[str, Element]]:

@@ -3,11 +3,9 @@
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from string import Template
 
 from megatron_jobs.jobs.report import costs, jobs, nodes, restarts
 from megatron_jobs.jobs.report.curve import curve_rows, draw_curves, read_curves
-from megatron_jobs.jobs.report.elements import Element, join, table, tag, word
 from megatron_jobs.jobs.report.graph import draw_plan
 from megatron_jobs.jobs.report.story import Story, read_story
 from megatron_jobs.jobs.report.timeline import draw_jobs, key_of_colours, whole_span
@@ -21,10 +19,10 @@ from megatron_jobs.jobs.words import (
     say_seconds,
     say_utc,
 )
+from megatron_jobs.page import Section, figures, render_page
+from megatron_jobs.page.elements import Element, join, table, tag
 
 HERE = Path(__file__).parent
-Section = tuple[str, Element]
-"""Heading and content."""
 
 
 def render_report(run: Path, records: Sequence[Record], *, now: float | None = None) -> str:
@@ -36,25 +34,10 @@ def render_report(run: Path, records: Sequence[Record], *, now: float | None = N
     """
     moment = time.time() if now is None else now
     stories = [read_story(run, record, moment) for record in records]
-    sections = [*_sections(stories)]
-    links = [tag("a", name, href=f"#{word(name)}") for name, _ in sections]
-    body = join(
-        tag("header", *_head(run, stories), tag("nav", *links, aria_label="Sections")),
-        tag("main", *[_card(name, content) for name, content in sections]),
-    )
     name = say_name(run.absolute().name)
-    title = tag("title", f"{name}: report of a run")
-    style, script = _text("page.css"), _text("page.js")
-    page = Template(_text("page.html"))
-    return page.substitute(title=title, body=body, style=style, script=script)
-
-
-def _text(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
-
-
-def _card(name: str, content: Element) -> Element:
-    return tag("section", tag("h2", name), content, id=word(name))
+    script = HERE.joinpath("page.js").read_text(encoding="utf-8")
+    head = join(*_head(run, stories))
+    return render_page(f"{name}: report of a run", head, [*_sections(stories)], script=script)
 
 
 def _sections(stories: Sequence[Story]) -> Iterator[Section]:
@@ -94,8 +77,7 @@ def _head(run: Path, stories: Sequence[Story]) -> Iterator[Element]:
         words = "as of" if going else "to"
         text = f"{say_utc(span.first)} {words} {say_utc(span.last)} UTC"
         yield tag("p", f"{text} · {say_name(str(run.absolute()))}", class_="muted")
-    figures = [*_figures(stories, span.seconds if span else 0)]
-    yield tag("dl", *[tag("div", tag("dt", name), tag("dd", value)) for name, value in figures])
+    yield figures([*_figures(stories, span.seconds if span else 0)])
 
 
 def _figures(stories: Sequence[Story], seconds: float) -> Iterator[tuple[str, str]]:

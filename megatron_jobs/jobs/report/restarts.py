@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from megatron_jobs.jobs.report.elements import Element, join, short, table, tag
 from megatron_jobs.jobs.report.story import Chapter, Story
 from megatron_jobs.jobs.starts import short_names
 from megatron_jobs.jobs.words import say_name, say_seconds, say_utc
+from megatron_jobs.page.elements import Element, join, short, table, tag
 
 MOST = 300
 """Rows of the table: the last ones."""

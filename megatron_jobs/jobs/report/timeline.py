@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from megatron_jobs.jobs.report.elements import Element, join, short, tag
 from megatron_jobs.jobs.report.story import Chapter, Story
 from megatron_jobs.jobs.starts import short_names
 from megatron_jobs.jobs.words import say_name, say_seconds
+from megatron_jobs.page.elements import Element, join, short, tag
 
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 """Seconds between two marks of the axis; then whole days."""

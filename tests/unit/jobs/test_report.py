@@ -16,7 +16,7 @@ from megatron_jobs.errors import UserError
 from megatron_jobs.jobs import report
 from megatron_jobs.jobs.report import write_report
 from megatron_jobs.jobs.report.curve import POINTS, Curves, draw_curves, round_marks, thin
-from megatron_jobs.jobs.report.elements import tag
+from megatron_jobs.page.elements import tag
 from megatron_jobs.jobs.report.graph import HEIGHT, lay_out
 from megatron_jobs.jobs.report.nodes import held_against, natural
 from megatron_jobs.jobs.report.page import render_report
