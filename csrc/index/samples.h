@@ -5,6 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "scratch.h"
+
 namespace mj {
 
 // The documents `order[0]`, `order[1]`, ... laid end to end and cut every seq_len tokens; a sample
@@ -27,9 +29,12 @@ class TokenStream {
   template <typename T>
   void write_block(int64_t seq_len, size_t block, std::span<T> starts) const;
 
+  int64_t look_up(std::span<const int32_t> lengths, std::span<const int32_t> order, size_t block);
+
   int threads_;
-  std::vector<int32_t> lengths_;  // [visits]
-  std::vector<int64_t> before_;   // [blocks + 1], tokens before each block of visits
+  size_t visits_;
+  Scratch<int32_t> lengths_;     // [visits]
+  std::vector<int64_t> before_;  // [blocks + 1], tokens before each block of visits
 };
 
 }  // namespace mj
