@@ -41,8 +41,8 @@ class DocumentSettings(Settings):
     licence: str = ""
     """Given to records that name no licence."""
     unit_mb: float = 64
-    """Megabytes (10^6 bytes) of a file that are done as one, and again after a kill; files that
-    cannot be cut are one unit each."""
+    """Megabytes (10^6 bytes) that are done as one, and again after a kill: small files together,
+    large ones in pieces where they can be cut."""
     max_record_mb: float = 50
     """Megabytes; a longer record is quarantined."""
     max_quarantined_share: float = 0.05
@@ -136,7 +136,11 @@ def units_of(units: int, task: int, tasks: int) -> list[int]:
 
 def _made_of(config: DocumentSettings, units: "list[Unit]") -> dict[str, Any]:
     """What the shards depend on: units of other settings or files are not gone on with."""
-    stats = [(str(u.path), u.start, u.end, u.path.stat().st_mtime_ns) for u in units]
+    stats = [
+        (str(piece.path), piece.start, piece.end, piece.path.stat().st_mtime_ns)
+        for unit in units
+        for piece in unit.pieces
+    ]
     settings = config.model_dump(mode="json", exclude={"max_quarantined_share"})
     return {"settings": settings, "units": hashlib.sha256(json.dumps(stats).encode()).hexdigest()}
 

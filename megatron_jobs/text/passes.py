@@ -126,7 +126,7 @@ def run_unit(
             else:
                 out.keep(result, counts)
     counts.further = treatment.numbers()
-    counts.check(f"{unit.path}")
+    counts.check(f"unit {number}")
     write_json(done, asdict(counts))
     return counts
 

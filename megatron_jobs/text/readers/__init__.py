@@ -1,6 +1,6 @@
 """What can be read into records: one module a format, chosen by the end of a file's name.
 
-A reader is a function (unit, rules) -> iterator of Record or Quarantined, in the order of the file.
+A reader is a function (piece, rules) -> iterator of Record or Quarantined, in the order of the file.
 It never holds more than one record in memory, raises nothing for what is wrong with the content
 (that is quarantined, and what was read before a damage is kept), and OSError when reading fails.
 """
@@ -26,8 +26,8 @@ CUT = (".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
-class Unit:
-    """What is read as one: a file, or the lines of one that start in [start, end)."""
+class Piece:
+    """A file, or the lines of one that start in [start, end)."""
 
     path: Path
     start: int
@@ -38,6 +38,18 @@ class Unit:
     def size(self) -> int:
         """Bytes on disk, to the nearest line."""
         return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Pieces that are done as one, in this order: small files stand together."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(piece.size for piece in self.pieces)
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,7 @@ class ReadRules:
 
 
 Item = Record | Quarantined
-Reader = Callable[[Unit, ReadRules], Iterator[Item]]
+Reader = Callable[[Piece, ReadRules], Iterator[Item]]
 
 
 def kind_of(path: Path) -> str:
@@ -88,22 +100,37 @@ def input_files(inputs: Iterable[Path]) -> list[Path]:
 
 
 def cut_units(files: Iterable[Path], unit_bytes: int) -> list[Unit]:
-    """Units of `unit_bytes` where files can be cut; the others are one each. No empty ones."""
-    units = []
+    """Units of some `unit_bytes`: large files are cut where they can be, small ones put together.
+
+    Empty files are left out.
+    """
+    units: list[Unit] = []
+    open_pieces: list[Piece] = []
+    filled = 0
+    for piece in _pieces(files, unit_bytes):
+        if open_pieces and filled + piece.size > unit_bytes:
+            units.append(Unit(tuple(open_pieces)))
+            open_pieces, filled = [], 0
+        open_pieces.append(piece)
+        filled += piece.size
+    return [*units, Unit(tuple(open_pieces))] if open_pieces else units
+
+
+def _pieces(files: Iterable[Path], most: int) -> Iterator[Piece]:
     for path in files:
         size = path.stat().st_size
-        cut = path.name.lower().endswith(CUT)
-        step = unit_bytes if cut else max(size, 1)
-        units += [Unit(path, at, min(at + step, size)) for at in range(0, size, step)]
-    return units
+        step = most if path.name.lower().endswith(CUT) else max(size, 1)
+        for start in range(0, size, step):
+            yield Piece(path, start, min(start + step, size))
 
 
 def read_unit(unit: Unit, rules: ReadRules) -> Iterator[Item]:
     """All of a unit, in order; see the module."""
-    module = importlib.import_module(f"{__name__}.{READERS[kind_of(unit.path)]}")
-    read: Reader = module.read
-    for item in read(unit, rules):
-        if isinstance(item, Record):
-            item.source = item.source or rules.source
-            item.licence = item.licence or rules.licence
-        yield item
+    for piece in unit.pieces:
+        module = importlib.import_module(f"{__name__}.{READERS[kind_of(piece.path)]}")
+        read: Reader = module.read
+        for item in read(piece, rules):
+            if isinstance(item, Record):
+                item.source = item.source or rules.source
+                item.licence = item.licence or rules.licence
+            yield item

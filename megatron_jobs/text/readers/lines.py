@@ -9,7 +9,7 @@ from typing import IO, cast
 import zstandard
 
 from megatron_jobs.text.documents import NotADocument
-from megatron_jobs.text.readers import Item, ReadRules, Unit
+from megatron_jobs.text.readers import Item, Piece, ReadRules
 from megatron_jobs.text.record import from_line
 from megatron_jobs.text.shards import Quarantined
 
@@ -19,21 +19,21 @@ HEAD = 1 << 16
 DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError)
 
 
-def read(unit: Unit, rules: ReadRules) -> Iterator[Item]:
-    """The records of the lines that start in the unit.
+def read(piece: Piece, rules: ReadRules) -> Iterator[Item]:
+    """The records of the lines that start in the piece.
 
-    A place is FILE:LINE; in a unit that starts inside a file FILE@OFFSET.
+    A place is FILE:LINE; in a piece that starts inside a file FILE@OFFSET.
     """
     number = 0
-    with open_stream(unit) as file:
-        if unit.start:
-            file.seek(unit.start - 1)
+    with open_stream(piece) as file:
+        if piece.start:
+            file.seek(piece.start - 1)
             _skip_line(file)
-        packed = unit.path.name.lower().endswith((".gz", ".zst"))
-        while packed or file.tell() < unit.end:
+        packed = piece.path.name.lower().endswith((".gz", ".zst"))
+        while packed or file.tell() < piece.end:
             number += 1
             at = file.tell()
-            place = f"{unit.path.name}@{at}" if unit.start else f"{unit.path.name}:{number}"
+            place = f"{piece.path.name}@{at}" if piece.start else f"{piece.path.name}:{number}"
             try:
                 line = file.readline(rules.limit + 1)
                 size = len(line)
@@ -47,16 +47,16 @@ def read(unit: Unit, rules: ReadRules) -> Iterator[Item]:
             yield _item(line, size, place, rules)
 
 
-def open_stream(unit: Unit) -> IO[bytes]:
+def open_stream(piece: Piece) -> IO[bytes]:
     """The bytes of a file as they were before they were packed."""
-    name = unit.path.name.lower()
+    name = piece.path.name.lower()
     if name.endswith(".gz"):
-        return cast(IO[bytes], gzip.open(unit.path))
+        return cast(IO[bytes], gzip.open(piece.path))
     if name.endswith(".zst"):
-        file = unit.path.open("rb")
+        file = piece.path.open("rb")
         stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
         return io.BufferedReader(cast(io.RawIOBase, stream), CHUNK)
-    return unit.path.open("rb", CHUNK)
+    return piece.path.open("rb", CHUNK)
 
 
 def _item(line: bytes, size: int, place: str, rules: ReadRules) -> Item:

@@ -29,7 +29,7 @@ def corpus(folder: Path) -> Path:
 
 def settings(tmp_path: Path) -> shorten.Config:
     return shorten.Config(
-        input=[corpus(tmp_path / "in")], unit_mb=0.002, letters=6, max_quarantined_share=0.2
+        input=[corpus(tmp_path / "in")], unit_mb=0.003, letters=6, max_quarantined_share=0.2
     )
 
 
