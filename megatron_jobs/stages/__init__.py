@@ -44,7 +44,16 @@ from megatron_jobs.config.tree import no_such
 from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.rank import Rank
 
-STAGES = ("tokenizer", "tokenize", "index", "pretrain", "evaluate", "convert", "generate")
+STAGES = (
+    "fetch",
+    "tokenizer",
+    "tokenize",
+    "index",
+    "pretrain",
+    "evaluate",
+    "convert",
+    "generate",
+)
 
 
 Facts = Mapping[str, int | None]

@@ -1,6 +1,6 @@
 """What can be read into records: one module a format, chosen by the end of a file's name.
 
-A reader is a function (piece, rules) -> iterator of Record or Quarantined, in the order of the file.
+A reader is a function (piece, rules) -> iterator of Record or Quarantined, in the file's order.
 It never holds more than one record in memory, raises nothing for what is wrong with the content
 (that is quarantined, and what was read before a damage is kept), and OSError when reading fails.
 """
