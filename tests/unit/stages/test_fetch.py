@@ -77,7 +77,7 @@ def test_nothing_leads_out_of_the_folder(tmp_path: Path) -> None:
         archive.addfile(tarfile.TarInfo("../../out.txt"))
     out = fetched(tmp_path, Item(name="z", address=f"file://{tmp_path}/z.zip", take=("*",)))
     assert (out / "z/out.txt").read_text() == "out"
-    with pytest.raises(UserError, match="t.tar: cannot be unpacked: .* outside the destination"):
+    with pytest.raises(UserError, match=r"t.tar: cannot be unpacked: .* outside the destination"):
         fetched(tmp_path, Item(name="t", address=f"file://{tmp_path}/t.tar", take=("*",)))
     assert not any((tmp_path / name / "out.txt").exists() for name in (".", "..", "job"))
 
