@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from megatron_jobs.data.blend import SURPLUS, blend_samples, normalize, planned_samples
+from megatron_jobs.data.packing import PackedOrder, build_packed_order
 from megatron_jobs.data.sample_index import NAME, VERSION
 from megatron_jobs.data.source_order import SourceOrder, build_order
 from megatron_jobs.data.splits import SPLITS, Split, document_ranges
@@ -38,6 +39,8 @@ class IndexPlan:
     seed: int
     samples: dict[Split, int | None]
     """Wanted of each split: 0 for none, None for one whole epoch."""
+    packing: Literal["none", "best_fit"] = "none"
+    """How documents become samples: laid end to end and cut, or packed."""
 
 
 def build_sample_index(folder: Path, sources: Sequence[Source], plan: IndexPlan) -> dict[str, int]:
@@ -59,6 +62,7 @@ def build_sample_index(folder: Path, sources: Sequence[Source], plan: IndexPlan)
             "seq_len": plan.seq_len,
             "seed": plan.seed,
             "split": plan.split,
+            "packing": plan.packing,
             **facts,
             "sources": [_describe(folder, source) for source in sources],
             "splits": splits,
@@ -80,13 +84,11 @@ def _build_split(
     for place, wanted in enumerate(_wanted_samples(sources, asked)):
         source, documents = sources[place], ranges[place]
         _check_range(plan, split, source, documents)
-        order, epochs = build_order(
-            source.tokens, documents, samples=wanted, seq_len=plan.seq_len, seed=plan.seed
-        )
-        _check_order(plan, split, source, order)
+        order, facts = _build_order(source, documents, wanted, plan)
+        _check_order(plan, split, source, len(order))
         order.save(folder, f"{split}-{place}")
         bounds = [documents.start, documents.stop]
-        records.append({"documents": bounds, "epochs": epochs, "samples": len(order)})
+        records.append({"documents": bounds, **facts, "samples": len(order)})
     blended = not _is_alone(sources)
     samples = records[0]["samples"]
     if blended:
@@ -98,6 +100,21 @@ def _build_split(
         np.save(folder / f"{split}-number.npy", number_of)
         samples = len(source_of)
     return {"samples": samples, "asked": asked, "blended": blended, "sources": records}
+
+
+def _build_order(
+    source: Source, documents: range, wanted: int | None, plan: IndexPlan
+) -> tuple[SourceOrder | PackedOrder, dict[str, Any]]:
+    """The order of one source, and what index.json says of it."""
+    if plan.packing == "best_fit":
+        packed, facts = build_packed_order(
+            source.tokens, documents, samples=wanted, seq_len=plan.seq_len, seed=plan.seed
+        )
+        return packed, {"epochs": len(packed) // facts.bins, "packing": asdict(facts)}
+    order, epochs = build_order(
+        source.tokens, documents, samples=wanted, seq_len=plan.seq_len, seed=plan.seed
+    )
+    return order, {"epochs": epochs}
 
 
 def _weights(sources: Sequence[Source]) -> list[float] | None:
@@ -136,8 +153,8 @@ def _check_epoch(split: Split, asked: int | None, held: int) -> None:
         raise UserError(f"{split}_samples: {found}; give weights, or ask for {held} at most")
 
 
-def _check_order(plan: IndexPlan, split: Split, source: Source, order: SourceOrder) -> None:
-    if len(order) == 0:
+def _check_order(plan: IndexPlan, split: Split, source: Source, samples: int) -> None:
+    if samples == 0:
         found = f"one epoch of {source.prefix}'s {split} documents is less than a sample"
         raise UserError(f"seq_len: {found} of {plan.seq_len} + 1 tokens; take it shorter")
 

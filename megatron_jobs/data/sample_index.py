@@ -2,10 +2,12 @@
 
 A folder with index.json, which says all about it, and .npy files that are memory mapped:
 
-    SPLIT-I-documents.npy, SPLIT-I-starts.npy, SPLIT-I-shuffle.npy    the order of source I
+    SPLIT-I-documents.npy, SPLIT-I-starts.npy, SPLIT-I-shuffle.npy    the order of source I;
+        with packing, SPLIT-I-documents, -offsets, -lengths, -first and -shuffle.npy
     SPLIT-source.npy, SPLIT-number.npy    for a blend: source and sample of it, for each sample
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from megatron_jobs.data.packing import PackedOrder
 from megatron_jobs.data.source_order import SourceOrder
 from megatron_jobs.data.splits import Split
 from megatron_jobs.data.token_file import TokenFile
@@ -29,7 +32,7 @@ class SplitSamples:
 
     seq_len: int
     tokens: list[TokenFile]
-    orders: list[SourceOrder]
+    orders: Sequence[SourceOrder | PackedOrder]
     source: NDArray[np.int16] | None
     """[samples], which source; None for a single one."""
     number: NDArray[np.int64] | None
@@ -43,12 +46,28 @@ class SplitSamples:
 
     def __getitem__(self, sample: int) -> NDArray[np.int64]:
         """Tokens [seq_len + 1] of a sample, int64."""
+        place, sample = self._place(sample)
+        return self.orders[place].read(self.tokens[place], sample, self.seq_len)
+
+    @property
+    def packed(self) -> bool:
+        """Whether samples are made of pieces, padded at the end."""
+        return any(isinstance(order, PackedOrder) for order in self.orders)
+
+    def pieces(self, sample: int) -> NDArray[np.int32]:
+        """Of a packed sample, which piece each token is of: [seq_len + 1]; -1 for padding."""
+        place, sample = self._place(sample)
+        order = self.orders[place]
+        assert isinstance(order, PackedOrder), f"sample {sample} is not packed"
+        return order.numbers(sample, self.seq_len)
+
+    def _place(self, sample: int) -> tuple[int, int]:
+        """(source, which of its samples)."""
         if not 0 <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)}")
-        place = 0
         if self.source is not None and self.number is not None:
-            place, sample = int(self.source[sample]), int(self.number[sample])
-        return self.orders[place].read(self.tokens[place], sample, self.seq_len)
+            return int(self.source[sample]), int(self.number[sample])
+        return 0, sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +119,11 @@ class SampleIndex:
         return int(self.facts["vocab_size"])
 
     @property
+    def packed(self) -> bool:
+        """Whether samples are made of pieces, padded at the end."""
+        return bool(self.facts.get("packing", "none") != "none")
+
+    @property
     def eod(self) -> int | None:
         """The id that ends a document; None when there is none."""
         eod: int | None = self.facts["eod"]
@@ -117,7 +141,8 @@ class SampleIndex:
         if record is None:
             return SplitSamples(self.seq_len, [], [], None, None)
         places = range(len(self.tokens))
-        orders = [SourceOrder.load(self.folder, f"{name}-{place}") for place in places]
+        form = PackedOrder if self.packed else SourceOrder
+        orders = [form.load(self.folder, f"{name}-{place}") for place in places]
         source = number = None
         if record["blended"]:
             source = np.asarray(np.load(self.folder / f"{name}-source.npy", mmap_mode="r"))

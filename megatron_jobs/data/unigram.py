@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megatron_jobs.data.sample_index import SplitSamples
+from megatron_jobs.data.source_order import PADDING
 
 MOST_SAMPLES = 1 << 17
 """As many are counted; samples are in shuffled order, so the first are a fair choice."""
@@ -14,9 +15,19 @@ def counted_targets(
 ) -> NDArray[np.int64]:
     """Every target of some samples of a split, in their order."""
     end = len(samples) if last is None else min(last, len(samples))
-    targets = [samples[number][1:] for number in range(first, end)]
+    targets = [_targets(samples, number) for number in range(first, end)]
     joined: NDArray[np.int64] = np.concatenate([np.empty(0, np.int64), *targets])
     return joined
+
+
+def _targets(samples: SplitSamples, number: int) -> NDArray[np.int64]:
+    row = samples[number]
+    if not samples.packed:
+        return row[1:]
+    pieces = samples.pieces(number)
+    counted = (pieces[1:] == pieces[:-1]) & (pieces[1:] != PADDING)
+    targets: NDArray[np.int64] = row[1:][counted]
+    return targets
 
 
 def token_counts(samples: SplitSamples, vocab_size: int, *, chunk: int = 256) -> NDArray[np.int64]:

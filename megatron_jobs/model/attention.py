@@ -4,7 +4,8 @@ Axis letters: Q positions of the queries here, K positions of the keys, B sequen
 G key heads, D columns of a head. megatron-core puts positions first: [Q, B, N, D].
 """
 
-import contextlib
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from megatron.core.tensor_parallel.mappings import (
@@ -45,21 +46,20 @@ class CausalAttention(MegatronModule):  # type: ignore[misc]
             q_QBND: queries [Q, B, N, D].
             k_KBGD: keys [K, B, G, D].
             v_KBGD: values [K, B, G, D].
-            attention_mask: bool, broadcasts to [B, N, Q, K]; True forbids (megatron-core's sense).
-                It forbids beyond what causality does.
+            attention_mask: what is forbidden beyond causality, in one of two forms. bool,
+                broadcasts to [B, N, Q, K]: True forbids (megatron-core's sense). int32 [B, S], the
+                document of each position of whole sequences: no query sees another document's keys;
+                the only form that context parallelism takes.
         Returns: [Q, B, N x D].
         """
         if self.ranks.size() > 1:
-            assert attention_mask is None, "a mask with context parallelism is not supported"
+            dense = attention_mask is not None and attention_mask.dtype == torch.bool
+            assert not dense, "a bool mask with context parallelism is not supported"
             k_KBGD, v_KBGD = self._gather(k_KBGD), self._gather(v_KBGD)
         mask = self._allowed(q_QBND, k_KBGD, attention_mask)
         q_BNQD, k_BGKD, v_BGKD = (x.permute(1, 2, 0, 3) for x in (q_QBND, k_KBGD, v_KBGD))
         dropout = self.dropout if self.training else 0.0
-        # tensor ranks hold different heads, and must drop different weights
-        # (with sequence parallelism megatron-core has forked the generator already)
-        forks = dropout > 0 and not self.config.sequence_parallel
-        drawing = get_cuda_rng_tracker().fork() if forks else contextlib.nullcontext()
-        with drawing:
+        with self._drawing(dropout):
             out_BNQD = functional.scaled_dot_product_attention(
                 q_BNQD,
                 k_BGKD,
@@ -70,6 +70,13 @@ class CausalAttention(MegatronModule):  # type: ignore[misc]
                 dropout_p=dropout,
             )
         return out_BNQD.permute(2, 0, 1, 3).flatten(2)
+
+    def _drawing(self, dropout: float) -> AbstractContextManager[Any]:
+        """Random numbers of this rank's own: tensor ranks hold different heads, and must drop
+        different weights. With sequence parallelism megatron-core has forked the generator already.
+        """
+        forks = dropout > 0 and not self.config.sequence_parallel
+        return get_cuda_rng_tracker().fork() if forks else nullcontext()
 
     def _gather(self, x: Tensor) -> Tensor:
         """All ranks' positions, in rank order; its gradient is summed and cut again."""
@@ -90,4 +97,9 @@ class CausalAttention(MegatronModule):  # type: ignore[misc]
             seen = torch.arange(keys, device=q.device)
             own = seen[keys - queries :]
         causal_QK = own[:, None] >= seen
-        return causal_QK if forbidden is None else causal_QK & ~forbidden
+        if forbidden is None:
+            return causal_QK
+        if forbidden.dtype == torch.bool:
+            return causal_QK & ~forbidden
+        together_BQK = forbidden[:, own, None] == forbidden[:, None, seen]
+        return (causal_QK & together_BQK)[:, None]

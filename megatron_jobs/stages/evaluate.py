@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from megatron_jobs.config.batch import BatchConfig
+from megatron_jobs.config.documents import DocumentResets
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.config.resources import Resources
-from megatron_jobs.config.settings import InputPath, Problem, Settings
+from megatron_jobs.config.settings import InputPath, Problem
 from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.rank import Rank
 
@@ -21,8 +22,8 @@ LAYOUT = ("mesh", "batch")
 PRELOAD = ("megatron_jobs.train.loop",)
 
 
-class Config(Settings):
-    """What is evaluated, on what, and how the ranks share it."""
+class Config(DocumentResets):
+    """What is evaluated, on what, and how the ranks share it; resets as the model was trained."""
 
     checkpoint: InputPath
     """One checkpoint, or a folder whose latest is taken."""
@@ -55,7 +56,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     from megatron_jobs.parallel.groups import close, connect, open_groups
     from megatron_jobs.runtime.files import write_json
     from megatron_jobs.text.encoder import check_tokenizer
-    from megatron_jobs.train.feed import check_index
+    from megatron_jobs.train.feed import check_index, document_ends
     from megatron_jobs.train.score import split_loss
 
     model = model_of(config.checkpoint)
@@ -69,7 +70,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     precision = config.precision or precision_of(config.checkpoint)
     loss = split_loss(
         config.checkpoint, index, config.split, mesh=config.mesh, batch=config.batch,
-        precision=precision,
+        precision=precision, ends=document_ends(index, config),
     )  # fmt: skip
     close()
     if not rank.leads:

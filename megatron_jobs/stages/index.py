@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Problem, Settings
@@ -37,6 +37,10 @@ class Config(Settings):
     """Shares of the documents for train, valid and test, in this order in each source."""
     seq_len: int = 2048
     """Tokens a sample trains on; it holds one more."""
+    packing: Literal["none", "best_fit"] = "none"
+    """How documents become samples. none: laid end to end and cut every seq_len tokens, as by
+    Megatron. best_fit: side by side in samples of their own, cut only where longer than one and
+    padded at the end; no target is then a token of another document."""
     seed: int = 1234
     """Of all shuffles; from 0 to 2^32 - 1."""
     train_samples: int | None = None
@@ -99,6 +103,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
         split=config.split,
         seq_len=config.seq_len,
         seed=config.seed,
+        packing=config.packing,
         samples={
             "train": config.train_samples,
             "valid": config.valid_samples,

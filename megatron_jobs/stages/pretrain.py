@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from megatron_jobs.config.batch import BatchConfig
+from megatron_jobs.config.documents import DocumentResets
 from megatron_jobs.config.loop import LoopConfig
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
@@ -33,7 +34,7 @@ MEET = ".meet"
 SAVES = True
 
 
-class Config(LoopConfig):
+class Config(LoopConfig, DocumentResets):
     """Which samples train which model, how it is laid out, and for how long."""
 
     index: InputPath
@@ -103,13 +104,14 @@ def describe(config: Config, resources: Resources) -> list[tuple[str, str]]:
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     """Train to the last step; the numbers are those of the last one."""
     from megatron_jobs.parallel.groups import close, connect, open_groups
-    from megatron_jobs.train.feed import check_index, open_feed
+    from megatron_jobs.train.feed import check_index, document_ends, open_feed
     from megatron_jobs.train.loop import train
     from megatron_jobs.train.plot import plot_losses
     from megatron_jobs.train.step import build_engine
 
     samples = config.steps * config.batch.global_size
     index = check_index(config.index, config.model, samples=samples, mesh=config.mesh)
+    ends = document_ends(index, config, mask_eod=config.mask_eod)
     connect(rank, folder / MEET)
     open_groups(config.mesh, config.seed)
     engine = build_engine(
@@ -126,7 +128,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
         "samples_per_step": config.batch.global_size,
         "seq_len": index.seq_len,
     }
-    feed = open_feed(index, config.batch, mask_after=index.eod if config.mask_eod else None)
+    feed = open_feed(index, config.batch, ends=ends)
     numbers = train(config, engine, feed, rank=rank, folder=folder, record=record)
     rest("end")
     close()

@@ -1,6 +1,6 @@
 """What one forward pass reads, and a rank's cut of it. Axis letters: B sequences, S positions."""
 
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 from torch import Tensor
 
@@ -20,13 +20,19 @@ class MicroBatch(TypedDict):
     """[B, S] float: 1 where the label counts, 0 where not."""
     positions: Tensor
     """[B, S] int64: place of each token in its sequence; learned positions read it."""
+    documents: NotRequired[Tensor]
+    """[B, S] int32: equal where tokens may attend to each other; absent where all of a row may."""
 
 
 def own_part(batch: MicroBatch) -> MicroBatch:
-    """The positions that this rank computes, on its device: [B, S / context]."""
+    """The positions that this rank computes, on its device: [B, S / context].
+
+    `documents` stay whole: attention compares its own queries' with those of all keys.
+    """
     device, ranks = engine_device(), context_ranks()
-    tensors = {name: batch[name].to(device) for name in MicroBatch.__annotations__}  # type: ignore[literal-required]
+    tensors = {name: cast(Tensor, part).to(device) for name, part in batch.items()}
     if ranks > 1:
         kept = zigzag_positions(tensors["tokens"].size(1), ranks, context_rank(), device)
-        tensors = {name: tensor[:, kept] for name, tensor in tensors.items()}
+        cut = {name: tensor[:, kept] for name, tensor in tensors.items() if name != "documents"}
+        tensors |= cut
     return cast(MicroBatch, tensors)

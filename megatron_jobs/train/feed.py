@@ -1,15 +1,16 @@
 """From a sample index to this rank's micro batches: pure functions of the step."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from megatron_jobs.config.batch import BatchConfig
+from megatron_jobs.config.documents import DocumentResets
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
-from megatron_jobs.data.cursor import SampleCursor, read_batch
+from megatron_jobs.data.cursor import DocumentEnds, SampleCursor, read_batch
 from megatron_jobs.data.sample_index import SampleIndex, SplitSamples
 from megatron_jobs.data.splits import Split
 from megatron_jobs.errors import UserError
@@ -18,6 +19,8 @@ from megatron_jobs.train.batch import MicroBatch
 
 WHOLE = Mesh()
 """Nothing is cut."""
+UNSAID = DocumentResets()
+"""As the form of the samples has it."""
 
 
 @dataclass(frozen=True)
@@ -32,40 +35,68 @@ class Feed:
     """How many of those there are, the last perhaps in part."""
 
 
-def open_feed(index: SampleIndex, batch: BatchConfig, *, mask_after: int | None = None) -> Feed:
+def document_ends(
+    index: SampleIndex, resets: DocumentResets = UNSAID, *, mask_eod: bool = False
+) -> DocumentEnds:
+    """What the ends of an index's documents change.
+
+    Raises: UserError where concatenated samples do not show where a document ends.
+    """
+    positions, attention = resets.reset_position_ids, resets.reset_attention_mask
+    ends = DocumentEnds(
+        eod=index.eod,
+        mask_eod=mask_eod,
+        reset_positions=index.packed if positions is None else positions,
+        reset_attention=index.packed if attention is None else attention,
+    )
+    wanted = {
+        "mask_eod": ends.mask_eod,
+        "reset_position_ids": ends.reset_positions and not index.packed,
+        "reset_attention_mask": ends.reset_attention and not index.packed,
+    }
+    for setting, asked in wanted.items():
+        if asked and index.eod is None:
+            found = f"{setting}: {index.folder} knows no id that ends a document"
+            raise UserError(f"{found}; tokenize with append_eod, or leave it false")
+    return ends
+
+
+def open_feed(index: SampleIndex, batch: BatchConfig, *, ends: DocumentEnds | None = None) -> Feed:
     """The batches of an index for this rank; process groups must be open.
 
     Args:
-        mask_after: the id that ends a document, to train on no target that follows one.
+        ends: what the ends of documents change; None for `document_ends(index)`. Targets that
+            follow one always count in validation: losses stay comparable.
     """
-    train = _reader(index.split("train"), batch, mask_after)
+    ends = document_ends(index) if ends is None else ends
+    train = _reader(index.split("train"), batch, ends)
     valid = index.split("valid")
     return Feed(
         train=lambda step: train(step - 1),
-        validation=_reader(valid, batch),
+        validation=_reader(valid, batch, replace(ends, mask_eod=False)),
         validation_batches=-(-len(valid) // batch.global_size),
     )
 
 
 def split_batches(
-    index: SampleIndex, split: Split, batch: BatchConfig
+    index: SampleIndex, split: Split, batch: BatchConfig, *, ends: DocumentEnds | None = None
 ) -> Iterator[Iterator[MicroBatch]]:
-    """All global batches of a split, each as this rank's micro batches."""
+    """All global batches of a split, each as this rank's micro batches; `ends` as in open_feed."""
     samples = index.split(split)
-    read = _reader(samples, batch)
+    read = _reader(samples, batch, document_ends(index) if ends is None else ends)
     for number in range(-(-len(samples) // batch.global_size)):
         yield read(number)
 
 
 def _reader(
-    samples: SplitSamples, batch: BatchConfig, mask_after: int | None = None
+    samples: SplitSamples, batch: BatchConfig, ends: DocumentEnds
 ) -> Callable[[int], Iterator[MicroBatch]]:
     cursor = SampleCursor(batch.global_size, batch.micro_size, data_ranks(), len(samples))
     place = data_rank()
 
     def read(number: int) -> Iterator[MicroBatch]:
         for rows in cursor.samples(number, place):
-            arrays = read_batch(samples, rows, mask_after=mask_after)
+            arrays = read_batch(samples, rows, ends=ends)
             tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
             yield MicroBatch(**tensors)  # type: ignore[typeddict-item]
 

@@ -7,6 +7,7 @@ from megatron_jobs.config.batch import BatchConfig
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.config.precision import Precision
+from megatron_jobs.data.cursor import DocumentEnds
 from megatron_jobs.data.sample_index import SampleIndex
 from megatron_jobs.data.splits import Split
 from megatron_jobs.errors import UserError
@@ -23,9 +24,12 @@ def split_loss(
     mesh: Mesh,
     batch: BatchConfig,
     precision: Precision,
+    ends: DocumentEnds | None = None,
 ) -> Loss:
     """Sum and count over every target of a split; the same on every rank. Groups must be open.
 
+    Args:
+        ends: what the ends of documents change; None for `document_ends(index)`.
     Raises: UserError when the index holds no sample of that split.
     """
     engine = Engine(
@@ -37,7 +41,7 @@ def split_loss(
         optimizer=None,
     )
     losses: list[Loss] = []
-    for number, batches in enumerate(split_batches(index, split, batch), start=1):
+    for number, batches in enumerate(split_batches(index, split, batch, ends=ends), start=1):
         beat(number, "evaluate")
         losses.append(evaluate_loss(engine, batches))
     rest("end")

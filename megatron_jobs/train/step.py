@@ -166,7 +166,8 @@ def forward(batches: Iterator[MicroBatch], chunk: Any) -> tuple[Tensor, Any]:
     """One micro batch through one chunk: its output, and what makes a loss of the last one's."""
     pulse()
     batch = next(batches)
-    output = chunk(batch["tokens"], batch["positions"], None, labels=batch["labels"])
+    documents = batch.get("documents")  # in the place of a mask: `CausalAttention` reads them
+    output = chunk(batch["tokens"], batch["positions"], documents, labels=batch["labels"])
     return output, partial(masked_sum, batch["loss_mask"])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megatron_jobs.data.cursor import NO_SAMPLE, SampleCursor, read_batch
+from megatron_jobs.data.cursor import KEEP, NO_SAMPLE, DocumentEnds, SampleCursor, read_batch
 
 
 def megatron_order(cursor: SampleCursor, step: int) -> Iterator[tuple[int, list[int]]]:
@@ -53,14 +53,15 @@ class Samples:
     """Three samples of 4 + 1 tokens; the last one ends early."""
 
     seq_len = 4
+    packed = False
     rows = ([5, 6, 9, 7, 8], [9, 1, 9, 9, 2], [3, 4, -1, -1, -1])
 
     def __getitem__(self, number: int) -> np.ndarray[Any, Any]:
         return np.array(self.rows[number])
 
 
-def read(numbers: list[int], mask_after: int | None = None) -> dict[str, list[list[float]]]:
-    batch = read_batch(Samples(), numbers, mask_after=mask_after)  # type: ignore[arg-type]
+def read(numbers: list[int], ends: DocumentEnds = KEEP) -> dict[str, list[list[float]]]:
+    batch = read_batch(Samples(), numbers, ends=ends)  # type: ignore[arg-type]
     assert [a.dtype.name for a in batch.values()] == ["int64", "int64", "float32", "int64"]
     return {name: array.tolist() for name, array in batch.items()}
 
@@ -81,4 +82,5 @@ def test_padding_counts_for_nothing() -> None:
 
 
 def test_targets_after_an_end_of_document_can_be_left_out() -> None:
-    assert read([1, 0], mask_after=9)["loss_mask"] == [[0, 1, 0, 0], [1, 1, 0, 1]]
+    masked = DocumentEnds(eod=9, mask_eod=True)
+    assert read([1, 0], masked)["loss_mask"] == [[0, 1, 0, 0], [1, 1, 0, 1]]

@@ -11,6 +11,7 @@ class Samples(list[NDArray[np.int64]]):
     """Stands in for a split."""
 
     seq_len = 3
+    packed = False
 
 
 def test_loss_is_that_of_counting_by_hand() -> None:

@@ -10,6 +10,7 @@ from megatron_jobs.config.batch import BatchConfig
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.data.build_index import IndexPlan, Source, build_sample_index
+from megatron_jobs.data.cursor import DocumentEnds
 from megatron_jobs.data.sample_index import SampleIndex
 from megatron_jobs.data.token_facts import TokenFacts
 from megatron_jobs.data.token_file import TokenFile, write_token_file
@@ -151,7 +152,8 @@ def test_targets_after_an_end_of_document_can_be_left_out(
     batch = BatchConfig(global_size=12, micro_size=4)
     eod = int(index.split("train")[0][2])
     (masked, *_), (plain, *_) = (
-        list(open_feed(index, batch, mask_after=after).train(1)) for after in (eod, None)
+        list(open_feed(index, batch, ends=DocumentEnds(eod=eod, mask_eod=masked)).train(1))
+        for masked in (True, False)
     )
     assert torch.equal(masked["tokens"], plain["tokens"])
     assert plain["loss_mask"].all()
