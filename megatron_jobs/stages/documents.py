@@ -60,16 +60,25 @@ class DocumentSettings(Settings):
 
 
 def run_documents(
-    config: DocumentSettings, rank: Rank, folder: Path, make: "Callable[[], Treatment]"
+    config: DocumentSettings,
+    rank: Rank,
+    folder: Path,
+    make: "Callable[[], Treatment]",
+    *,
+    notes: str = "",
 ) -> dict[str, float]:
-    """Do this rank's units of this task; the leader waits for all and counts them."""
+    """Do this rank's units of this task; the leader waits for all and counts them.
+
+    Args:
+        notes: an output with the lines of its own that a `NotingTreatment` leaves, in shards.
+    """
     from megatron_jobs.text.passes import counts_below, run_units, units_done
     from megatron_jobs.text.readers import ReadRules
 
     units = list_units(config)
     made_of = _made_of(config, units)
     if rank.leads:
-        _begin(made_of, folder)
+        _begin(made_of, folder, notes)
     wait_for(lambda: _is_ready(made_of, folder), "the leader to make the folder ready", seconds=600)
     of_task = units_of(len(units), rank.task, rank.tasks)
     progress = Progress(folder, total=sum(units[n].size for n in of_task), unit="bytes")
@@ -80,6 +89,7 @@ def run_documents(
         rules=ReadRules(config.key, int(config.max_record_mb * 1e6), config.source, config.licence),
         make=make,
         report=lambda done: progress.update(done) if rank.leads else None,
+        notes=notes,
     )
     if not rank.leads:
         return {}
@@ -94,18 +104,19 @@ def run_documents(
 
 
 def gather_documents(
-    config: DocumentSettings, folder: Path, tasks: Sequence[Path]
+    config: DocumentSettings, folder: Path, tasks: Sequence[Path], *, notes: str = ""
 ) -> dict[str, float]:
     """Link the shards of all tasks into `folder`, and add their counts up."""
     from megatron_jobs.text.passes import Counts
 
     total = Counts()
-    for name in OUTPUTS[:3]:
+    kinds = [*OUTPUTS[:3], *([notes] if notes else [])]
+    for name in kinds:
         remove(folder / name)
         (folder / name).mkdir(parents=True)
     for task in tasks:
         total.add(Counts(**read_json(task / "counts.json")))
-        for name in OUTPUTS[:3]:
+        for name in kinds:
             for shard in sorted((task / name).iterdir()):
                 link(shard, folder / name / shard.name)
     return _settle(config, folder, total)
@@ -150,13 +161,14 @@ def _is_ready(made_of: dict[str, Any], folder: Path) -> bool:
     return noted.exists() and bool(read_json(noted) == made_of)
 
 
-def _begin(made_of: dict[str, Any], folder: Path) -> None:
+def _begin(made_of: dict[str, Any], folder: Path, notes: str) -> None:
     """Go on with the units in `folder` only when they were made of the same."""
     if _is_ready(made_of, folder):
         return
-    for name in (MADE_OF, *OUTPUTS, "counts"):
+    kinds = [*OUTPUTS[:3], *([notes] if notes else [])]
+    for name in (MADE_OF, *kinds, "counts.json", "counts"):
         remove(folder / name)
-    for name in OUTPUTS[:3]:
+    for name in kinds:
         (folder / name).mkdir(parents=True)
     write_json(folder / MADE_OF, made_of)
 

@@ -8,10 +8,10 @@ its output does not depend on who made which unit.
 import base64
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 import orjson
 
@@ -42,6 +42,14 @@ class Treatment(Protocol):
 
     def numbers(self) -> dict[str, int]:
         """Counts of its own since the last call, by dotted name, such as `redacted.email`."""
+        ...
+
+
+class NotingTreatment(Treatment, Protocol):
+    """A treatment that also leaves lines of its own, such as samples to review."""
+
+    def notes(self) -> Iterable[dict[str, Any]]:
+        """What it has to tell of the record that it was given last."""
         ...
 
 
@@ -105,15 +113,25 @@ class Counts:
 
 
 def run_unit(
-    folder: Path, number: int, unit: Unit, *, rules: ReadRules, treatment: Treatment
+    folder: Path,
+    number: int,
+    unit: Unit,
+    *,
+    rules: ReadRules,
+    treatment: Treatment,
+    notes: str = "",
 ) -> Counts:
-    """Do one unit, unless it is done: its shards below `folder`, then its counts."""
+    """Do one unit, unless it is done: its shards below `folder`, then its counts.
+
+    Args:
+        notes: folder below `folder` for the shards of a `NotingTreatment`'s lines; "" for another.
+    """
     done = folder / COUNTS / f"{number:06d}.json"
     if done.exists():
         return Counts(**read_json(done))
     counts = Counts()
     treatment.numbers()  # what an earlier unit that failed has counted
-    with _Outputs(folder, number) as out:
+    with _Outputs(folder, number, notes) as out:
         for item in read_unit(unit, rules):
             counts.read += 1
             if isinstance(item, Quarantined):
@@ -121,6 +139,7 @@ def run_unit(
                 continue
             counts.bytes_read += _size(item)
             result = treatment.treat(item)
+            out.note(treatment)
             if isinstance(result, Verdict):
                 out.reject(item, result, counts)
             else:
@@ -132,16 +151,18 @@ def run_unit(
 
 
 class _Outputs:
-    """The three shards of a unit."""
+    """The shards of a unit."""
 
-    def __init__(self, folder: Path, number: int) -> None:
+    def __init__(self, folder: Path, number: int, notes: str) -> None:
         self.folder, self.name = folder, shard_name(number)
+        self.notes_folder = notes
         self.stack = contextlib.ExitStack()
 
     def __enter__(self) -> "_Outputs":
         self.documents, self.rejected, self.quarantined = (
             self._open(kind) for kind in (DOCUMENTS, REJECTED, QUARANTINED)
         )
+        self.notes = self._open(self.notes_folder) if self.notes_folder else None
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -149,6 +170,11 @@ class _Outputs:
 
     def _open(self, kind: str) -> IO[bytes]:
         return self.stack.enter_context(write_shard(self.folder / kind / self.name))
+
+    def note(self, treatment: Treatment) -> None:
+        if self.notes is not None:
+            for line in cast(NotingTreatment, treatment).notes():
+                self.notes.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
     def keep(self, record: Record, counts: Counts) -> None:
         size = _size(record)
@@ -184,11 +210,12 @@ def run_units(
     rules: ReadRules,
     make: Callable[[], Treatment],
     report: Callable[[int], None],
+    notes: str = "",
 ) -> None:
     """Do the units whose numbers are `mine`; `report` is told the bytes of input done."""
     treatment, done = make(), 0
     for number in mine:
-        run_unit(folder, number, units[number], rules=rules, treatment=treatment)
+        run_unit(folder, number, units[number], rules=rules, treatment=treatment, notes=notes)
         done += units[number].size
         report(done)
 
