@@ -46,6 +46,7 @@ from megatron_jobs.runtime.rank import Rank
 
 STAGES = (
     "fetch",
+    "decontaminate",
     "tokenizer",
     "tokenize",
     "index",

@@ -1,0 +1,147 @@
+"""Takes out what an evaluation would ask: documents that hold phrases of evaluation sets."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from megatron_jobs.config.resources import Resources
+from megatron_jobs.config.settings import InputPath, Problem, Settings
+from megatron_jobs.errors import UserError
+from megatron_jobs.runtime.rank import Rank
+from megatron_jobs.stages import documents
+from megatron_jobs.stages.documents import DocumentSettings, gather_documents, run_documents
+
+if TYPE_CHECKING:
+    from megatron_jobs.text.overlap import Decontamination, EvaluationPhrases
+    from megatron_jobs.text.record import Record
+
+OUTPUTS = (*documents.OUTPUTS, "hits")
+RESOURCES = Resources(ranks=2)
+WHOLE_FILE_BYTES = 1 << 40
+
+
+class EvaluationSet(Settings):
+    """Questions and answers that must not be trained on."""
+
+    name: str
+    """As it is told in the hits."""
+    input: list[InputPath]
+    """Files or folders of any format that can be read."""
+    keys: tuple[str, ...] = ("text",)
+    """The texts of an item, such as [question, choices, answer]; each is looked for by itself,
+    lists text by text. A dotted name looks into objects."""
+    id_key: str = "id"
+    """What names an item in the hits; without it FILE:LINE does."""
+
+
+class Config(DocumentSettings):
+    """Which evaluation sets, and what counts."""
+
+    against: list[EvaluationSet]
+    """The evaluation sets."""
+    ngram: int = 13
+    """Words of a phrase; case and punctuation do not count."""
+    least_words: int = 8
+    """A text of an item with less than `ngram` words, but as many as this, is one phrase."""
+    least_hits: int = 1
+    """Different phrases that make a document contaminated."""
+    action: Literal["reject", "cut"] = "reject"
+    """Whether a contaminated document is rejected, or its phrases are cut out."""
+    margin: int = 0
+    """Words that are cut out with a phrase on both sides; GPT-3 took 200 letters, some 35 words."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Values that cannot work."""
+        yield from super().problems()
+        if not self.against:
+            yield "against", "found nothing, must name at least one evaluation set"
+        if not 1 <= self.least_words <= self.ngram:
+            yield "least_words", f"{self.least_words} must be from 1 to ngram = {self.ngram}"
+        if self.least_hits < 1:
+            yield "least_hits", f"{self.least_hits} must be at least 1"
+        if self.margin < 0:
+            yield "margin", f"{self.margin} is negative"
+        if self.margin and self.action == "reject":
+            yield "margin", "does nothing when contaminated documents are rejected"
+        for place, given in enumerate(self.against):
+            if not given.keys or not given.input:
+                yield f"against.{place}", "must name at least one input and one key"
+
+
+def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
+    """Treat this rank's units; hits go to folder/hits."""
+    return run_documents(config, rank, folder, partial(_make, config), notes="hits")
+
+
+def gather(config: Config, folder: Path, tasks: list[Path]) -> dict[str, float]:
+    """Put the tasks' outputs together."""
+    return gather_documents(config, folder, tasks, notes="hits")
+
+
+def _make(config: Config) -> "Decontamination":
+    from megatron_jobs.text.overlap import Decontamination
+
+    return Decontamination(
+        read_phrases(config),
+        least_hits=config.least_hits,
+        cut=config.action == "cut",
+        margin=config.margin,
+    )
+
+
+def read_phrases(config: Config) -> "EvaluationPhrases":
+    """The phrases of all sets; UserError for a set without any."""
+    from megatron_jobs.text.overlap import EvaluationPhrases, Owner
+
+    known = EvaluationPhrases(config.ngram, config.least_words)
+    for given in config.against:
+        before = len(known.phrases)
+        for record in _items(given):
+            item = str(_value(record, given.id_key) or record.id)
+            known.add(Owner(given.name, item), _texts(record, given.keys))
+        if len(known.phrases) == before:
+            found = f"{given.name} holds no text of {config.least_words} words"
+            raise UserError(f"against: {found} under {', '.join(given.keys)}; see its keys")
+    return known
+
+
+def _items(given: EvaluationSet) -> "Iterator[Record]":
+    from megatron_jobs.text.readers import ReadRules, cut_units, input_files, read_unit
+    from megatron_jobs.text.record import Record
+
+    rules = ReadRules(key=given.keys[0].partition(".")[0])
+    for unit in cut_units(input_files(given.input), WHOLE_FILE_BYTES):
+        for item in read_unit(unit, rules):
+            if not isinstance(item, Record):
+                reason = f"{item.reason}; an evaluation set must be read whole"
+                raise UserError(f"against: {given.name}: {item.place}: {reason}")
+            yield item
+
+
+def _texts(record: "Record", keys: tuple[str, ...]) -> Iterator[str]:
+    first = keys[0].partition(".")[0]
+    for key in keys:
+        yield from _strings(record.text if key == first else _value(record, key))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every text in a value of JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _strings(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _strings(part)
+
+
+def _value(record: "Record", key: str) -> Any:
+    """What stands under a dotted name in the object a record was read from."""
+    found: Any = record.metadata | {
+        name: getattr(record, name) for name in ("id", "source", "url", "date", "language")
+    }
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
