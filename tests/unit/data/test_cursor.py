@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from megatron_jobs.data.cursor import KEEP, NO_SAMPLE, DocumentEnds, SampleCursor, read_batch
+from tests.megatron_datasets import megatron_datasets
 
 
 def megatron_order(cursor: SampleCursor, step: int) -> Iterator[tuple[int, list[int]]]:
@@ -54,7 +56,7 @@ class Samples:
 
     seq_len = 4
     packed = False
-    rows = ([5, 6, 9, 7, 8], [9, 1, 9, 9, 2], [3, 4, -1, -1, -1])
+    rows: tuple[list[int], ...] = ([5, 6, 9, 7, 8], [9, 1, 9, 9, 2], [3, 4, -1, -1, -1])
 
     def __getitem__(self, number: int) -> np.ndarray[Any, Any]:
         return np.array(self.rows[number])
@@ -84,3 +86,34 @@ def test_padding_counts_for_nothing() -> None:
 def test_targets_after_an_end_of_document_can_be_left_out() -> None:
     masked = DocumentEnds(eod=9, mask_eod=True)
     assert read([1, 0], masked)["loss_mask"] == [[0, 1, 0, 0], [1, 1, 0, 1]]
+
+
+APART = DocumentEnds(eod=9, reset_positions=True, reset_attention=True)
+
+
+def test_an_end_of_document_belongs_to_what_it_ends() -> None:
+    batch = read_batch(Samples(), [0, 1, 2, NO_SAMPLE], ends=APART)  # type: ignore[arg-type]
+    assert batch["documents"].dtype == np.int32
+    assert batch["documents"].tolist() == [[0, 0, 0, 1], [0, 1, 1, 2], [0, 0, -1, -1], [-1] * 4]
+    wanted = [[0, 1, 2, 0], [0, 0, 1, 0], [0, 1, 0, 1], [0, 1, 2, 3]]
+    assert batch["positions"].tolist() == wanted
+    assert batch["loss_mask"].tolist()[:2] == [[1.0] * 4] * 2, "what follows one still counts"
+    whole = read_batch(Samples(), [0, 1, 2, NO_SAMPLE])  # type: ignore[arg-type]
+    for name in ("tokens", "labels", "loss_mask"):
+        assert batch[name].tolist() == whole[name].tolist()
+
+
+def test_ends_equal_megatrons() -> None:
+    """Masks and positions of megatron-core's own function, on rows with many ends."""
+    get = megatron_datasets().gpt_dataset._get_ltor_masks_and_position_ids
+    row = np.random.default_rng(2).integers(0, 6, 65)
+    samples = Samples()
+    samples.seq_len, samples.rows = 64, (row.tolist(),)
+    ends = DocumentEnds(eod=3, mask_eod=True, reset_positions=True, reset_attention=True)
+    batch = read_batch(samples, [0], ends=ends)  # type: ignore[arg-type]
+    mask, loss_mask, positions = get(torch.from_numpy(row[:-1]), 3, True, True, True, True)
+    documents = batch["documents"][0]
+    assert batch["positions"][0].tolist() == positions.tolist()
+    assert batch["loss_mask"][0].tolist() == loss_mask.tolist()
+    seen = np.tril(np.ones((64, 64), bool)) & (documents[:, None] == documents)
+    assert np.array_equal(~mask[0].numpy(), seen)

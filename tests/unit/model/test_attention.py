@@ -58,6 +58,18 @@ def test_a_mask_forbids_more() -> None:
     assert_close(attention()(q, k, v, forbidden[None, None]), slowly(q, k, v, forbidden))
 
 
+def test_documents_see_only_themselves() -> None:
+    """Also of the last queries alone, as when decoding; each sequence has its own documents."""
+    documents = torch.tensor([[0, 0, 1, 1, 1, 2], [0, 1, 1, 1, 1, 1], [3, 3, -1, -1, -1, -1]])
+    for queries in (6, 4):
+        q, k, v = drawn(queries, 6)
+        found = attention()(q, k, v, documents.int())
+        for row, numbers in enumerate(documents):
+            forbidden = numbers[6 - queries :, None] != numbers
+            one = slice(row, row + 1)
+            assert_close(found[:, one], slowly(q[:, one], k[:, one], v[:, one], forbidden))
+
+
 def test_gradients_reach_every_input() -> None:
     inputs = [x.double().requires_grad_() for x in drawn(2, 3)]
     assert torch.autograd.gradcheck(attention(), inputs)

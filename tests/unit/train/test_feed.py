@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from megatron_jobs.config.batch import BatchConfig
+from megatron_jobs.config.documents import DocumentResets
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.data.build_index import IndexPlan, Source, build_sample_index
@@ -17,7 +18,7 @@ from megatron_jobs.data.token_file import TokenFile, write_token_file
 from megatron_jobs.errors import UserError
 from megatron_jobs.train import feed
 from megatron_jobs.train.batch import MicroBatch
-from megatron_jobs.train.feed import check_index, open_feed, split_batches
+from megatron_jobs.train.feed import check_index, document_ends, open_feed, split_batches
 
 SEQ_LEN = 8
 TRAIN = 48
@@ -160,3 +161,38 @@ def test_targets_after_an_end_of_document_can_be_left_out(
     for row, mask in zip(masked["tokens"].tolist(), masked["loss_mask"].tolist(), strict=True):
         assert mask == [0.0 if token == eod else 1.0 for token in row]
     assert masked["loss_mask"].sum() < plain["loss_mask"].sum()
+
+
+def test_resets_go_by_the_form_of_the_samples(index: SampleIndex) -> None:
+    """Without a word concatenated samples stay as they are, and packed ones are taken apart."""
+    known = {"eod": 7}
+    plain = SampleIndex(index.folder, index.facts | known, index.tokens)
+    packed = SampleIndex(index.folder, index.facts | {"packing": "best_fit"}, index.tokens)
+    apart = DocumentResets(reset_attention_mask=True, reset_position_ids=True)
+    together = DocumentResets(reset_attention_mask=False, reset_position_ids=False)
+    resets = {"reset_positions": True, "reset_attention": True}
+    assert document_ends(plain) == DocumentEnds(eod=7)
+    assert document_ends(plain, apart) == DocumentEnds(eod=7, **resets)
+    assert document_ends(packed) == DocumentEnds(**resets)
+    assert document_ends(packed, together) == DocumentEnds()
+
+
+@pytest.mark.parametrize("setting", ["mask_eod", "reset_attention_mask", "reset_position_ids"])
+def test_ends_that_nothing_shows_are_refused(setting: str, index: SampleIndex) -> None:
+    message = f"{setting}: {index.folder} knows no id that ends a document; tokenize with append_eo"
+    asked = DocumentResets() if setting == "mask_eod" else DocumentResets(**{setting: True})
+    with pytest.raises(UserError) as caught:
+        document_ends(index, asked, mask_eod=setting == "mask_eod")
+    assert str(caught.value).startswith(message)
+
+
+def test_validation_keeps_documents_apart_and_counts_what_follows_them(
+    index: SampleIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    be_rank(monkeypatch, 0, 1)
+    eod = int(index.split("valid")[0][2])
+    ends = DocumentEnds(eod=eod, mask_eod=True, reset_attention=True)
+    opened = open_feed(index, BatchConfig(global_size=4, micro_size=4), ends=ends)
+    (part,) = opened.validation(0)
+    assert part["loss_mask"].all()
+    assert part["documents"][0, :4].tolist() == [0, 0, 0, 1]
