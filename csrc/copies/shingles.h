@@ -1,0 +1,38 @@
+// Shingles of a text: hashes of all runs of n words, or of n letters where words are not told apart.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "copies/letters.h"
+
+namespace mj {
+
+struct ShingleRules {
+  int words = 5;         // in a shingle; a text of fewer is one shingle
+  int letters = 10;      // in a shingle of a text that is cut by letters
+  double longest = 20;   // letters a word on average, above which it is
+};
+
+class Shingler {
+ public:
+  Shingler(std::span<const uint32_t> table, const ShingleRules& rules);
+
+  // Replace `shingles` by those of `text`, in order, repeated ones too.  Empty: it has no letter.
+  void of(std::string_view text, std::vector<uint64_t>& shingles) const;
+
+  // The letters that count, words parted by one space.
+  std::string normalise(std::string_view text) const;
+
+ private:
+  Letters letters_;
+  ShingleRules rules_;
+};
+
+// |a and b| / |a or b| of two sets of shingles; 0 when both are empty.  Sorts both.
+double jaccard(std::vector<uint64_t>& a, std::vector<uint64_t>& b);
+
+}  // namespace mj
