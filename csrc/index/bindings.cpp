@@ -6,7 +6,6 @@
 #include <mutex>
 #include <span>
 #include <string>
-#include <utility>
 
 #include "check.h"
 #include "index/blend.h"
@@ -93,35 +92,64 @@ py::array sample_starts(const py::array& lengths, const py::array& order, int64_
   return wide ? starts_as<int64_t>(stream, seq_len) : starts_as<int32_t>(stream, seq_len);
 }
 
-std::pair<py::array_t<int16_t>, py::array_t<int64_t>> blank_blend(int64_t size) {
-  MJ_CHECK(size >= 0, "size must not be negative, got ", size);
-  return {py::array_t<int16_t>(size), py::array_t<int64_t>(size)};
+// A rule that borrows its arrays; `limits` is None or an array.
+mj::BlendRule blend_rule(const py::array& weights, const py::object& limits) {
+  mj::BlendRule rule{view<double>(weights, "weights"), {}};
+  if (limits.is_none()) return rule;
+  MJ_CHECK(py::isinstance<py::array>(limits), "limits must be an array or None");
+  rule.limits = view<int64_t>(py::reinterpret_borrow<py::array>(limits), "limits");
+  MJ_CHECK(!rule.limits.empty(), "limits must have ", rule.weights.size(), " sources, got 0");
+  return rule;
 }
 
-py::tuple blend(const py::array& weights, int64_t size, int threads) {
-  const auto weight_view = view<double>(weights, "weights");
-  auto [source, number] = blank_blend(size);
-  const auto sources = fresh_view(source);
-  const auto numbers = fresh_view(number);
+mj::Machine machine_called(const std::string& name) {
+  if (name.empty()) return mj::fastest_here();
+  if (name == "avx512") return mj::Machine::avx512;
+  if (name == "avx2") return mj::Machine::avx2;
+  MJ_CHECK(name == "plain", "machine must be plain, avx2 or avx512, got ", name);
+  return mj::Machine::plain;
+}
+
+py::tuple blend(const py::array& weights, int64_t size, const py::object& limits, int threads,
+                const std::string& machine) {
+  const auto rule = blend_rule(weights, limits);
+  const auto code = machine_called(machine);
+  MJ_CHECK(size >= 0, "size must not be negative, got ", size);
+  py::array_t<int16_t> source(size);
+  py::array_t<int64_t> number(size);
+  const mj::BlendOutput output{fresh_view(source), fresh_view(number), {}};
   {
     const py::gil_scoped_release released;
-    mj::blend(weight_view, sources, numbers, threads);
+    mj::blend(rule, size, threads, code, output);
   }
   return py::make_tuple(source, number);
 }
 
-py::tuple blend_all(const py::array& sizes) {
-  const auto size_view = view<int64_t>(sizes, "sizes");
-  int64_t sum = 0;
-  for (const int64_t size : size_view) {
-    if (size > 0) MJ_CHECK(!__builtin_add_overflow(sum, size, &sum), "sizes add up to over 2^63");
-  }
-  auto [source, number] = blank_blend(sum);
+py::array_t<int64_t> blend_counts(const py::array& weights, int64_t size, const py::object& limits,
+                                  int threads, const std::string& machine) {
+  const auto rule = blend_rule(weights, limits);
+  const auto code = machine_called(machine);
+  MJ_CHECK(size >= 0, "size must not be negative, got ", size);
+  py::array_t<int64_t> counts({static_cast<py::ssize_t>(mj::blend_blocks(size) + 1),
+                               static_cast<py::ssize_t>(rule.weights.size())});
+  const mj::BlendOutput output{{}, {}, fresh_view(counts)};
+  const py::gil_scoped_release released;
+  mj::blend(rule, size, threads, code, output);
+  return counts;
+}
+
+py::tuple blend_part(const py::array& weights, const py::array& taken, int64_t first, int64_t size,
+                     const py::object& limits) {
+  const auto rule = blend_rule(weights, limits);
+  const auto counts = view<int64_t>(taken, "taken");
+  MJ_CHECK(size >= 0, "size must not be negative, got ", size);
+  py::array_t<int16_t> source(size);
+  py::array_t<int64_t> number(size);
   const auto sources = fresh_view(source);
   const auto numbers = fresh_view(number);
   {
     const py::gil_scoped_release released;
-    mj::blend_all(size_view, sources, numbers);
+    mj::blend_part(rule, mj::Counts(counts.begin(), counts.end()), first, sources, numbers);
   }
   return py::make_tuple(source, number);
 }
@@ -147,14 +175,26 @@ PYBIND11_MODULE(_data, m) {
         "wide: int64 instead of int32, for more than 2^31 - 1 visits.\n"
         "Returns [samples + 1, 2]; the last row is where the last sample ends.");
 
+  m.attr("BLEND_BLOCK") = mj::kBlendBlock;
+
   m.def("blend", &blend, py::arg("weights"), py::kw_only(), py::arg("size"),
-        py::arg("threads") = 1,
+        py::arg("limits") = py::none(), py::arg("threads") = 1, py::arg("machine") = "",
         "Source of each sample, always the one furthest behind its share.\n\n"
         "weights: float64 [sources], positive, adding up to 1.  size: samples.\n"
+        "limits: int64 [sources], after how many samples each is spent; None for never.\n"
+        "machine: plain, avx2 or avx512, for which the code is; '' for the fastest.  The result\n"
+        "is the same, and ValueError where that code cannot run.\n"
         "Returns int16 [size], the source, and int64 [size], which of its samples.");
 
-  m.def("blend_all", &blend_all, py::arg("sizes"),
-        "The same, taking exactly sizes[i] samples of source i, all of them in proportion.\n\n"
-        "sizes: int64 [sources], positive.\n"
-        "Returns int16 [sum of sizes] and int64 [sum of sizes].");
+  m.def("blend_counts", &blend_counts, py::arg("weights"), py::kw_only(), py::arg("size"),
+        py::arg("limits") = py::none(), py::arg("threads") = 1, py::arg("machine") = "",
+        "How many samples of each source come before each BLEND_BLOCK samples of the same blend,\n"
+        "and in all.\n\n"
+        "Returns int64 [blocks + 1, sources].");
+
+  m.def("blend_part", &blend_part, py::arg("weights"), py::arg("taken"), py::kw_only(),
+        py::arg("first"), py::arg("size"), py::arg("limits") = py::none(),
+        "Samples first, first + 1, ... of the same blend, after `taken` of each source.\n\n"
+        "taken: int64 [sources], adding up to `first`, such as a row of blend_counts.\n"
+        "Returns int16 [size] and int64 [size], as blend.");
 }

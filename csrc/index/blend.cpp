@@ -2,139 +2,90 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
-#include <utility>
-#include <vector>
 
 #include "check.h"
-#include "threads.h"
+#include "index/blend_lanes.h"
+#include "index/blend_stretches.h"
+#include "index/blend_walk.h"
 
 namespace mj {
 namespace {
 
-using Counts = std::vector<int64_t>;
+AdvanceLanes advance_on(Machine machine) {
+  MJ_CHECK(runs_here(machine), "machine: this one cannot run the code that was asked for");
+  if (machine == Machine::avx512) return advance_avx512;
+  return machine == Machine::avx2 ? advance_avx2 : advance_plain;
+}
 
-constexpr int64_t kWarmUp = 1 << 17;  // samples after which a guess has almost always merged
-
-void check_sources(size_t sources, const char* name) {
-  MJ_CHECK(sources >= 1 && sources < 32767, name, " must have from 1 to 32766 sources, got ",
+void check_rule(const BlendRule& rule) {
+  const size_t sources = rule.weights.size();
+  MJ_CHECK(sources >= 1 && sources < 32767, "weights must have from 1 to 32766 sources, got ",
            sources);
-}
-
-// Where samples go; nowhere while warming up.
-struct Output {
-  int16_t* source = nullptr;
-  int64_t* number = nullptr;
-};
-
-// Take samples [first, last) one by one; `taken` is the whole state.
-void take(std::span<const double> weights, Counts& taken, int64_t first, int64_t last,
-          Output output) {
-  const size_t sources = weights.size();
-  std::vector<double> given(taken.begin(), taken.end());
-  for (int64_t sample = first; sample < last; ++sample) {
-    const double position = std::max(static_cast<double>(sample), 1.0);
-    size_t chosen = 0;
-    double worst = weights[0] * position - given[0];
-    for (size_t i = 1; i < sources; ++i) {
-      const double behind = weights[i] * position - given[i];
-      chosen = behind > worst ? i : chosen;
-      worst = behind > worst ? behind : worst;
-    }
-    if (output.source != nullptr) {
-      output.source[sample] = static_cast<int16_t>(chosen);
-      output.number[sample] = taken[chosen];
-    }
-    taken[chosen] += 1;
-    given[chosen] += 1.0;
+  for (size_t i = 0; i < sources; ++i) {
+    const double weight = rule.weights[i];
+    MJ_CHECK(weight > 0 && std::isfinite(weight), "weights[", i, "] must be positive, got ",
+             weight);
+  }
+  const double sum = std::accumulate(rule.weights.begin(), rule.weights.end(), 0.0);
+  MJ_CHECK(std::abs(sum - 1) < 1e-6, "weights must add up to 1, got ", sum);
+  if (rule.limits.empty()) return;
+  MJ_CHECK(rule.limits.size() == sources, "limits must have ", sources, " sources, got ",
+           rule.limits.size());
+  for (size_t i = 0; i < sources; ++i) {
+    // they are compared as doubles, which hold all integers so far
+    MJ_CHECK(rule.limits[i] > 0 && rule.limits[i] < (1ll << 53), "limits[", i,
+             "] must be from 1 to 2^53 - 1, got ", rule.limits[i]);
   }
 }
 
-// What was probably taken before `sample`: each share rounded down, the rest to the largest
-// remainders.
-Counts guess(std::span<const double> weights, int64_t sample) {
-  Counts taken(weights.size());
-  std::vector<std::pair<double, size_t>> rests;
-  int64_t sum = 0;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    const double share = weights[i] * static_cast<double>(sample);
-    taken[i] = static_cast<int64_t>(share);
-    sum += taken[i];
-    rests.emplace_back(share - std::floor(share), i);
-  }
-  std::sort(rests.rbegin(), rests.rend());
-  for (size_t i = 0; sum < sample; i = (i + 1) % rests.size(), ++sum) taken[rests[i].second] += 1;
-  return taken;
+void check_end(const BlendRule& rule, int64_t end) {
+  if (rule.limits.empty()) return;
+  const double held = std::accumulate(rule.limits.begin(), rule.limits.end(), 0.0);
+  MJ_CHECK(static_cast<double>(end) <= held, "size: ", end, " samples end beyond the ", held,
+           " of limits");
 }
 
 }  // namespace
 
-// Each thread guesses the state a while before its run and warms up into it.  Where the guess did
-// not end in the true state, the run is done again from the true one: the result is always exact.
-void blend(std::span<const double> weights, std::span<int16_t> source, std::span<int64_t> number,
-           int threads) {
-  check_sources(weights.size(), "weights");
-  MJ_CHECK(threads >= 1, "threads must be at least 1, got ", threads);
-  MJ_CHECK(source.size() == number.size(), "source has ", source.size(), " samples, number has ",
-           number.size());
-  for (size_t i = 0; i < weights.size(); ++i) {
-    MJ_CHECK(weights[i] > 0 && std::isfinite(weights[i]), "weights[", i, "] must be positive, got ",
-             weights[i]);
-  }
-  const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
-  MJ_CHECK(std::abs(sum - 1) < 1e-6, "weights must add up to 1, got ", sum);
-  const auto samples = static_cast<int64_t>(source.size());
-  const auto useful = static_cast<int>(std::min<int64_t>(threads, 1 + samples / (4 * kWarmUp)));
-  const Output output{source.data(), number.data()};
-  std::vector<Counts> begins(static_cast<size_t>(useful)), ends(static_cast<size_t>(useful));
-  run_threads(useful, samples, [&](int thread, int64_t first, int64_t last) {
-    const int64_t early = thread == 0 ? 0 : std::max<int64_t>(0, first - kWarmUp);
-    Counts taken = guess(weights, early);
-    take(weights, taken, early, first, {});
-    begins[static_cast<size_t>(thread)] = taken;
-    take(weights, taken, first, last, output);
-    ends[static_cast<size_t>(thread)] = std::move(taken);
-  });
-  for (size_t thread = 1; thread < ends.size(); ++thread) {
-    if (begins[thread] == ends[thread - 1]) continue;
-    const auto place = static_cast<int64_t>(thread);
-    ends[thread] = ends[thread - 1];
-    take(weights, ends[thread], samples * place / useful, samples * (place + 1) / useful, output);
-  }
+bool runs_here(Machine machine) {
+#ifdef __x86_64__
+  if (machine == Machine::avx512) return __builtin_cpu_supports("avx512f");
+  if (machine == Machine::avx2) return __builtin_cpu_supports("avx2");
+#endif
+  return machine == Machine::plain;
 }
 
-void blend_all(std::span<const int64_t> sizes, std::span<int16_t> source,
-               std::span<int64_t> number) {
-  check_sources(sizes.size(), "sizes");
-  for (size_t i = 0; i < sizes.size(); ++i) {
-    MJ_CHECK(sizes[i] > 0, "sizes[", i, "] must be positive, got ", sizes[i]);
+Machine fastest_here() {
+  if (runs_here(Machine::avx512)) return Machine::avx512;
+  return runs_here(Machine::avx2) ? Machine::avx2 : Machine::plain;
+}
+
+void blend(const BlendRule& rule, int64_t size, int threads, Machine machine, BlendOutput output) {
+  check_rule(rule);
+  check_end(rule, size);
+  MJ_CHECK(threads >= 1, "threads must be at least 1, got ", threads);
+  const AdvanceLanes advance = advance_on(machine);
+  if (size == 0) {
+    std::ranges::fill(output.counts, 0);
+    return;
   }
-  const int64_t sum = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
-  MJ_CHECK(source.size() == static_cast<size_t>(sum) && number.size() == source.size(),
-           "source has ", source.size(), " and number ", number.size(), " samples, sizes add up to ",
-           sum);
-  Counts taken(sizes.size(), 0);
-  std::vector<size_t> unspent(sizes.size());
-  std::iota(unspent.begin(), unspent.end(), size_t{0});
-  for (size_t sample = 0; !unspent.empty(); ++sample) {
-    const double position = std::max(static_cast<double>(sample), 1.0);
-    size_t chosen = 0;
-    double worst = std::numeric_limits<double>::lowest();
-    for (size_t place = 0; place < unspent.size(); ++place) {
-      const size_t i = unspent[place];
-      const double weight = static_cast<double>(sizes[i]) / static_cast<double>(sum);
-      const double behind = weight * position - static_cast<double>(taken[i]);
-      if (behind > worst) {
-        chosen = place;
-        worst = behind;
-      }
-    }
-    const size_t i = unspent[chosen];
-    source[sample] = static_cast<int16_t>(i);
-    number[sample] = taken[i]++;
-    if (taken[i] == sizes[i]) unspent.erase(unspent.begin() + static_cast<ptrdiff_t>(chosen));
-  }
+  Stretches stretches(rule, size, threads, output);
+  stretches.run(threads, advance);
+  stretches.join();
+}
+
+void blend_part(const BlendRule& rule, Counts taken, int64_t first, std::span<int16_t> source,
+                std::span<int64_t> number) {
+  check_rule(rule);
+  const auto last = first + static_cast<int64_t>(source.size());
+  check_end(rule, last);
+  MJ_CHECK(first >= 0, "first must not be negative, got ", first);
+  MJ_CHECK(taken.size() == rule.weights.size(), "taken must have ", rule.weights.size(),
+           " sources, got ", taken.size());
+  const int64_t sum = std::accumulate(taken.begin(), taken.end(), int64_t{0});
+  MJ_CHECK(sum == first, "taken must add up to first, ", first, ", got ", sum);
+  walk(rule, taken, first, last, source.data(), number.data());
 }
 
 }  // namespace mj

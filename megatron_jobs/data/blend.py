@@ -1,16 +1,20 @@
 """How many samples each source of a blend gives, and which sample comes from which source.
 
-Equal to megatron-core's BlendedMegatronDatasetBuilder and BlendedDataset.
+Equal to megatron-core's BlendedMegatronDatasetBuilder and BlendedDataset, without their arrays: a
+blend is a rule that says which source is next from what was taken of each so far. Kept are those
+counts before every BLEND_BLOCK samples, so that any sample is a short walk away.
 """
 
 import os
 from collections.abc import Sequence
 from math import ceil
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from megatron_jobs._data import blend, blend_all
+from megatron_jobs._data import BLEND_BLOCK, blend_counts, blend_part
 from megatron_jobs.errors import DataError
 
 SURPLUS = 0.005
@@ -29,29 +33,101 @@ def planned_samples(weight: float, samples: int, surplus: float = 0.0) -> int:
     return ceil(ceil(samples * weight) * (1 + surplus))
 
 
-def blend_samples(
-    lengths: Sequence[int], weights: Sequence[float] | None, samples: int | None
-) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
-    """The source of each sample of a blend, and which of that source's samples it is.
+class Blend:
+    """Which source each sample comes from, and which of that source's samples it is.
 
     Args:
-        lengths: samples that each source has.
-        weights: None for each source in proportion to its length.
-        samples: wanted; a little more come with weights.
-            None, without weights only, for every sample of every source, once.
-    Returns: int16 [samples], int64 [samples].
-    Raises: DataError when more is asked of a source than it has.
+        weights: float64 [sources], adding up to 1.
+        limits: int64 [sources], after how many samples each source is spent; None for never.
+        counts: int64 [blocks + 1, sources], of `blend_counts`: samples of each source before each
+            BLEND_BLOCK samples, and in all.
     """
-    if samples is None:
-        assert weights is None, "a blend by weights needs a number of samples"
-        return blend_all(np.array(lengths, np.int64))
-    shares = normalize(lengths if weights is None else weights)
-    planned = [samples] if weights is None else [planned_samples(s, samples) for s in shares]
-    source, number = blend(
-        np.array(shares), size=sum(planned), threads=len(os.sched_getaffinity(0))
-    )
-    taken = np.bincount(source, minlength=len(shares))
-    for place, (count, length) in enumerate(zip(taken.tolist(), lengths, strict=True)):
-        if count > length:
-            raise DataError(f"source {place}: {count} samples are asked of it, it has {length}")
-    return source, number
+
+    def __init__(
+        self,
+        weights: NDArray[np.float64],
+        limits: NDArray[np.int64] | None,
+        counts: NDArray[np.int64],
+    ) -> None:
+        self.weights = weights
+        self.limits = limits
+        self.counts = counts
+        self._size = int(counts[-1].sum())
+        self._block = (-1, np.empty(0, np.int16), np.empty(0, np.int64))
+
+    @classmethod
+    def plan(
+        cls, lengths: Sequence[int], weights: Sequence[float] | None, samples: int | None
+    ) -> Self:
+        """The blend of sources that have `lengths` samples.
+
+        Args:
+            weights: None for each source in proportion to its length.
+            samples: wanted; a little more come with weights.
+                None, without weights only, for every sample of every source, once.
+        Raises: DataError when more is asked of a source than it has.
+        """
+        assert samples is not None or weights is None, "a blend by weights needs a number"
+        limits = np.array(lengths, np.int64) if samples is None else None
+        shares = normalize(lengths if weights is None else weights)
+        planned = [samples] if weights is None else [planned_samples(s, samples) for s in shares]  # type: ignore[arg-type]
+        size = sum(lengths) if samples is None else sum(count or 0 for count in planned)
+        values = np.array(shares)
+        threads = len(os.sched_getaffinity(0))
+        blend = cls(values, limits, blend_counts(values, size=size, limits=limits, threads=threads))
+        for place, (count, length) in enumerate(zip(blend.taken(size), lengths, strict=True)):
+            if count > length:
+                raise DataError(f"source {place}: {count} samples are asked of it, it has {length}")
+        return blend
+
+    def __len__(self) -> int:
+        """Samples."""
+        return self._size
+
+    def __getitem__(self, sample: int) -> tuple[int, int]:
+        """(source, which of its samples) of a sample; those that follow it come at once."""
+        block, place = divmod(sample, BLEND_BLOCK)
+        if self._block[0] != block:
+            self._block = (block, *self._part(block, BLEND_BLOCK))
+        _, source, number = self._block
+        return int(source[place]), int(number[place])
+
+    def taken(self, samples: int) -> list[int]:
+        """How many of the first `samples` each source gives."""
+        block = min(samples // BLEND_BLOCK, len(self.counts) - 2)
+        if block < 0 or samples == self._size:
+            return [int(count) for count in self.counts[-1]]
+        source, _ = self._part(block, samples - block * BLEND_BLOCK)
+        counts: list[int] = (
+            self.counts[block] + np.bincount(source, minlength=len(self.weights))
+        ).tolist()
+        return counts
+
+    def _part(self, block: int, most: int) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
+        """Source and number of up to `most` samples from the start of a block on."""
+        first = block * BLEND_BLOCK
+        return blend_part(
+            self.weights,
+            np.ascontiguousarray(self.counts[block], np.int64),
+            first=first,
+            size=min(most, self._size - first),
+            limits=self.limits,
+        )
+
+    def save(self, folder: Path, name: str) -> dict[str, Any]:
+        """Write NAME-counts.npy; returns the rest, for a JSON file."""
+        np.save(folder / f"{name}-counts.npy", self.counts)
+        limits = None if self.limits is None else self.limits.tolist()
+        return {"weights": self.weights.tolist(), "limits": limits}
+
+    @classmethod
+    def load(cls, folder: Path, name: str, rest: dict[str, Any]) -> Self:
+        """What `save` wrote and returned."""
+        path = folder / f"{name}-counts.npy"
+        counts = np.asarray(np.load(path, mmap_mode="r"))
+        weights = np.array(rest["weights"], np.float64)
+        if counts.ndim != 2 or counts.shape[1] != len(weights):
+            found = f"an array of {counts.shape}, index.json tells of {len(weights)} sources"
+            raise DataError(f"{path}: found {found}; build it again")
+        limits = None if rest["limits"] is None else np.array(rest["limits"], np.int64)
+        return cls(weights, limits, counts)

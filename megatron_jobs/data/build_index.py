@@ -6,9 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from megatron_jobs.data.blend import SURPLUS, blend_samples, normalize, planned_samples
+from megatron_jobs.data.blend import SURPLUS, Blend, normalize, planned_samples
 from megatron_jobs.data.packing import PackedOrder, build_packed_order
 from megatron_jobs.data.sample_index import NAME, VERSION
 from megatron_jobs.data.source_order import SourceOrder, build_order
@@ -89,17 +87,15 @@ def _build_split(
         order.save(folder, f"{split}-{place}")
         bounds = [documents.start, documents.stop]
         records.append({"documents": bounds, **facts, "samples": len(order)})
-    blended = not _is_alone(sources)
-    samples = records[0]["samples"]
-    if blended:
+    samples, blend = records[0]["samples"], None
+    if not _is_alone(sources):
         lengths = [record["samples"] for record in records]
         if weights is None:
             _check_epoch(split, asked, sum(lengths))
-        source_of, number_of = blend_samples(lengths, weights, asked)
-        np.save(folder / f"{split}-source.npy", source_of)
-        np.save(folder / f"{split}-number.npy", number_of)
-        samples = len(source_of)
-    return {"samples": samples, "asked": asked, "blended": blended, "sources": records}
+        rule = Blend.plan(lengths, weights, asked)
+        blend = rule.save(folder, split)
+        samples = len(rule)
+    return {"samples": samples, "asked": asked, "blend": blend, "sources": records}
 
 
 def _build_order(

@@ -4,7 +4,7 @@ A folder with index.json, which says all about it, and .npy files that are memor
 
     SPLIT-I-documents.npy, SPLIT-I-starts.npy, SPLIT-I-shuffle.npy    the order of source I;
         with packing, SPLIT-I-documents, -offsets, -lengths, -first and -shuffle.npy
-    SPLIT-source.npy, SPLIT-number.npy    for a blend: source and sample of it, for each sample
+    SPLIT-counts.npy    for a blend: samples of each source before every so many
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from megatron_jobs.data.blend import Blend
 from megatron_jobs.data.packing import PackedOrder
 from megatron_jobs.data.source_order import SourceOrder
 from megatron_jobs.data.splits import Split
@@ -23,7 +24,7 @@ from megatron_jobs.errors import DataError
 from megatron_jobs.runtime.files import read_json
 
 NAME = "index.json"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,15 +34,13 @@ class SplitSamples:
     seq_len: int
     tokens: list[TokenFile]
     orders: Sequence[SourceOrder | PackedOrder]
-    source: NDArray[np.int16] | None
-    """[samples], which source; None for a single one."""
-    number: NDArray[np.int64] | None
-    """[samples], which of that source's samples."""
+    blend: Blend | None
+    """Which source each sample is of; None for a single one."""
 
     def __len__(self) -> int:
         """Samples."""
-        if self.source is not None:
-            return len(self.source)
+        if self.blend is not None:
+            return len(self.blend)
         return len(self.orders[0]) if self.orders else 0
 
     def __getitem__(self, sample: int) -> NDArray[np.int64]:
@@ -65,9 +64,7 @@ class SplitSamples:
         """(source, which of its samples)."""
         if not 0 <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)}")
-        if self.source is not None and self.number is not None:
-            return int(self.source[sample]), int(self.number[sample])
-        return 0, sample
+        return (0, sample) if self.blend is None else self.blend[sample]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +89,9 @@ class SampleIndex:
         facts = read_json(path)
         if facts.get("version") != VERSION:
             found = facts.get("version")
-            raise DataError(f"{path}: version: found {found}, only {VERSION} can be read")
+            raise DataError(
+                f"{path}: version: found {found}, only {VERSION} can be read; build it again"
+            )
         if not isinstance(facts.get("vocab_size"), int):
             found = facts.get("vocab_size")
             raise DataError(f"{path}: vocab_size: found {found}, must be a number; build it again")
@@ -139,12 +138,10 @@ class SampleIndex:
         """The samples of train, valid or test; none where the index was built without."""
         record = self.facts["splits"].get(name)
         if record is None:
-            return SplitSamples(self.seq_len, [], [], None, None)
+            return SplitSamples(self.seq_len, [], [], None)
         places = range(len(self.tokens))
         form = PackedOrder if self.packed else SourceOrder
         orders = [form.load(self.folder, f"{name}-{place}") for place in places]
-        source = number = None
-        if record["blended"]:
-            source = np.asarray(np.load(self.folder / f"{name}-source.npy", mmap_mode="r"))
-            number = np.asarray(np.load(self.folder / f"{name}-number.npy", mmap_mode="r"))
-        return SplitSamples(self.seq_len, self.tokens, orders, source, number)
+        rule = record["blend"]
+        blend = None if rule is None else Blend.load(self.folder, name, rule)
+        return SplitSamples(self.seq_len, self.tokens, orders, blend)

@@ -81,7 +81,7 @@ def packed(ends: DocumentEnds = ENDS) -> Iterator[MicroBatch]:
             tokens, range(len(LENGTHS)), samples=None, seq_len=SEQ_LEN, seed=1
         )
         assert (facts.cut, facts.bins) == (0, 3)
-        split = SplitSamples(SEQ_LEN, [tokens], [order], None, None)
+        split = SplitSamples(SEQ_LEN, [tokens], [order], None)
         for numbers in ([0, 1], [2, NO_SAMPLE]):
             arrays = read_batch(split, numbers, ends=ends)
             yield MicroBatch(**{n: torch.from_numpy(a) for n, a in arrays.items()})  # type: ignore[typeddict-item]

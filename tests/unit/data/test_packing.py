@@ -32,7 +32,7 @@ def drawn_lengths(documents: int, seed: int = 0) -> list[int]:
 
 
 def split_of(tokens: TokenFile, order: PackedOrder) -> SplitSamples:
-    return SplitSamples(SEQ_LEN, [tokens], [order], None, None)
+    return SplitSamples(SEQ_LEN, [tokens], [order], None)
 
 
 def packed(tokens: TokenFile, samples: int | None = None, seed: int = 3) -> PackedOrder:
@@ -142,8 +142,8 @@ def test_an_index_of_packed_samples(tmp_path: Path) -> None:
     for place, (source, order) in enumerate(zip(sources, fresh, strict=True)):
         record = index.facts["splits"]["train"]["sources"][place]
         assert (record["epochs"], record["packing"]["bins"]) == (1, len(order))
-        assert train.source is not None
-        own = [train[n].tolist() for n in np.flatnonzero(train.source == place)]
+        assert train.blend is not None
+        own = [train[n].tolist() for n in range(len(train)) if train.blend[n][0] == place]
         assert own == [order.read(source.tokens, n, SEQ_LEN).tolist() for n in range(len(order))]
 
 

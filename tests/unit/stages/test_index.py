@@ -49,8 +49,8 @@ def test_a_blend_of_a_folder_and_a_bare_file(tmp_path: Path) -> None:
     run(config, ALONE, tmp_path / "job")
     index = SampleIndex.open(tmp_path / "job/index")
     train = index.split("train")
-    assert train.source is not None
-    assert np.bincount(train.source).tolist() == [300, 100]
+    assert train.blend is not None
+    assert train.blend.taken(400) == [300, 100]
     assert len(index.split("valid")) == 0
     ids = np.fromfile(tokens / "tokens.bin", np.uint16)
     assert index.vocab_size == ids.max() + 1
