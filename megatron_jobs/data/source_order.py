@@ -109,29 +109,46 @@ def build_order(
     Raises: UserError when the documents hold no token.
     """
     lengths = np.array(tokens.lengths)  # aligned and in memory: the .idx is neither
-    epoch_tokens = int(lengths[documents.start : documents.stop].sum(dtype=np.int64))
-    if epoch_tokens == 0:
-        found = f"{len(documents)} documents without a token"
-        raise UserError(f"{tokens.prefix}: found {found}, needs at least one token to sample from")
-    if documents.stop > INT32_MAX:
-        raise UserError(f"{tokens.prefix}: found {documents.stop} documents, at most {INT32_MAX}")
+    epoch_tokens = count_tokens(tokens.prefix, lengths, documents)
+    return order_of(
+        lengths, documents, samples=samples, seq_len=seq_len, seed=seed, threads=threads
+    )
+
+
+def order_of(
+    lengths: NDArray[np.int32],
+    documents: range,
+    *,
+    samples: int | None,
+    seq_len: int,
+    seed: int,
+    threads: int = 0,
+) -> tuple[SourceOrder, int]:
+    """`build_order` of documents whose lengths [documents of the file], in tokens, are known."""
+    epoch_tokens = _tokens_of(lengths, documents)
     epochs = Epochs.needed(samples, epoch_tokens, seq_len)
     shuffler = Shuffler(seed)
     order = _shuffled_documents(shuffler, documents, epochs)
-    starts = sample_starts(
-        lengths,
-        order,
-        seq_len=seq_len,
-        wide=len(order) > INT32_MAX,
-        threads=threads or len(os.sched_getaffinity(0)),
-    )
+    starts = _starts(lengths, order, seq_len, threads)
     shuffle = _shuffled_samples(shuffler, len(starts) - 1, epochs)
     return SourceOrder(order, starts, shuffle), epochs.count
 
 
+def _tokens_of(lengths: NDArray[np.int32], documents: range) -> int:
+    return int(lengths[documents.start : documents.stop].sum(dtype=np.int64))
+
+
+def _starts(
+    lengths: NDArray[np.int32], order: NDArray[np.int32], seq_len: int, threads: int = 0
+) -> NDArray[Any]:
+    threads = threads or len(os.sched_getaffinity(0))
+    wide = len(order) > INT32_MAX
+    return sample_starts(lengths, order, seq_len=seq_len, wide=wide, threads=threads)
+
+
 def _shuffled_documents(shuffler: Shuffler, documents: range, epochs: Epochs) -> NDArray[np.int32]:
     once = np.arange(documents.start, documents.stop, dtype=np.int32)
-    order = np.tile(once, epochs.count)
+    order = once if epochs.count == 1 else np.tile(once, epochs.count)
     whole = len(order) - len(once) if epochs.last_apart else len(order)
     shuffler.shuffle(order[:whole])
     if epochs.last_apart:
