@@ -6,7 +6,14 @@ from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 
 CORE = Path("csrc")
-EXTENSIONS = {"_copies": "copies", "_data": "index", "_overlap": "overlap", "_pack": "pack"}
+EXTENSIONS = {
+    "_copies": "copies",
+    "_data": "index",
+    "_ngrams": "ngrams",
+    "_overlap": "overlap",
+    "_pack": "pack",
+    "_filters": "filters",
+}
 """Module in megatron_jobs -> folder of csrc/. A folder is plain C++ but for its bindings.cpp."""
 
 
