@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 
+#include "arrays.h"
 #include "check.h"
 #include "index/blend.h"
 #include "index/samples.h"
@@ -16,25 +17,8 @@ namespace py = pybind11;
 
 namespace {
 
-// Borrow a 1-D contiguous array of exactly T.  Never casts or copies: a wrong dtype is an error.
-template <typename T>
-std::span<const T> view(const py::array& array, const char* name) {
-  const auto want = py::str(py::dtype::of<T>()).template cast<std::string>();
-  const auto got = py::str(array.dtype()).cast<std::string>();
-  MJ_CHECK(py::isinstance<py::array_t<T>>(array), name, " must be ", want, ", got ", got);
-  MJ_CHECK(array.ndim() == 1, name, " must be 1-D, got ", array.ndim(), "-D");
-  MJ_CHECK(array.flags() & py::array::c_style, name, " must be contiguous");
-  MJ_CHECK(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_, name, " must be aligned");
-  return {static_cast<const T*>(array.data()), static_cast<size_t>(array.size())};
-}
-
-// The same to write to.
-template <typename T>
-std::span<T> writable_view(py::array& array, const char* name) {
-  const auto values = view<T>(array, name);
-  MJ_CHECK(array.writeable(), name, " must be writable");
-  return {static_cast<T*>(array.mutable_data()), values.size()};
-}
+using mj::view;
+using mj::writable_view;
 
 template <typename T>
 std::span<T> fresh_view(py::array_t<T>& array) {

@@ -109,7 +109,7 @@ def build_order(
     Raises: UserError when the documents hold no token.
     """
     lengths = np.array(tokens.lengths)  # aligned and in memory: the .idx is neither
-    epoch_tokens = count_tokens(tokens.prefix, lengths, documents)
+    count_tokens(tokens.prefix, lengths, documents)
     return order_of(
         lengths, documents, samples=samples, seq_len=seq_len, seed=seed, threads=threads
     )
@@ -125,13 +125,23 @@ def order_of(
     threads: int = 0,
 ) -> tuple[SourceOrder, int]:
     """`build_order` of documents whose lengths [documents of the file], in tokens, are known."""
-    epoch_tokens = _tokens_of(lengths, documents)
-    epochs = Epochs.needed(samples, epoch_tokens, seq_len)
+    epochs = Epochs.needed(samples, _tokens_of(lengths, documents), seq_len)
     shuffler = Shuffler(seed)
     order = _shuffled_documents(shuffler, documents, epochs)
     starts = _starts(lengths, order, seq_len, threads)
     shuffle = _shuffled_samples(shuffler, len(starts) - 1, epochs)
     return SourceOrder(order, starts, shuffle), epochs.count
+
+
+def count_tokens(prefix: Path, lengths: NDArray[np.int32], documents: range) -> int:
+    """The tokens of some documents of a file; UserError when there is none to sample from."""
+    tokens = _tokens_of(lengths, documents)
+    if tokens == 0:
+        found = f"{len(documents)} documents without a token"
+        raise UserError(f"{prefix}: found {found}, needs at least one token to sample from")
+    if documents.stop > INT32_MAX:
+        raise UserError(f"{prefix}: found {documents.stop} documents, at most {INT32_MAX}")
+    return tokens
 
 
 def _tokens_of(lengths: NDArray[np.int32], documents: range) -> int:
