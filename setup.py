@@ -9,10 +9,10 @@ CORE = Path("csrc")
 EXTENSIONS = {
     "_copies": "copies",
     "_data": "index",
+    "_filters": "filters",
     "_ngrams": "ngrams",
     "_overlap": "overlap",
     "_pack": "pack",
-    "_filters": "filters",
 }
 """Module in megatron_jobs -> folder of csrc/. A folder is plain C++ but for its bindings.cpp."""
 

@@ -46,6 +46,8 @@ from megatron_jobs.runtime.rank import Rank
 
 STAGES = (
     "fetch",
+    "extract",
+    "filter",
     "decontaminate",
     "tokenizer",
     "tokenize",

@@ -1,0 +1,95 @@
+"""The stage `filter`: languages and rules in turn; every rejected record keeps its verdict."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from megatron_jobs.config.build import build_settings
+from megatron_jobs.runtime.rank import Rank
+from megatron_jobs.stages import filter as stage
+from megatron_jobs.text.shards import read_shard, shards_below
+
+PROSE = (
+    "The keeper of the lighthouse had to climb the stairs with a lamp and that was hard work. "
+    "Each evening he wrote into a book what the weather and the sea were like. "
+    "Ships that passed were counted, and their flags were drawn with care. "
+    "Nobody came to visit, yet he would have been glad of a guest. "
+    "In winter the storms broke windows, which he had to mend with boards."
+)
+GERMAN = (
+    "Der Wärter des Leuchtturms stieg jeden Abend mit einer Lampe die Treppe hinauf. "
+    "Er schrieb in ein Buch, wie das Wetter und das Meer gewesen waren, und zählte die Schiffe."
+)
+
+
+def records(folder: Path, kind: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for shard in shards_below(folder / kind) for line in read_shard(shard)]
+
+
+def filtered(tmp_path: Path, texts: dict[str, str], **settings: Any) -> dict[str, float]:
+    source = tmp_path / "in.jsonl"
+    lines = (json.dumps({"id": name, "text": text}) for name, text in texts.items())
+    source.write_text("\n".join(lines))
+    config, problems = build_settings(stage.Config, {"input": [str(source)], **settings})
+    assert config is not None, problems
+    return stage.run(config, Rank(), tmp_path / "out")
+
+
+def test_first_verdict_is_the_records(tmp_path: Path) -> None:
+    texts = {"good": PROSE, "german": GERMAN, "short": PROSE[:200], "same": f"{PROSE}\n" * 5}
+    rules = [{"rule": "gopher_quality"}, {"rule": "gopher_repetition"}]
+    numbers = filtered(tmp_path, texts, language={"languages": ["en"]}, rules=rules)
+    kept, rejected = records(tmp_path / "out", "documents"), records(tmp_path / "out", "rejected")
+    assert [record["id"] for record in kept] == ["good"]
+    assert kept[0]["language"] == "en"
+    assert kept[0]["metadata"]["language_score"] > 0.5
+    assert {record["id"]: record["verdict"]["rule"] for record in rejected} == {
+        "german": "identify.language",
+        "short": "gopher_quality.too_few_words",
+        "same": "gopher_repetition.repeated_lines",
+    }
+    assert rejected[0]["verdict"] == {
+        "rule": "identify.language", "found": "de", "limit": ["en"]
+    }  # fmt: skip
+    assert (numbers["records_in"], numbers["documents"], numbers["rejected"]) == (4, 1, 3)
+
+
+def test_all_verdicts_are_kept_when_asked_for(tmp_path: Path) -> None:
+    rules = [{"rule": "gopher_quality"}, {"rule": "c4"}, {"rule": "fineweb"}]
+    numbers = filtered(tmp_path, {"a": "word", "b": PROSE}, rules=rules, judge_all=True)
+    rejected = records(tmp_path / "out", "rejected")
+    assert [verdict["rule"] for verdict in rejected[0]["metadata"]["verdicts"]] == [
+        "gopher_quality.too_few_words",
+        "c4.too_few_sentences",
+        "fineweb.punctuated_lines",
+    ]
+    assert rejected[0]["verdict"]["rule"] == "gopher_quality.too_few_words"
+    assert numbers["judged.c4.too_few_sentences"] == 1
+
+
+def test_removed_lines_are_counted(tmp_path: Path) -> None:
+    text = "\n".join(
+        [*PROSE.replace(". ", ".\n").split("\n"), "Home | About", "Enable JavaScript."]
+    )
+    numbers = filtered(tmp_path, {"a": text}, rules=[{"rule": "c4"}])
+    assert records(tmp_path / "out", "documents")[0]["text"] == PROSE.replace(". ", ".\n")
+    assert numbers["c4.lines_kept"] == 5
+    assert numbers["c4.lines_removed.no_terminal_punctuation"] == 1
+    assert numbers["c4.lines_removed.too_few_words"] == 1
+
+
+def test_a_stage_without_rules_is_refused() -> None:
+    config, problems = build_settings(stage.Config, {"input": ["in.jsonl"]})
+    assert config is not None
+    assert problems == [
+        ("rules", "found none, must name at least one rule, or set `language`")
+    ]  # fmt: skip
+
+
+def test_a_rule_that_does_not_exist(tmp_path: Path) -> None:
+    _, problems = build_settings(
+        stage.Config, {"input": ["in.jsonl"], "rules": [{"rule": "c4", "min_sentence": 2}]}
+    )
+    assert problems == [
+        ("rules.0.c4.min_sentence", "no such setting: 'min_sentence'; did you mean min_sentences?")
+    ]
