@@ -9,6 +9,7 @@ CORE = Path("csrc")
 EXTENSIONS = {
     "_copies": "copies",
     "_data": "index",
+    "_lines": "lines",
     "_filters": "filters",
     "_ngrams": "ngrams",
     "_overlap": "overlap",

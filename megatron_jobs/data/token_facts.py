@@ -28,10 +28,14 @@ class TokenFacts:
     """UTF-8 bytes of the documents."""
     rejected: int | None = None
     """Lines that were put aside."""
+    damaged: int | None = None
+    """Packed files that could be read only up to a damage; each is one rejected line too."""
     bin_hash: str
     """SHA-256 of PREFIX.bin."""
     idx_hash: str
     """SHA-256 of PREFIX.idx."""
+    names_hash: str | None = None
+    """SHA-256 of PREFIX.names; None when the documents have no names."""
 
     def write(self, prefix: Path) -> None:
         """Leave PREFIX.json."""
@@ -86,7 +90,7 @@ def join_facts(prefixes: Sequence[Path], prefix: Path) -> None:
     """
     first = shared_tokenizer(prefixes)
     every = [TokenFacts.read(one) for one in prefixes]
-    counts = ("documents", "tokens", "text_bytes", "rejected")
+    counts = ("documents", "tokens", "text_bytes", "rejected", "damaged")
     sums: dict[str, Any] = {
         name: _sum([getattr(facts, name) for facts in every]) for name in counts
     }

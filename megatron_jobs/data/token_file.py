@@ -238,19 +238,18 @@ class TokenFileWriter:
         self._write_ids(np.asarray(ids), lengths)
         self.documents.append(len(self.lengths))
 
-    def add_file(self, other: TokenFile) -> None:
-        """Add all documents of another token file of the same dtype."""
-        if other.dtype != self.dtype:
-            raise DataError(f"{other.prefix}: dtype: found {other.dtype}, must be {self.dtype}")
-        tokens = other.tokens
-        if tokens != len(other.ids):
-            have = f"{len(other.ids)} tokens, its .idx tells of {tokens}"
-            raise DataError(f"{bin_path(other.prefix)}: {have}; only whole files can be joined")
+    def add_batch(
+        self, ids: NDArray[Any], lengths: NDArray[np.int32], sequences: NDArray[np.int32]
+    ) -> None:
+        """Add documents of so many `sequences` [documents] each, of so many tokens (`lengths`
+        [sequences]). `ids` [tokens] are of the file's dtype and known to be below vocab_size."""
+        assert ids.dtype == self.dtype, f"{ids.dtype} is not {self.dtype}"
+        assert int(lengths.sum(dtype=np.int64)) == ids.size, f"{lengths.sum()} of {ids.size}"
         before = len(self.lengths)
-        self.lengths.frombytes(other.lengths.tobytes())
-        self.documents.frombytes((other.documents[1:] + before).tobytes())
-        with bin_path(other.prefix).open("rb") as source:
-            shutil.copyfileobj(source, self._file, COPY_BYTES)
+        self._file.write(ids.data)
+        self.lengths.frombytes(lengths.tobytes())
+        ends = np.cumsum(sequences, dtype=np.int64) + before
+        self.documents.frombytes(ends.tobytes())
 
     def _write_ids(self, ids: NDArray[Any], lengths: Iterable[int]) -> None:
         before = len(self.lengths)
@@ -281,9 +280,43 @@ class TokenFileWriter:
 def merge_token_files(prefixes: Sequence[Path], prefix: Path) -> None:
     """Join token files, in order, into one that equals what a single writer had written.
 
+    Holds no more in memory than one of them has in its .idx.
     Raises: DataError when they differ in dtype or one is damaged.
     """
-    first = TokenFile.open(prefixes[0])
-    with write_token_file(prefix, vocab_size=0, dtype=first.dtype) as writer:
-        for part in prefixes:
-            writer.add_file(TokenFile.open(part))
+    dtype = TokenFile.open(prefixes[0]).dtype
+    with whole_file(idx_path(prefix)) as idx, whole_file(bin_path(prefix)) as binary:
+        with binary.open("wb") as file:
+            counts = [_append(TokenFile.open(part), dtype, file) for part in prefixes]
+        sequences, documents = (sum(column) for column in zip(*counts, strict=True))
+        with idx.open("wb") as file:
+            file.write(HEADER.pack(MAGIC, VERSION, CODES[dtype.name], sequences, documents + 1))
+            for piece in _merged_index([TokenFile.open(part) for part in prefixes]):
+                file.write(piece.data)
+        idx_path(prefix).unlink(missing_ok=True)  # never an old .idx beside the new .bin
+
+
+def _append(part: TokenFile, dtype: np.dtype[Any], out: BinaryIO) -> tuple[int, int]:
+    """Copy the ids; (sequences, documents) of the part."""
+    if part.dtype != dtype:
+        raise DataError(f"{part.prefix}: dtype: found {part.dtype}, must be {dtype}")
+    if part.tokens != len(part.ids):
+        have = f"{len(part.ids)} tokens, its .idx tells of {part.tokens}"
+        raise DataError(f"{bin_path(part.prefix)}: {have}; only whole files can be joined")
+    with bin_path(part.prefix).open("rb") as source:
+        shutil.copyfileobj(source, out, COPY_BYTES)
+    return len(part), len(part.documents) - 1
+
+
+def _merged_index(parts: Sequence[TokenFile]) -> Iterator[NDArray[Any]]:
+    """Lengths, pointers and documents of all parts as if they were one file."""
+    yield from (part.lengths for part in parts)
+    start = 0
+    for part in parts:
+        ends = np.cumsum(part.lengths, dtype=np.int64) * part.dtype.itemsize
+        yield start + ends - part.lengths * np.int64(part.dtype.itemsize)
+        start += part.ids.nbytes
+    yield np.zeros(1, np.int64)
+    first = 0
+    for part in parts:
+        yield part.documents[1:] + first
+        first += len(part)

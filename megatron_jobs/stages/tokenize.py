@@ -1,32 +1,43 @@
-"""Text to tokens: JSONL or plain text files to one token file, by several ranks in parts."""
+"""Text to tokens: JSONL or plain text files to one token file, by several ranks in parts.
+
+Cut into tasks, each task makes its share of the parts, and `gather` joins those of all: the result
+is the same to the byte.
+"""
 
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Problem, Settings
-from megatron_jobs.errors import UserError
-from megatron_jobs.runtime.files import remove, wait_for, whole_folder
+from megatron_jobs.errors import DataError, UserError
+from megatron_jobs.runtime.files import publish_folder, remove, wait_for, whole_folder
 from megatron_jobs.runtime.progress import Progress
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.stages import Facts
 
 if TYPE_CHECKING:
-    from megatron_jobs.data.token_facts import TokenFacts
     from megatron_jobs.data.token_parts import Counts, TokenRules
     from megatron_jobs.text.encoder import Encoder
+    from megatron_jobs.text.sources import Piece
 
 OUTPUTS = ("tokens", "rejected.jsonl")
 RESOURCES = Resources(ranks=2)
-FORMAT = 1
+GATHER = Resources(hours=4)
+LAYOUT = ("parts", "encoder")
+FORMAT = 2
 """Of the parts; those of another format are made again."""
+TOKENS, REJECTED = OUTPUTS
 PUNKT = "punkt.json"
+SAMPLE_LETTERS = 1 << 16
+"""Of the input, on which encoders are compared: 20 ms of work."""
+SAMPLED = 8
+"""Places that they are taken from."""
 PUNKT_LETTERS = 1 << 24
 LONGEST_WAIT = 7 * 86400.0
 """Seconds; a rank that dies ends the job long before."""
@@ -37,7 +48,7 @@ class Config(Settings):
 
     input: list[InputPath]
     """Files or folders: .jsonl or .json with an object a line, .txt with a document a file; .gz
-    of each."""
+    and .zst of each."""
     tokenizer: InputPath
     """Folder with a tokenizer.json, or that file."""
     key: str = "text"
@@ -46,6 +57,12 @@ class Config(Settings):
     """End each document with the end-of-document token."""
     eod: str | None = None
     """That token; null for the tokenizer's eos_token."""
+    encoder: Literal["auto", "gigatoken", "tokenizers"] = "auto"
+    """The library that encodes. auto takes gigatoken, 50 times as fast, where it gives the ids of
+    tokenizers: that is tried at the start on texts hard to encode, and on some of the input."""
+    names: bool = True
+    """Keep the name of each document (its record's "id", else FILE:LINE) beside the tokens, so that
+    the ledger knows which document is which."""
     special_in_text: bool = False
     """Whether the name of a special token in a text becomes that token, or stays text."""
     template: bool = False
@@ -61,8 +78,8 @@ class Config(Settings):
     """Parts that are made apart and not made again after a kill; 0 for one per 64 MiB. The result
     does not depend on it."""
     max_line_mb: float = 50
-    """Megabytes (10^6 bytes); a longer line is put aside. Encoding takes some 115 times a line's
-    size in memory: 6 GB for one of 50 MB."""
+    """Megabytes (10^6 bytes); a longer line is put aside. Where tokenizers encode, it takes some
+    115 times a line's size in memory: 6 GB for one of 50 MB; gigatoken takes XX times."""
     max_rejected_share: float = 0.05
     """Of all lines; when more are put aside the job fails and says which."""
 
@@ -86,50 +103,89 @@ def promise(config: Config, inputs: Mapping[str, Facts]) -> Facts:
 
 
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
-    """Make this rank's parts; the leader joins them into folder/tokens."""
-    from megatron_jobs.data.token_facts import TokenFacts
-    from megatron_jobs.data.token_parts import TOKENS
+    """Make this rank's parts of this task; the leader joins them into folder/tokens.
 
-    out = folder / "tokens"
+    A task of several leaves its parts in folder/tokens, for `gather`.
+    """
+    out = folder / TOKENS
     if not out.exists():
-        work = _Work(config, rank, folder)
+        work = _Work(config, folder, rank)
         work.make_parts(out)
         if rank.leads:
             work.wait_for_parts()
-            work.join(out)
-    return _numbers(TokenFacts.read(out / TOKENS)) if rank.leads else {}
+            work.join(out) if rank.tasks == 1 else work.leave_parts(out)
+    if not rank.leads:
+        return {}
+    return _numbers(out) if rank.tasks == 1 else _task_numbers(out)
+
+
+def gather(config: Config, folder: Path, tasks: list[Path]) -> dict[str, float]:
+    """Join the parts of all tasks into folder/tokens."""
+    out = folder / TOKENS
+    if not out.exists():
+        _Work(config, folder, Rank(tasks=len(tasks))).gather([task / TOKENS for task in tasks], out)
+    return _numbers(out)
+
+
+def load(config: Config) -> "Encoder":
+    """The tokenizer. Called before ranks are forked, they need not load it again."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # ranks are forked, and are parallel enough
+    file = config.tokenizer / "tokenizer.json" if config.tokenizer.is_dir() else config.tokenizer
+    stamp = file.stat().st_mtime_ns if file.is_file() else 0
+    asked = (config.tokenizer, config.eod, config.special_in_text, config.template)
+    encoder = _loaded(*asked, stamp)
+    if config.append_eod and encoder.eod is None:
+        found = f"{config.tokenizer} names no eos_token"
+        raise UserError(f"eod: {found}; name the token that ends a document, or append_eod=false")
+    return encoder
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: Path, eod: str | None, special: bool, template: bool, _stamp: int) -> "Encoder":
+    from megatron_jobs.text.encoder import load_encoder
+
+    return load_encoder(path, eod=eod, special_in_text=special, template=template)
 
 
 class _Work:
     """The parts of one tokenize job: a function of its settings and inputs, equal on all ranks."""
 
-    def __init__(self, config: Config, rank: Rank, folder: Path) -> None:
+    def __init__(self, config: Config, folder: Path, rank: Rank) -> None:
         from megatron_jobs.text.sources import cut, default_parts, text_files
 
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"  # ranks are forked, and are parallel enough
         self.config, self.rank, self.folder = config, rank, folder
         self.files = text_files(config.input)
-        self.plan = cut(self.files, config.parts or default_parts(self.files))
-        self.encoder = _load_encoder(config)
+        self.encoder = load(config)
+        count = max(config.parts or default_parts(self.files), rank.tasks)
+        self.whole_plan = cut(self.files, count)
+        first, end = (count * task // rank.tasks for task in (rank.task, rank.task + 1))
+        self.plan = self.whole_plan[first:end]
         self.home = folder / f"parts-{self._key()}"
-        self.parts = [self.home / f"part-{i:06d}" for i in range(len(self.plan))]
-        self.progress = Progress(folder, total=sum(f.size for f in self.files), unit="bytes")
+        self.parts = [self.home / f"part-{i:06d}" for i in range(first, end)]
+        self.progress = Progress(folder, total=self._size(self.plan), unit="bytes")
 
     def _key(self) -> str:
         """Names the folder of the parts: those of other settings or inputs are not gone on with."""
-        settings = self.config.model_dump(mode="json", exclude={"max_rejected_share", "parts"})
+        left_out = {"max_rejected_share", "parts", "encoder"}
+        settings = self.config.model_dump(mode="json", exclude=left_out)
         stats = [(str(file.path), file.size, file.path.stat().st_mtime_ns) for file in self.files]
-        made_of = [FORMAT, settings, len(self.plan), stats, self.encoder.hash]
+        made_of = [FORMAT, settings, len(self.whole_plan), stats, self.encoder.hash]
         return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:12]
 
     def _rules(self) -> "TokenRules":
         from megatron_jobs.data.token_parts import TokenRules
+        from megatron_jobs.text.bulk import bulk_encoder
 
+        bulk = bulk_encoder(self.encoder, self.config.encoder, self._sample)
+        if self.rank.leads:
+            print(f"encoder: {bulk.name}" + (f" (gigatoken: {bulk.why})" if bulk.why else ""))
         return TokenRules(
             encoder=self.encoder,
+            bulk=bulk,
             key=self.config.key,
             limit=self.limit,
             append_eod=self.config.append_eod,
+            names=self.config.names,
             sentences=self._splitter() if self.config.split_sentences else None,
         )
 
@@ -137,6 +193,17 @@ class _Work:
     def limit(self) -> int:
         """Bytes of the longest line."""
         return int(self.config.max_line_mb * 1e6)
+
+    def _sample(self) -> "Iterator[str]":
+        """Some of the text of this rank's parts."""
+        from megatron_jobs.text.documents import first_texts
+
+        mine = [piece for part in self.plan[self.rank.index :: self.rank.world] for piece in part]
+        for piece in mine[:: max(1, len(mine) // SAMPLED)][:SAMPLED]:
+            share = SAMPLE_LETTERS // SAMPLED
+            yield from first_texts(
+                [piece], share, key=self.config.key, limit=self.limit, most=share
+            )
 
     def _splitter(self) -> Callable[[str], list[str]]:
         """Cuts texts into sentences; the leader learns how, unless that is given."""
@@ -151,8 +218,10 @@ class _Work:
     def _learn_sentences(self, model: Path) -> None:
         from megatron_jobs.text.documents import first_texts
         from megatron_jobs.text.sentences import save_punkt, train_punkt
+        from megatron_jobs.text.sources import Piece
 
-        texts = first_texts(self.files, PUNKT_LETTERS, key=self.config.key, limit=self.limit)
+        whole = (Piece(file, 0, file.size) for file in self.files)
+        texts = first_texts(whole, PUNKT_LETTERS, key=self.config.key, limit=self.limit)
         save_punkt(train_punkt(texts), model)
 
     def make_parts(self, out: Path) -> None:
@@ -169,28 +238,61 @@ class _Work:
 
     def wait_for_parts(self) -> None:
         """Return when every rank has made its parts."""
-        wait_for(self._all_done, "the other ranks' parts", seconds=LONGEST_WAIT, every=0.2)
+        wait_for(self._all_done, "the other ranks' parts", seconds=LONGEST_WAIT, every=0.02)
+
+    def leave_parts(self, out: Path) -> None:
+        """Of one task of several: put the parts where `gather` looks for them.
+
+        The line numbers in rejected.jsonl are those in what this task has read of a file.
+        """
+        from megatron_jobs.data.token_join import join_rejects
+
+        join_rejects(self.parts, self.plan, self.folder / REJECTED)
+        publish_folder(self.home, out)
+
+    def gather(self, tasks: list[Path], out: Path) -> None:
+        """Join the parts of all tasks."""
+        count = len(self.whole_plan)
+        bounds = [count * task // len(tasks) for task in range(len(tasks) + 1)]
+        self.plan = self.whole_plan
+        self.parts = [
+            task / f"part-{i:06d}"
+            for task, first, end in zip(tasks, bounds, bounds[1:], strict=True)
+            for i in range(first, end)
+        ]
+        missing = [part for part in self.parts if not part.exists()]
+        if missing:
+            cure = "the input is not what it was; run the tasks again"
+            raise DataError(f"{missing[0]}: no such part ({len(missing)} are missing); {cure}")
+        self.home = tasks[0]
+        self._join(out)
 
     def join(self, out: Path) -> None:
-        """Write rejected.jsonl, judge it, and join the tokens; then the parts are not needed."""
-        from megatron_jobs.data.token_parts import count_parts, join_rejects, join_tokens
+        """Join the parts that are in this job's folder; then they are not needed."""
+        self._join(out)
+        remove(self.home)
 
-        rejected = self.folder / "rejected.jsonl"
+    def _join(self, out: Path) -> None:
+        """Write rejected.jsonl, judge it, and join the tokens."""
+        from megatron_jobs.data.token_join import count_parts, join_rejects, join_tokens
+
+        rejected = self.folder / REJECTED
         examples = join_rejects(self.parts, self.plan, rejected)
         self._judge(count_parts(self.parts), examples, rejected)
         with whole_folder(out) as unfinished:
-            join_tokens(self.parts, unfinished, self.encoder)
+            join_tokens(self.parts, self.plan, unfinished, self.encoder)
             if (self.home / PUNKT).exists():
                 shutil.copy(self.home / PUNKT, unfinished)
-        remove(self.home)
 
     def _judge(self, counts: "Counts", examples: list[str], rejected: Path) -> None:
         """Raise UserError when too many lines, or all, were put aside."""
-        from megatron_jobs.data.token_parts import count_reasons
+        from megatron_jobs.data.token_join import count_reasons
 
         lines = counts.documents + counts.rejected
         if not lines:
             raise UserError("input: found no document in it; give it some text")
+        if counts.damaged:
+            print(f"{counts.damaged} files are damaged, and were read up to there: see {rejected}")
         share = counts.rejected / lines
         if counts.documents and share <= self.config.max_rejected_share:
             return
@@ -202,7 +304,11 @@ class _Work:
 
     def _bytes_done(self) -> int:
         pairs = zip(self.parts, self.plan, strict=True)
-        return sum(piece.size for part, pieces in pairs if part.exists() for piece in pieces)
+        return self._size([pieces for part, pieces in pairs if part.exists()])
+
+    @staticmethod
+    def _size(plan: "list[list[Piece]]") -> int:
+        return sum(piece.size for pieces in plan for piece in pieces)
 
     def _report(self, before: int, done: int) -> None:
         if self.rank.leads:
@@ -213,27 +319,24 @@ class _Work:
         return all(part.exists() for part in self.parts)
 
 
-def _load_encoder(config: Config) -> "Encoder":
-    from megatron_jobs.text.encoder import load_encoder
+def _numbers(out: Path) -> dict[str, float]:
+    from megatron_jobs.data.token_facts import TokenFacts
 
-    encoder = load_encoder(
-        config.tokenizer,
-        eod=config.eod,
-        special_in_text=config.special_in_text,
-        template=config.template,
-    )
-    if config.append_eod and encoder.eod is None:
-        found = f"{config.tokenizer} names no eos_token"
-        raise UserError(f"eod: {found}; name the token that ends a document, or append_eod=false")
-    return encoder
-
-
-def _numbers(facts: "TokenFacts") -> dict[str, float]:
+    facts = TokenFacts.read(out / TOKENS)
     rejected, text_bytes = facts.rejected or 0, facts.text_bytes or 0
     return {
+        "lines": facts.documents + rejected,
         "documents": facts.documents,
         "rejected": rejected,
+        "damaged": facts.damaged or 0,
         "tokens": facts.tokens,
         "text_bytes": text_bytes,
         "bytes_per_token": text_bytes / facts.tokens,
     }
+
+
+def _task_numbers(out: Path) -> dict[str, float]:
+    from megatron_jobs.data.token_join import count_parts
+
+    counts = count_parts(sorted(out.glob("part-??????")))
+    return {"lines": counts.documents + counts.rejected, **vars(counts)}

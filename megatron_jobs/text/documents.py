@@ -1,12 +1,16 @@
 """Documents out of lines; what is none is rejected with its reason, never lost."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
-from megatron_jobs.text.lines import Line, read_lines
-from megatron_jobs.text.sources import Piece, TextFile
+from megatron_jobs.text.lines import Damage, Line, read_lines
+from megatron_jobs.text.sources import Piece
+
+ID = "id"
+"""The key of a record's name."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,8 @@ class Document:
     text: str
     raw: bytes
     """The line it came from."""
+    id: str = ""
+    """Of the record; empty when it has none."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Rejected:
     reason: str
     raw: Iterable[bytes]
     """The line, in chunks; to be read before the next document."""
+    damaged: bool = False
+    """Whether the file gives no more after it."""
 
 
 class NotADocument(ValueError):
@@ -36,42 +44,54 @@ class NotADocument(ValueError):
 
 
 def read_documents(piece: Piece, *, key: str, limit: int) -> Iterator[Document | Rejected]:
-    """What each line of `piece` holds, in order.
+    """What each line of `piece` holds, in order; where a file is damaged, a last rejected line.
 
     Args:
         key: of the text in the JSON object of a line.
         limit: bytes; a longer line is rejected and never held in memory as a whole.
     """
     for line in read_lines(piece, limit):
-        yield _document_of(line, piece.file.whole, key, limit)
+        yield judge(line, piece.file.whole, key, limit)
 
 
-def first_texts(files: Sequence[TextFile], letters: int, *, key: str, limit: int) -> Iterator[str]:
-    """Texts of the documents of `files` until they hold some number of letters."""
-    for file in files:
-        for item in read_documents(Piece(file, 0, file.size), key=key, limit=limit):
+def first_texts(
+    pieces: Iterable[Piece], letters: int, *, key: str, limit: int, most: int | None = None
+) -> Iterator[str]:
+    """Texts of the documents of `pieces` until they hold some number of letters.
+
+    Args:
+        most: letters of one text; None for all of it.
+    """
+    for piece in pieces:
+        for item in read_documents(piece, key=key, limit=limit):
             if isinstance(item, Document):
-                yield item.text
-                letters -= len(item.text)
+                yield item.text[:most]
+                letters -= len(item.text[:most])
             if letters <= 0:
                 return
 
 
-def _document_of(line: Line, whole: bool, key: str, limit: int) -> Document | Rejected:
+def judge(line: Line | Damage, whole: bool, key: str, limit: int) -> Document | Rejected:
+    """What a line holds; `whole` when it is a file that is one document."""
+    if isinstance(line, Damage):
+        return Rejected(line.number, line.reason, [line.head], damaged=True)
     if line.too_long:
         raw = chain([line.head], line.rest)
         return Rejected(line.number, f"over {limit / 1e6:g} MB", raw)
     try:
-        text = decode(line.head) if whole else text_in(line.head, key)
+        text, name = (decode(line.head), "") if whole else text_and_id(line.head, key)
         if not text.strip():
             raise NotADocument("empty")
     except NotADocument as reason:
         return Rejected(line.number, str(reason), [line.head])
-    return Document(line.number, text, line.head)
+    return Document(line.number, text, line.head, name)
 
 
-def text_in(line: bytes, key: str) -> str:
-    """The text under `key` of the JSON object that a line is; raises NotADocument."""
+def text_and_id(line: bytes, key: str) -> tuple[str, str]:
+    """The text under `key` of the JSON object that a line is, and its id; raises NotADocument.
+
+    The id is a string or a whole number under "id"; empty when there is none.
+    """
     try:
         value = json.loads(decode(line))
     except RecursionError:
@@ -87,11 +107,23 @@ def text_in(line: bytes, key: str) -> str:
     text = value[key]
     if not isinstance(text, str):
         raise NotADocument(f"{key!r} is no string")
+    if not _is_utf8(text):
+        raise NotADocument("half a surrogate pair")
+    return text, _id_of(value.get(ID)) if key != ID else ""
+
+
+def _id_of(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and _is_utf8(value) else ""
+
+
+def _is_utf8(text: str) -> bool:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise NotADocument("half a surrogate pair") from None
-    return text
+        return False
+    return True
 
 
 def decode(raw: bytes) -> str:

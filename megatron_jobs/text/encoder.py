@@ -25,6 +25,8 @@ class Encoder:
     """SHA-256 of tokenizer.json."""
     template: bool
     """Whether the tokenizer's own template (such as a token that begins a text) is applied."""
+    file: Path | None = None
+    """Its tokenizer.json."""
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text."""
@@ -55,7 +57,7 @@ def load_encoder(
     if name and number is None:
         raise UserError(f"eod: found {name!r}, which {file} does not know; name one of its tokens")
     size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-    return Encoder(tokenizer, size, number, file_hash(file), template)
+    return Encoder(tokenizer, size, number, file_hash(file), template, file)
 
 
 def check_tokenizer(path: Path, expected_hash: str | None, what: str) -> None:
@@ -81,15 +83,20 @@ def _tokenizer_file(path: Path) -> Path:
 
 
 def _read_tokenizer(file: Path) -> Tokenizer:
-    text = file.read_text(encoding="utf-8", errors="replace")
+    raw = file.read_bytes()
     try:
-        json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{file}: not JSON: {error}") from error
-    try:
-        return Tokenizer.from_str(text)
+        return Tokenizer.from_buffer(raw)
     except Exception as error:  # the library raises no narrower one
-        raise DataError(f"{file}: not a tokenizer: {error}") from error
+        kind = "not a tokenizer" if _is_json(raw) else "not JSON"
+        raise DataError(f"{file}: {kind}: {error}") from error
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        json.loads(raw)
+    except ValueError:  # of JSON, or of UTF-8
+        return False
+    return True
 
 
 def _named_eos(folder: Path) -> str | None:

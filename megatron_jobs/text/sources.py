@@ -7,13 +7,13 @@ from itertools import accumulate
 from pathlib import Path
 
 from megatron_jobs.errors import UserError
+from megatron_jobs.text.packed import PACKED
 
 LINES = (".jsonl", ".json")
 """One JSON object a line."""
 WHOLE = (".txt",)
 """One document a file."""
-PACKED = ".gz"
-READABLE = [kind + packed for kind in (*LINES, *WHOLE) for packed in ("", PACKED)]
+READABLE = [kind + packed for kind in (*LINES, *WHOLE) for packed in ("", *PACKED)]
 PART_BYTES = 1 << 26
 LEAST_PARTS = 8
 
@@ -25,16 +25,18 @@ class TextFile:
     path: Path
     size: int
     """Bytes on disk."""
+    name: str
+    """How it is called in the names of its documents: below the folder that was given, or alone."""
 
     @property
     def packed(self) -> bool:
-        """Whether it is gzip."""
+        """Whether it is gzip or zstd."""
         return self.path.name.endswith(PACKED)
 
     @property
     def whole(self) -> bool:
         """Whether it is one document."""
-        return self.path.name.removesuffix(PACKED).endswith(WHOLE)
+        return self.path.name.removesuffix(".gz").removesuffix(".zst").endswith(WHOLE)
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def text_files(inputs: Iterable[Path]) -> list[TextFile]:
     """
     found: list[TextFile] = []
     for path in inputs:
+        home = path if path.is_dir() else path.parent
         if path.is_dir():
             below = sorted(p for p in path.rglob("*") if p.is_file() and _readable(p))
             if not below:
@@ -68,7 +71,9 @@ def text_files(inputs: Iterable[Path]) -> list[TextFile]:
             raise UserError(f"{path}: can read files that end in {', '.join(READABLE)}")
         else:
             below = [path]
-        found += [TextFile(file, file.stat().st_size) for file in below]
+        found += [
+            TextFile(file, file.stat().st_size, str(file.relative_to(home))) for file in below
+        ]
     if not any(file.size for file in found):
         names = ", ".join(str(file.path) for file in found[:3]) or "nothing"
         raise UserError(f"input: found {names}, without a single byte; give it some text")
@@ -84,7 +89,7 @@ def cut(files: Sequence[TextFile], parts: int) -> list[list[Piece]]:
     """The pieces of each of `parts` parts of about the same number of bytes.
 
     Lines are cut anywhere and belong to where they start. What cannot be read from the middle
-    (gzip, a whole document) belongs, whole, to where the file starts.
+    (gzip, zstd, a whole document) belongs, whole, to where the file starts.
     """
     total = sum(file.size for file in files)
     bounds = [total * part // parts for part in range(parts + 1)]

@@ -7,14 +7,9 @@ from typing import Any
 import pytest
 
 from megatron_jobs.data.token_file import TokenFile
-from megatron_jobs.data.token_parts import (
-    TokenRules,
-    count_parts,
-    count_reasons,
-    join_rejects,
-    join_tokens,
-    make_part,
-)
+from megatron_jobs.data.token_join import count_parts, count_reasons, join_rejects, join_tokens
+from megatron_jobs.data.token_parts import TokenRules, make_part
+from megatron_jobs.text.bulk import by_tokenizers
 from megatron_jobs.text.encoder import Encoder
 from megatron_jobs.text.sources import cut, text_files
 
@@ -39,7 +34,9 @@ LINES = [
 
 def rules(**others: Any) -> TokenRules:
     return TokenRules(
-        **({"encoder": ENCODER, "key": "text", "limit": 99, "append_eod": True} | others)
+        encoder=ENCODER,
+        bulk=by_tokenizers(ENCODER),
+        **({"key": "text", "limit": 99, "append_eod": True} | others),
     )
 
 
@@ -63,7 +60,7 @@ def make(folder: Path, parts: int, rules: TokenRules) -> tuple[TokenFile, list[s
     assert count_parts(folders).rejected == 3
     joined = folder / f"{parts}-joined"
     joined.mkdir()
-    facts = join_tokens(folders, joined, ENCODER)
+    facts = join_tokens(folders, plan, joined, ENCODER)
     assert (facts.documents, facts.rejected, facts.text_bytes) == (3, 3, 9)
     return TokenFile.open(joined / "tokens"), [word.rpartition("x.jsonl:")[2] for word in words]
 

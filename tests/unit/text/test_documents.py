@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 
-from megatron_jobs.errors import DataError, UserError
+from megatron_jobs.errors import UserError
 from megatron_jobs.text.documents import Document, Rejected, read_documents
-from megatron_jobs.text.lines import read_lines
+from megatron_jobs.text.lines import Damage, Line, read_lines
+from megatron_jobs.text.packed import CHUNK
 from megatron_jobs.text.rejects import HEADS, RAW, RejectWriter, write_rejects
 from megatron_jobs.text.sources import Piece, cut, default_parts, text_files
 
@@ -27,9 +29,9 @@ def lines_of(pieces: list[Piece], limit: int = 1000) -> list[tuple[str, bytes]]:
     found = []
     for piece in pieces:
         for line in read_lines(piece, limit):
+            assert isinstance(line, Line)
             whole = line.head + b"".join(line.rest)
-            # of a line that is too long only the \n is sure to be left out
-            found.append((piece.file.path.name, whole.removesuffix(b"\r")))
+            found.append((piece.file.path.name, whole))
     return found
 
 
@@ -57,7 +59,7 @@ def test_a_long_line_may_be_left_unread(tmp_path: Path) -> None:
     path = a_file(tmp_path / "x.jsonl", b"a" * 5_000_000 + b"\nb\n")
     ((piece,),) = cut(text_files([path]), 1)
     lines = [(line.number, line.too_long, len(line.head)) for line in read_lines(piece, 10)]
-    assert lines == [(1, True, 12), (2, False, 1)]
+    assert lines == [(1, True, CHUNK), (2, False, 1)]
 
 
 def test_parts_are_of_about_one_size(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_a_folder_gives_its_readable_files_by_name(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("x.csv", b"x", r"x\.csv: can read files that end in \.jsonl, \.jsonl\.gz, \.json"),
-        ("x.jsonl.zst", b"x", r"x\.jsonl\.zst: can read files that end in"),
+        ("x.jsonl.bz2", b"x", r"x\.jsonl\.bz2: can read files that end in"),
         ("x.jsonl", b"", r"input: found .*x\.jsonl, without a single byte; give it some text"),
         ("folder/x.csv", b"x", r"folder: no file in it ends in \.jsonl"),
         ("", b"", "none: no such file or folder"),
@@ -91,12 +93,55 @@ def test_names_what_cannot_be_read(tmp_path: Path, name: str, content: bytes, me
         text_files([path.parent if path.parent.name == "folder" else path])
 
 
-def test_damaged_gzip_is_named(tmp_path: Path) -> None:
-    path = a_file(tmp_path / "x.jsonl.gz", b"x\n" * 1000)
-    for content in (path.read_bytes()[:-9], b"not gzip at all"):
-        path.write_bytes(content)
-        with pytest.raises(DataError, match=r"x\.jsonl\.gz: damaged gzip"):
-            lines_of([piece for part in cut(text_files([path]), 1) for piece in part])
+def pack(content: bytes, kind: str) -> bytes:
+    """Two members or frames, as those who append write them."""
+    one = gzip.compress if kind == ".gz" else zstandard.ZstdCompressor(write_checksum=True).compress
+    return one(content[: len(content) // 2]) + one(content[len(content) // 2 :])
+
+
+@pytest.mark.parametrize("kind", [".gz", ".zst"])
+@pytest.mark.parametrize("padding", [b"", bytes(600)])
+def test_packed_files_of_several_members(tmp_path: Path, kind: str, padding: bytes) -> None:
+    random = np.random.default_rng(1)
+    lines = [bytes(random.integers(97, 122, random.integers(1, 200), "u1")) for _ in range(30_000)]
+    content = b"\n".join(lines)
+    path = tmp_path / f"x.jsonl{kind}"
+    path.write_bytes(pack(content, kind) + (padding if kind == ".gz" else b""))
+    pieces = [piece for part in cut(text_files([path]), 3) for piece in part]
+    assert [line for _, line in lines_of(pieces)] == lines
+
+
+@pytest.mark.parametrize("kind", [".gz", ".zst"])
+@pytest.mark.parametrize("damage", ["short", "shorter", "in the middle", "at once", "after it"])
+def test_what_comes_before_a_damage_is_kept(tmp_path: Path, kind: str, damage: str) -> None:
+    random = np.random.default_rng(2)
+    lines = [bytes(random.integers(97, 122, 99, "u1")) for _ in range(40_000)]
+    packed = pack(b"\n".join(lines) + b"\n", kind)
+    half = len(packed) // 2
+    path = tmp_path / f"x.jsonl{kind}"
+    path.write_bytes(
+        {
+            "short": packed[:-3],
+            "shorter": packed[: half // 2],
+            "in the middle": packed[:half] + b"\xff" * 99 + packed[half + 99 :],
+            "at once": b"not packed at all",
+            "after it": packed + b"and more",
+        }[damage]
+    )
+    (piece,) = (piece for part in cut(text_files([path]), 1) for piece in part)
+    *found, last = read_lines(piece, 1000)
+    assert isinstance(last, Damage)
+    assert last.number == len(found) + 1
+    assert last.reason in (f"damaged ({'gzip' if kind == '.gz' else 'zstd'} cut short)",) or (
+        last.reason == f"damaged (damaged {'gzip' if kind == '.gz' else 'zstd'})"
+    )
+    assert ("cut short" in last.reason) == damage.startswith("short")
+    assert [line.head for line in found if isinstance(line, Line)] == lines[: len(found)]
+    least = {"short": 39_000, "shorter": 8_000, "in the middle": 10_000, "after it": 40_000}
+    assert len(found) >= least.get(damage, 0)
+    rejected = list(read_documents(piece, key="text", limit=1000))[-1]
+    assert isinstance(rejected, Rejected)
+    assert rejected.damaged
 
 
 LINES = {
