@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from megatron_jobs.config.settings import InputPath, Problem, Settings
 from megatron_jobs.errors import UserError
@@ -32,8 +32,14 @@ MADE_OF = "made_of.json"
 class DocumentSettings(Settings):
     """What is read, and how it is cut."""
 
-    input: list[InputPath]
+    READS_PAGES: ClassVar[bool] = False
+    """Whether the stage makes texts of pages; the others read texts only."""
+
+    input: tuple[InputPath, ...] = ()
     """Files or folders of any format that can be read, by the ends of their names."""
+    urls: tuple[str, ...] = ()
+    """The same elsewhere: addresses that fsspec knows (s3://, gs://, https://, ...), with * and ?
+    as patterns of files where the place can list them."""
     key: str = "text"
     """Of the text, in formats with keys or columns."""
     source: str = ""
@@ -45,18 +51,37 @@ class DocumentSettings(Settings):
     large ones in pieces where they can be cut."""
     max_record_mb: float = 50
     """Megabytes; a longer record is quarantined."""
+    divide_by: Literal["", "source", "language", "licence"] = ""
+    """Puts the documents into folders of their own, `documents/VALUE`, to be gone on with apart."""
     max_quarantined_share: float = 0.05
     """Of all that is read; when more is no record the job fails and says what."""
 
     def problems(self) -> Iterator[Problem]:
         """Values that cannot work."""
-        if not self.input:
-            yield "input", "found nothing, must name at least one file or folder"
+        if not self.input and not self.urls:
+            yield "input", "found nothing, must name at least one file or folder (or urls)"
+        yield from _unknown_places(self.urls)
         for name in ("unit_mb", "max_record_mb"):
             if getattr(self, name) <= 0:
                 yield name, f"{getattr(self, name)} must be positive"
         if not 0 <= self.max_quarantined_share <= 1:
             yield "max_quarantined_share", f"{self.max_quarantined_share} must be from 0 to 1"
+
+
+def _unknown_places(urls: Sequence[str]) -> Iterator[Problem]:
+    """Addresses whose protocol nobody here speaks."""
+    if not urls:
+        return
+    from megatron_jobs.text.readers.remote import file_system
+
+    for place, url in enumerate(urls):
+        if "://" not in url:
+            yield f"urls.{place}", f"{url!r} has no ://; files that are here belong to input"
+            continue
+        try:
+            file_system(url)
+        except UserError as error:
+            yield f"urls.{place}", str(error)
 
 
 def run_documents(
@@ -72,7 +97,7 @@ def run_documents(
     Args:
         notes: an output with the lines of its own that a `NotingTreatment` leaves, in shards.
     """
-    from megatron_jobs.text.passes import counts_below, run_units, units_done
+    from megatron_jobs.text.passes import Outlets, counts_below, run_units, units_done
     from megatron_jobs.text.readers import ReadRules
 
     units = list_units(config)
@@ -86,10 +111,16 @@ def run_documents(
         folder,
         units,
         of_task[rank.index :: rank.world],
-        rules=ReadRules(config.key, int(config.max_record_mb * 1e6), config.source, config.licence),
+        rules=ReadRules(
+            config.key,
+            int(config.max_record_mb * 1e6),
+            config.source,
+            config.licence,
+            pages=config.READS_PAGES,
+        ),
         make=make,
         report=lambda done: progress.update(done) if rank.leads else None,
-        notes=notes,
+        outlets=Outlets(notes, config.divide_by),
     )
     if not rank.leads:
         return {}
@@ -108,6 +139,7 @@ def gather_documents(
 ) -> dict[str, float]:
     """Link the shards of all tasks into `folder`, and add their counts up."""
     from megatron_jobs.text.passes import Counts
+    from megatron_jobs.text.shards import SUFFIX
 
     total = Counts()
     kinds = [*OUTPUTS[:3], *([notes] if notes else [])]
@@ -117,13 +149,14 @@ def gather_documents(
     for task in tasks:
         total.add(Counts(**read_json(task / "counts.json")))
         for name in kinds:
-            for shard in sorted((task / name).iterdir()):
-                link(shard, folder / name / shard.name)
+            for shard in sorted((task / name).rglob(f"*{SUFFIX}")):
+                link(shard, folder / name / shard.relative_to(task / name))
     return _settle(config, folder, total)
 
 
 def link(file: Path, name: Path) -> None:
     """A second name for a file; a copy where the file system has no such thing."""
+    name.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(file, name)
     except OSError:
@@ -132,9 +165,14 @@ def link(file: Path, name: Path) -> None:
 
 def list_units(config: DocumentSettings) -> "list[Unit]":
     """The units of the input; the same in every task and rank."""
-    from megatron_jobs.text.readers import cut_units, input_files
+    from megatron_jobs.text.readers import PAGES, cut_units, input_files, kind_of
 
-    units = cut_units(input_files(config.input), int(config.unit_mb * 1e6))
+    files = input_files(config.input, config.urls)
+    pages = [] if config.READS_PAGES else [f for f in files if kind_of(f.path) in PAGES]
+    if pages:
+        found = f"{pages[0].name} holds pages, this stage reads texts"
+        raise UserError(f"input: {found}; give it the documents of an `extract` job")
+    units = cut_units(files, int(config.unit_mb * 1e6))
     if not units:
         raise UserError("input: found no byte in it; give it some text")
     return units
@@ -148,7 +186,7 @@ def units_of(units: int, task: int, tasks: int) -> list[int]:
 def _made_of(config: DocumentSettings, units: "list[Unit]") -> dict[str, Any]:
     """What the shards depend on: units of other settings or files are not gone on with."""
     stats = [
-        (str(piece.path), piece.start, piece.end, piece.path.stat().st_mtime_ns)
+        (piece.url or str(piece.path), piece.start, piece.end, piece.stamp)
         for unit in units
         for piece in unit.pieces
     ]

@@ -7,6 +7,7 @@ its output does not depend on who made which unit.
 
 import base64
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,10 +25,14 @@ from megatron_jobs.text.shards import (
     QUARANTINED,
     REJECTED,
     Quarantined,
+    Skipped,
     Verdict,
     shard_name,
     write_shard,
 )
+
+NO_NAME = re.compile(r"[^\w.+-]|^\.+")
+"""What stands for nothing good in the name of a folder."""
 
 
 class Treatment(Protocol):
@@ -64,8 +69,10 @@ class Counts:
     """By rule."""
     quarantined: dict[str, int] = field(default_factory=dict)
     """By reason."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """What holds no document and is not among those read, by kind."""
     bytes_read: int = 0
-    """UTF-8 bytes of the texts of all records, as they were read."""
+    """Bytes of all pages, and of the texts of records that had one, as they were read."""
     bytes_kept: int = 0
     languages: dict[str, int] = field(default_factory=dict)
     """Records kept, by language."""
@@ -107,9 +114,26 @@ class Counts:
             "documents": self.kept,
             "rejected": sum(self.rejected.values()),
             "quarantined": sum(self.quarantined.values()),
+            "skipped": sum(self.skipped.values()),
             "text_bytes": self.bytes_kept,
             **{name: float(count) for name, count in sorted(self.further.items())},
         }
+
+
+@dataclass(frozen=True)
+class Outlets:
+    """What a pass writes beside its three kinds of shards, and where its documents go."""
+
+    notes: str = ""
+    """Folder for the lines of a `NotingTreatment`; "" for another treatment."""
+    divide_by: str = ""
+    """A field of the records: each value has a folder of its own in `documents`; "" for none."""
+
+    def folder_of(self, record: Record) -> str:
+        """Where a record goes, below the pass's folder."""
+        if not self.divide_by:
+            return DOCUMENTS
+        return f"{DOCUMENTS}/{NO_NAME.sub('_', getattr(record, self.divide_by)) or 'none'}"
 
 
 def run_unit(
@@ -119,25 +143,24 @@ def run_unit(
     *,
     rules: ReadRules,
     treatment: Treatment,
-    notes: str = "",
+    outlets: Outlets,
 ) -> Counts:
-    """Do one unit, unless it is done: its shards below `folder`, then its counts.
-
-    Args:
-        notes: folder below `folder` for the shards of a `NotingTreatment`'s lines; "" for another.
-    """
+    """Do one unit, unless it is done: its shards below `folder`, then its counts."""
     done = folder / COUNTS / f"{number:06d}.json"
     if done.exists():
         return Counts(**read_json(done))
     counts = Counts()
     treatment.numbers()  # what an earlier unit that failed has counted
-    with _Outputs(folder, number, notes) as out:
+    with _Outputs(folder, number, outlets) as out:
         for item in read_unit(unit, rules):
+            if isinstance(item, Skipped):
+                counts.skipped[item.kind] = counts.skipped.get(item.kind, 0) + 1
+                continue
             counts.read += 1
             if isinstance(item, Quarantined):
                 out.quarantine(item, counts)
                 continue
-            counts.bytes_read += _size(item)
+            counts.bytes_read += len(item.payload) or _size(item)
             result = treatment.treat(item)
             out.note(treatment)
             if isinstance(result, Verdict):
@@ -153,16 +176,16 @@ def run_unit(
 class _Outputs:
     """The shards of a unit."""
 
-    def __init__(self, folder: Path, number: int, notes: str) -> None:
-        self.folder, self.name = folder, shard_name(number)
-        self.notes_folder = notes
+    def __init__(self, folder: Path, number: int, outlets: Outlets) -> None:
+        self.folder, self.name, self.outlets = folder, shard_name(number), outlets
         self.stack = contextlib.ExitStack()
+        self.documents: dict[str, IO[bytes]] = {}
 
     def __enter__(self) -> "_Outputs":
-        self.documents, self.rejected, self.quarantined = (
-            self._open(kind) for kind in (DOCUMENTS, REJECTED, QUARANTINED)
-        )
-        self.notes = self._open(self.notes_folder) if self.notes_folder else None
+        self.rejected, self.quarantined = self._open(REJECTED), self._open(QUARANTINED)
+        self.notes = self._open(self.outlets.notes) if self.outlets.notes else None
+        if not self.outlets.divide_by:
+            self.documents[DOCUMENTS] = self._open(DOCUMENTS)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -178,7 +201,10 @@ class _Outputs:
 
     def keep(self, record: Record, counts: Counts) -> None:
         size = _size(record)
-        self.documents.write(to_line(record))
+        place = self.outlets.folder_of(record)
+        if place not in self.documents:
+            self.documents[place] = self._open(place)
+        self.documents[place].write(to_line(record))
         counts.kept += 1
         counts.bytes_kept += size
         for by, name, count in (
@@ -210,12 +236,12 @@ def run_units(
     rules: ReadRules,
     make: Callable[[], Treatment],
     report: Callable[[int], None],
-    notes: str = "",
+    outlets: Outlets,
 ) -> None:
     """Do the units whose numbers are `mine`; `report` is told the bytes of input done."""
     treatment, done = make(), 0
     for number in mine:
-        run_unit(folder, number, units[number], rules=rules, treatment=treatment, notes=notes)
+        run_unit(folder, number, units[number], rules=rules, treatment=treatment, outlets=outlets)
         done += units[number].size
         report(done)
 

@@ -21,6 +21,8 @@ from megatron_jobs.runtime.files import whole_file
 
 DOCUMENTS, REJECTED, QUARANTINED, COUNTS = "documents", "rejected", "quarantined", "counts"
 SUFFIX = ".jsonl.zst"
+HEAD = 1 << 16
+"""Bytes of what is quarantined that are kept."""
 LEVEL = 3
 """zstd's default: some 400 MB/s."""
 
@@ -48,7 +50,15 @@ class Quarantined:
     size: int = 0
     """Bytes."""
     head: bytes = b""
-    """How it begins, 64 KiB at most."""
+    """How it begins, HEAD bytes at most."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something whole that holds no document, such as the request beside a response."""
+
+    kind: str
+    """One word, the same for all of a kind."""
 
 
 def shard_name(unit: int) -> str:

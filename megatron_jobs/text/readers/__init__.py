@@ -1,25 +1,38 @@
 """What can be read into records: one module a format, chosen by the end of a file's name.
 
-A reader is a function (piece, rules) -> iterator of Record or Quarantined, in the file's order.
-It never holds more than one record in memory, raises nothing for what is wrong with the content
-(that is quarantined, and what was read before a damage is kept), and OSError when reading fails.
+A reader is a function (piece, rules) -> iterator of Record, Quarantined or Skipped, in the file's
+order. It never holds more than one record in memory, raises nothing for what is wrong with the
+content (that is quarantined, what was read before a damage is kept, and reading goes on behind it
+where the format has a way to), and OSError when reading fails.
+
+Formats of pages (PAGES) give records with a `payload`, of which `extract` makes texts.
 """
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 from megatron_jobs.errors import UserError
+from megatron_jobs.text.readers.remote import open_remote, remote_files
 from megatron_jobs.text.record import Record
-from megatron_jobs.text.shards import Quarantined
+from megatron_jobs.text.shards import Quarantined, Skipped
 
 READERS = {
     ".jsonl": "lines",
     ".json": "lines",
     ".ndjson": "lines",
+    ".txt": "whole",
+    ".warc": "warc",
+    ".wet": "warc",
+    ".html": "whole",
+    ".htm": "whole",
+    ".xhtml": "whole",
 }
 """End of a name, without .gz or .zst -> module here."""
+PAGES = (".warc", ".html", ".htm", ".xhtml")
+"""What they hold is no text before `extract` has made it one."""
 PACKED = (".gz", ".zst")
 CUT = (".jsonl", ".ndjson")
 """May be cut anywhere when they are not packed: their lines belong to where they start."""
@@ -33,11 +46,21 @@ class Piece:
     start: int
     end: int
     """Bytes."""
+    name: str
+    """What its records and places are named by: its path, from the input folder's name on."""
+    url: str = ""
+    """Of a file that is elsewhere; `path` is then its name only."""
+    stamp: str = ""
+    """Tells it from other versions of the file."""
 
     @property
     def size(self) -> int:
-        """Bytes on disk, to the nearest line."""
+        """Bytes as they are stored, to the nearest line."""
         return self.end - self.start
+
+    def open(self) -> IO[bytes]:
+        """The bytes of the whole file, as they are stored."""
+        return open_remote(self.url) if self.url else self.path.open("rb")
 
 
 @dataclass(frozen=True)
@@ -64,9 +87,11 @@ class ReadRules:
     """Given to records without one."""
     licence: str = ""
     """Given to records without one."""
+    pages: bool = False
+    """Whether records may have a payload; else text that is not UTF-8 is quarantined."""
 
 
-Item = Record | Quarantined
+Item = Record | Quarantined | Skipped
 Reader = Callable[[Piece, ReadRules], Iterator[Item]]
 
 
@@ -78,28 +103,39 @@ def kind_of(path: Path) -> str:
     return next((end for end in READERS if name.endswith(end)), "")
 
 
-def input_files(inputs: Iterable[Path]) -> list[Path]:
-    """The files that `inputs` name, in order; of a folder all readable ones below it, by name.
+def input_files(inputs: Iterable[Path], urls: Iterable[str] = ()) -> list[Piece]:
+    """The files that `inputs` name, whole, in order; of a folder all readable ones below it, by
+    name. Then those elsewhere, which `urls` name: addresses, or patterns of such.
 
     Raises: UserError for one that nobody reads, or a folder without any.
     """
-    found: list[Path] = []
+    found: list[Piece] = []
     for path in inputs:
         if path.is_dir():
             below = sorted(p for p in path.rglob("*") if p.is_file() and kind_of(p))
             if not below:
                 raise UserError(f"{path}: no file in it ends in {', '.join(READERS)}")
-            found += below
+            found += [_whole(file, path.parent) for file in below]
         elif not path.is_file():
             raise UserError(f"{path}: no such file or folder")
         elif not kind_of(path):
             raise UserError(f"{path}: can read files that end in {', '.join(READERS)}")
         else:
-            found.append(path)
+            found.append(_whole(path, path.parent))
+    for file in remote_files(urls, kind_of):
+        found.append(
+            Piece(Path(file.name), 0, file.size, name=file.url, url=file.url, stamp=file.stamp)
+        )
     return found
 
 
-def cut_units(files: Iterable[Path], unit_bytes: int) -> list[Unit]:
+def _whole(path: Path, root: Path) -> Piece:
+    stat = path.stat()
+    name = path.relative_to(root).as_posix()
+    return Piece(path, 0, stat.st_size, name=name, stamp=str(stat.st_mtime_ns))
+
+
+def cut_units(files: Iterable[Piece], unit_bytes: int) -> list[Unit]:
     """Units of some `unit_bytes`: large files are cut where they can be, small ones put together.
 
     Empty files are left out.
@@ -107,7 +143,7 @@ def cut_units(files: Iterable[Path], unit_bytes: int) -> list[Unit]:
     units: list[Unit] = []
     open_pieces: list[Piece] = []
     filled = 0
-    for piece in _pieces(files, unit_bytes):
+    for piece in (piece for file in files for piece in _cut(file, unit_bytes)):
         if open_pieces and filled + piece.size > unit_bytes:
             units.append(Unit(tuple(open_pieces)))
             open_pieces, filled = [], 0
@@ -116,12 +152,10 @@ def cut_units(files: Iterable[Path], unit_bytes: int) -> list[Unit]:
     return [*units, Unit(tuple(open_pieces))] if open_pieces else units
 
 
-def _pieces(files: Iterable[Path], most: int) -> Iterator[Piece]:
-    for path in files:
-        size = path.stat().st_size
-        step = most if path.name.lower().endswith(CUT) else max(size, 1)
-        for start in range(0, size, step):
-            yield Piece(path, start, min(start + step, size))
+def _cut(file: Piece, most: int) -> Iterator[Piece]:
+    step = most if file.path.name.lower().endswith(CUT) else max(file.size, 1)
+    for start in range(0, file.size, step):
+        yield replace(file, start=start, end=min(start + step, file.end))
 
 
 def read_unit(unit: Unit, rules: ReadRules) -> Iterator[Item]:

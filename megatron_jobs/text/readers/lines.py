@@ -1,22 +1,16 @@
 """JSON objects, one a line; plain, gz or zst."""
 
-import gzip
-import io
-import zlib
-from collections.abc import Iterator
-from typing import IO, cast
-
-import zstandard
+from collections.abc import Iterable, Iterator
 
 from megatron_jobs.text.documents import NotADocument
-from megatron_jobs.text.readers import Item, Piece, ReadRules
+from megatron_jobs.text.members import CHUNK, Chunk, Gap, unpack
+from megatron_jobs.text.readers import PACKED, Item, Piece, ReadRules
 from megatron_jobs.text.record import from_line
-from megatron_jobs.text.shards import Quarantined
+from megatron_jobs.text.shards import HEAD, Quarantined
 
-CHUNK = 1 << 20
-HEAD = 1 << 16
-"""Bytes of a quarantined line that are kept."""
-DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError)
+BOM = b"\xef\xbb\xbf"
+Line = tuple[int, int, bytes]
+"""(where it begins in the unpacked bytes, bytes with its end, itself or, of a long one, a part)."""
 
 
 def read(piece: Piece, rules: ReadRules) -> Iterator[Item]:
@@ -24,55 +18,63 @@ def read(piece: Piece, rules: ReadRules) -> Iterator[Item]:
 
     A place is FILE:LINE; in a piece that starts inside a file FILE@OFFSET.
     """
-    number = 0
-    with open_stream(piece) as file:
-        if piece.start:
-            file.seek(piece.start - 1)
-            _skip_line(file)
-        packed = piece.path.name.lower().endswith((".gz", ".zst"))
-        while packed or file.tell() < piece.end:
-            number += 1
-            at = file.tell()
-            place = f"{piece.path.name}@{at}" if piece.start else f"{piece.path.name}:{number}"
-            try:
-                line = file.readline(rules.limit + 1)
-                size = len(line)
-                if size > rules.limit and not line.endswith(b"\n"):
-                    size += _skip_line(file)
-            except DAMAGE as error:
-                yield Quarantined(place, "damaged", 0, str(error).encode())
-                return
-            if not line:
-                return
-            yield _item(line, size, place, rules)
+    name, number = piece.name, 0
+    for line in read_lines(piece, rules.limit):
+        if isinstance(line, Gap):
+            yield Quarantined(f"{name}@{line.at}", line.reason, line.size)
+            continue
+        number += 1
+        at, size, data = line
+        place = f"{name}@{at}" if piece.start else f"{name}:{number}"
+        yield _item(data, size, place, rules)
 
 
-def open_stream(piece: Piece) -> IO[bytes]:
-    """The bytes of a file as they were before they were packed."""
-    name = piece.path.name.lower()
-    if name.endswith(".gz"):
-        return cast(IO[bytes], gzip.open(piece.path))
-    if name.endswith(".zst"):
-        file = piece.path.open("rb")
-        stream = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-        return io.BufferedReader(cast(io.RawIOBase, stream), CHUNK)
-    return piece.path.open("rb", CHUNK)
+def read_lines(piece: Piece, limit: int) -> Iterator[Line | Gap]:
+    """The lines that start in the piece; of one over `limit` bytes only the head is held."""
+    with piece.open() as file:
+        if piece.path.name.lower().endswith(PACKED):
+            yield from _lines(unpack(file, piece.path.name), 0, limit)
+            return
+        start = piece.start
+        if start:
+            file.seek(start - 1)
+        chunks = iter(lambda: file.read(CHUNK), b"")
+        for line in _lines((Chunk(data, 0, False) for data in chunks), max(start - 1, 0), limit):
+            if not isinstance(line, Gap) and line[0] >= piece.end:
+                return
+            if isinstance(line, Gap) or line[0] >= start:
+                yield line
+
+
+def _lines(chunks: Iterable[Chunk | Gap], at: int, limit: int) -> Iterator[Line | Gap]:
+    """Lines of bytes that begin at `at`. A line that a gap cuts is given as far as it goes."""
+    open_line, size = bytearray(), 0
+    for chunk in chunks:
+        if isinstance(chunk, Gap):
+            if size:
+                yield at, size, bytes(open_line)
+            yield chunk
+            open_line, at, size = bytearray(), at + size, 0
+            continue
+        first, *others = chunk.data.split(b"\n")
+        size += len(first)
+        open_line += first[: max(limit + 1 - len(open_line), 0)]
+        if not others:
+            continue
+        yield at, size + 1, bytes(open_line)
+        at += size + 1
+        for line in others[:-1]:
+            yield at, len(line) + 1, line
+            at += len(line) + 1
+        open_line, size = bytearray(others[-1]), len(others[-1])
+    if size:
+        yield at, size, bytes(open_line)
 
 
 def _item(line: bytes, size: int, place: str, rules: ReadRules) -> Item:
-    if size > rules.limit:
+    if len(line) > rules.limit:
         return Quarantined(place, "too long", size, line[:HEAD])
     try:
-        return from_line(line.removeprefix(b"\xef\xbb\xbf"), place=place, key=rules.key)
+        return from_line(line.removeprefix(BOM), place=place, key=rules.key)
     except NotADocument as reason:
         return Quarantined(place, str(reason), size, line[:HEAD])
-
-
-def _skip_line(file: IO[bytes]) -> int:
-    """Go behind the next line end; bytes passed."""
-    passed = 0
-    while chunk := file.readline(CHUNK):
-        passed += len(chunk)
-        if chunk.endswith(b"\n"):
-            break
-    return passed
