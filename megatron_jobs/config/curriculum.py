@@ -1,6 +1,6 @@
 """In which order samples come: from easy to hard, and from one mixture of sources to the next."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from megatron_jobs.config.settings import Problem, Settings
@@ -41,7 +41,7 @@ class Phase(Settings):
     """Of each source, in any unit; 0 leaves it out."""
 
 
-def phase_problems(phases: list[Phase], sources: int) -> Iterator[Problem]:
+def phase_problems(phases: Sequence[Phase], sources: int) -> Iterator[Problem]:
     """What keeps `phases` from being those of a run over `sources` sources."""
     ends = [phase.until for phase in phases]
     if any(a >= b for a, b in zip([0.0, *ends], ends, strict=False)) or ends[-1:] != [1.0]:

@@ -6,8 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from megatron_jobs.config.curriculum import Curriculum, Phase
 from megatron_jobs.data.blend import SURPLUS, Blend, normalize, planned_samples
+from megatron_jobs.data.curriculum import build_paced_order, pace_packed
+from megatron_jobs.data.difficulty import document_scores
 from megatron_jobs.data.packing import PackedOrder, build_packed_order
+from megatron_jobs.data.phases import PhasedBlend
 from megatron_jobs.data.sample_index import NAME, VERSION
 from megatron_jobs.data.source_order import SourceOrder, build_order
 from megatron_jobs.data.splits import SPLITS, Split, document_ranges
@@ -26,6 +30,8 @@ class Source:
     facts: TokenFacts
     weight: float | None = None
     """Share in the blend, in any unit; None on all sources for shares by size."""
+    scores: Path | None = None
+    """A .npy with a number for each sequence, for a curriculum by score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +45,10 @@ class IndexPlan:
     """Wanted of each split: 0 for none, None for one whole epoch."""
     packing: Literal["none", "best_fit"] = "none"
     """How documents become samples: laid end to end and cut, or packed."""
+    curriculum: Curriculum | None = None
+    """Of the train split; None for a shuffle."""
+    phases: Sequence[Phase] = ()
+    """Weights of the train split over the run, in place of the sources' own."""
 
 
 def build_sample_index(folder: Path, sources: Sequence[Source], plan: IndexPlan) -> dict[str, int]:
@@ -61,6 +71,7 @@ def build_sample_index(folder: Path, sources: Sequence[Source], plan: IndexPlan)
             "seed": plan.seed,
             "split": plan.split,
             "packing": plan.packing,
+            "curriculum": plan.curriculum and plan.curriculum.model_dump(),
             **facts,
             "sources": [_describe(folder, source) for source in sources],
             "splits": splits,
@@ -77,40 +88,68 @@ def _build_split(
     plan: IndexPlan,
 ) -> dict[str, Any]:
     """Build and save one split; what index.json says of it."""
-    asked, weights = plan.samples[split], _weights(sources)
+    asked, phased = plan.samples[split], _phased_blend(plan, split)
     records: list[dict[str, Any]] = []
-    for place, wanted in enumerate(_wanted_samples(sources, asked)):
+    for place, wanted in enumerate(phased.needed() if phased else _wanted_samples(sources, asked)):
         source, documents = sources[place], ranges[place]
         _check_range(plan, split, source, documents)
-        order, facts = _build_order(source, documents, wanted, plan)
+        pacing = plan.curriculum if split == "train" else None
+        order, facts = _build_order(source, documents, wanted, plan, pacing)
         _check_order(plan, split, source, len(order))
         order.save(folder, f"{split}-{place}")
         bounds = [documents.start, documents.stop]
         records.append({"documents": bounds, **facts, "samples": len(order)})
     samples, blend = records[0]["samples"], None
-    if not _is_alone(sources):
+    if phased or not _is_alone(sources):
         lengths = [record["samples"] for record in records]
-        if weights is None:
-            _check_epoch(split, asked, sum(lengths))
-        rule = Blend.plan(lengths, weights, asked)
+        rule = phased or _plan_blend(split, sources, lengths, asked)
         blend = rule.save(folder, split)
         samples = len(rule)
     return {"samples": samples, "asked": asked, "blend": blend, "sources": records}
 
 
 def _build_order(
-    source: Source, documents: range, wanted: int | None, plan: IndexPlan
+    source: Source,
+    documents: range,
+    wanted: int | None,
+    plan: IndexPlan,
+    pacing: Curriculum | None,
 ) -> tuple[SourceOrder | PackedOrder, dict[str, Any]]:
     """The order of one source, and what index.json says of it."""
+    tokens, seq_len, seed = source.tokens, plan.seq_len, plan.seed
+    scores = document_scores(tokens, documents, pacing.by, source.scores) if pacing else None
     if plan.packing == "best_fit":
         packed, facts = build_packed_order(
-            source.tokens, documents, samples=wanted, seq_len=plan.seq_len, seed=plan.seed
+            tokens, documents, samples=wanted, seq_len=seq_len, seed=seed
         )
+        if pacing and scores is not None:
+            packed = pace_packed(packed, documents, scores, pacing, samples=wanted, seed=seed)
         return packed, {"epochs": len(packed) // facts.bins, "packing": asdict(facts)}
-    order, epochs = build_order(
-        source.tokens, documents, samples=wanted, seq_len=plan.seq_len, seed=plan.seed
-    )
+    if pacing and scores is not None:
+        order, epochs = build_paced_order(
+            tokens, documents, scores, pacing, samples=wanted, seq_len=seq_len, seed=seed
+        )
+    else:
+        order, epochs = build_order(tokens, documents, samples=wanted, seq_len=seq_len, seed=seed)
     return order, {"epochs": epochs}
+
+
+def _phased_blend(plan: IndexPlan, split: Split) -> PhasedBlend | None:
+    if split != "train" or not plan.phases:
+        return None
+    asked = plan.samples["train"]
+    if asked is None:
+        raise UserError("train_samples: phases are shares of a number of samples, got none")
+    return PhasedBlend.plan(plan.phases, asked)
+
+
+def _plan_blend(
+    split: Split, sources: Sequence[Source], lengths: Sequence[int], asked: int | None
+) -> Blend:
+    weights = _weights(sources)
+    if weights is None:
+        _check_epoch(split, asked, sum(lengths))
+    return Blend.plan(lengths, weights, asked)
 
 
 def _weights(sources: Sequence[Source]) -> list[float] | None:

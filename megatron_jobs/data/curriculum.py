@@ -76,6 +76,7 @@ def pace_packed(
         samples: of the whole run; None for all that the order has.
     """
     bins = len(order.first) - 1
+    scores = -scores if pacing.descending else scores
     weights = scores[order.documents - documents.start] * order.lengths
     tokens = np.add.reduceat(order.lengths, order.first[:-1], dtype=np.int64)
     means = np.add.reduceat(weights, order.first[:-1]) / tokens
@@ -100,6 +101,7 @@ def build_paced_order(
         scores: [documents]; equally hard ones are shuffled, in each epoch anew.
     """
     lengths = np.array(tokens.lengths)
+    scores = -scores if pacing.descending else scores
     epoch_tokens = count_tokens(tokens.prefix, lengths, documents)
     count = Epochs.needed(samples, epoch_tokens, seq_len).count
     shuffler = Shuffler(seed)

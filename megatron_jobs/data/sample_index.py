@@ -4,7 +4,8 @@ A folder with index.json, which says all about it, and .npy files that are memor
 
     SPLIT-I-documents.npy, SPLIT-I-starts.npy, SPLIT-I-shuffle.npy    the order of source I;
         with packing, SPLIT-I-documents, -offsets, -lengths, -first and -shuffle.npy
-    SPLIT-counts.npy    for a blend: samples of each source before every so many
+    SPLIT-counts.npy    for a blend: samples of each source before every so many;
+        with phases SPLIT-phase-P-counts.npy
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from megatron_jobs.data.blend import Blend
 from megatron_jobs.data.packing import PackedOrder
+from megatron_jobs.data.phases import PhasedBlend
 from megatron_jobs.data.source_order import SourceOrder
 from megatron_jobs.data.splits import Split
 from megatron_jobs.data.token_file import TokenFile
@@ -34,7 +36,7 @@ class SplitSamples:
     seq_len: int
     tokens: list[TokenFile]
     orders: Sequence[SourceOrder | PackedOrder]
-    blend: Blend | None
+    blend: Blend | PhasedBlend | None
     """Which source each sample is of; None for a single one."""
 
     def __len__(self) -> int:
@@ -143,5 +145,6 @@ class SampleIndex:
         form = PackedOrder if self.packed else SourceOrder
         orders = [form.load(self.folder, f"{name}-{place}") for place in places]
         rule = record["blend"]
-        blend = None if rule is None else Blend.load(self.folder, name, rule)
+        form_of_blend = PhasedBlend if rule is not None and "phases" in rule else Blend
+        blend = None if rule is None else form_of_blend.load(self.folder, name, rule)
         return SplitSamples(self.seq_len, self.tokens, orders, blend)

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from megatron_jobs.config.curriculum import Curriculum, Phase, phase_problems
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Problem, Settings
 from megatron_jobs.errors import DataError, UserError
-from megatron_jobs.runtime.files import remove, whole_folder
+from megatron_jobs.runtime.files import read_json, remove, whole_folder
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.stages import Facts
 
@@ -26,6 +27,8 @@ class Tokens(Settings):
     weight: float | None = None
     """Share of the samples, in any unit; null on all sources for as much as each holds, once: only
     with weights are they gone through again."""
+    scores: InputPath | None = None
+    """For a curriculum by score: a .npy with a number for each document, in their order."""
 
 
 class Config(Settings):
@@ -41,6 +44,11 @@ class Config(Settings):
     """How documents become samples. none: laid end to end and cut every seq_len tokens, as by
     Megatron. best_fit: side by side in samples of their own, cut only where longer than one and
     padded at the end; no target is then a token of another document."""
+    curriculum: Curriculum | None = None
+    """Train on easy samples first; null for a flat shuffle."""
+    phases: tuple[Phase, ...] = ()
+    """Weights that change over the run, in place of the sources' own, such as more code and papers
+    at its end. The other splits are blended by their mean."""
     seed: int = 1234
     """Of all shuffles; from 0 to 2^32 - 1."""
     train_samples: int | None = None
@@ -62,6 +70,7 @@ class Config(Settings):
             yield "tokens", f"found weights {weights}; give one to all sources or to none"
         if any(weight is not None and not 0 < weight < float("inf") for weight in weights):
             yield "tokens", f"found weights {weights}; all must be positive"
+        yield from self._order_problems()
         if self.seq_len < 1:
             yield "seq_len", f"{self.seq_len} must be at least 1"
         if not 0 <= self.seed < 2**32:
@@ -70,12 +79,25 @@ class Config(Settings):
             wanted = getattr(self, name)
             if wanted is not None and wanted < 0:
                 yield name, f"{wanted} is negative; 0 for none, null for one epoch"
-            if wanted is None and any(weight is not None for weight in weights):
+            if wanted is None and (self.phases or any(w is not None for w in weights)):
                 yield name, "a blend by weights needs a number; null takes whole epochs"
         try:
             parse_split(self.split)
         except UserError as error:
             yield "split", str(error).removeprefix("split: ")
+
+    def _order_problems(self) -> Iterator[Problem]:
+        """What keeps samples from coming in the wished order."""
+        if self.phases:
+            yield from phase_problems(self.phases, len(self.tokens))
+            if any(source.weight is not None for source in self.tokens):
+                yield "phases", "give weights to the phases or to the sources, not to both"
+        by_score = self.curriculum is not None and self.curriculum.by == "score"
+        for place, source in enumerate(self.tokens):
+            if by_score and source.scores is None:
+                yield f"tokens.{place}.scores", "must be set for a curriculum by score"
+            if not by_score and source.scores is not None:
+                yield f"tokens.{place}.scores", "is not read without curriculum.by: score"
 
 
 def promise(config: Config, inputs: Mapping[str, Facts]) -> Facts:
@@ -98,12 +120,14 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
 
     if not rank.leads:
         return {}
-    sources = [_open(tokens) for tokens in config.tokens]
+    sources = [_open(*pair) for pair in zip(config.tokens, _weights(config), strict=True)]
     plan = IndexPlan(
         split=config.split,
         seq_len=config.seq_len,
         seed=config.seed,
         packing=config.packing,
+        curriculum=config.curriculum,
+        phases=config.phases,
         samples={
             "train": config.train_samples,
             "valid": config.valid_samples,
@@ -118,10 +142,34 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
         "documents": sum(source.facts.documents for source in sources),
         "tokens": sum(source.facts.tokens for source in sources),
         **{f"{split}_samples": count for split, count in samples.items()},
+        **_packing_numbers(out / "index.json"),
     }
 
 
-def _open(tokens: Tokens) -> "Source":
+def _weights(config: Config) -> list[float | None]:
+    """Of each source; with phases their mean, by which the other splits are blended."""
+    from megatron_jobs.data.phases import mean_weights
+
+    if config.phases:
+        return list(mean_weights(config.phases))
+    return [source.weight for source in config.tokens]
+
+
+def _packing_numbers(path: Path) -> dict[str, float]:
+    """How well the train documents were packed, all sources together; nothing without packing."""
+    records = read_json(path)["splits"].get("train", {"sources": []})["sources"]
+    found = [record["packing"] for record in records if "packing" in record]
+    if not found:
+        return {}
+    bins = sum(facts["bins"] for facts in found)
+    return {
+        "padding": sum(facts["padding"] * facts["bins"] for facts in found) / bins,
+        "documents_cut": sum(facts["cut"] for facts in found),
+        "documents_left_out": sum(facts["left_out"] for facts in found),
+    }
+
+
+def _open(tokens: Tokens, weight: float | None) -> "Source":
     """The token file of a folder or a .bin, looked through as a whole."""
     from megatron_jobs.data.build_index import Source
     from megatron_jobs.data.token_facts import TokenFacts, facts_path
@@ -135,9 +183,9 @@ def _open(tokens: Tokens) -> "Source":
     file.check()
     if not facts_path(prefix).exists():
         facts = TokenFacts.of_bare_file(prefix, documents=len(file), tokens=file.tokens)
-        return Source(prefix, file, facts, tokens.weight)
+        return Source(prefix, file, facts, weight, tokens.scores)
     facts = TokenFacts.read(prefix)
     if facts.tokens != file.tokens:
         found = f"{facts_path(prefix)} tells of {facts.tokens} tokens"
         raise DataError(f"{found}, {prefix}.idx of {file.tokens}; they do not belong together")
-    return Source(prefix, file, facts, tokens.weight)
+    return Source(prefix, file, facts, weight, tokens.scores)
