@@ -90,7 +90,8 @@ def _build_split(
     """Build and save one split; what index.json says of it."""
     asked, phased = plan.samples[split], _phased_blend(plan, split)
     records: list[dict[str, Any]] = []
-    for place, wanted in enumerate(phased.needed() if phased else _wanted_samples(sources, asked)):
+    needed = _wanted_samples(sources, asked) if phased is None else phased.needed()
+    for place, wanted in enumerate(needed):
         source, documents = sources[place], ranges[place]
         _check_range(plan, split, source, documents)
         pacing = plan.curriculum if split == "train" else None
@@ -100,11 +101,13 @@ def _build_split(
         bounds = [documents.start, documents.stop]
         records.append({"documents": bounds, **facts, "samples": len(order)})
     samples, blend = records[0]["samples"], None
-    if phased or not _is_alone(sources):
+    if phased is not None or not _is_alone(sources):
         lengths = [record["samples"] for record in records]
-        rule = phased or _plan_blend(split, sources, lengths, asked)
-        blend = rule.save(folder, split)
-        samples = len(rule)
+        if phased is None:
+            rule: Blend | PhasedBlend = _plan_blend(split, sources, lengths, asked)
+        else:
+            rule = phased.checked(lengths)
+        blend, samples = rule.save(folder, split), len(rule)
     return {"samples": samples, "asked": asked, "blend": blend, "sources": records}
 
 

@@ -63,14 +63,15 @@ class PhasedBlend:
         """Samples that each source gives in all."""
         return self.bases[-1]
 
-    def check(self, lengths: Sequence[int]) -> None:
-        """Raise DataError when a source has less than it gives."""
+    def checked(self, lengths: Sequence[int]) -> Self:
+        """This one; DataError when a source has less than it gives."""
         for place, (count, length) in enumerate(zip(self.needed(), lengths, strict=True)):
             if count > length:
                 raise DataError(f"source {place}: {count} samples are asked of it, it has {length}")
+        return self
 
     def save(self, folder: Path, name: str) -> dict[str, Any]:
-        """Write NAME-0-counts.npy for each phase; returns the rest, for a JSON file."""
+        """Write NAME-phase-P-counts.npy for each phase P; returns the rest, for a JSON file."""
         rules = [blend.save(folder, f"{name}-phase-{i}") for i, blend in enumerate(self.blends)]
         return {
             "firsts": self.firsts,

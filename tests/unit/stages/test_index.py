@@ -8,7 +8,7 @@ import pytest
 from megatron_jobs.config.settings import all_problems, input_paths
 from megatron_jobs.data.sample_index import SampleIndex
 from megatron_jobs.data.token_facts import TokenFacts
-from megatron_jobs.data.token_file import write_token_file
+from megatron_jobs.data.token_file import TokenFile, write_token_file
 from megatron_jobs.errors import DataError, UserError
 from megatron_jobs.runtime.files import read_json, tree_hash, write_json
 from megatron_jobs.runtime.rank import ALONE, Rank
@@ -179,3 +179,76 @@ def test_settings_that_cannot_work(tmp_path: Path) -> None:
     ]
     assert dict(all_problems(Config(tokens=[])))["tokens"].startswith("found nothing")
     assert [name for name, _ in input_paths(config)] == ["tokens.0.path", "tokens.1.path"]
+
+
+def test_packed_samples_and_how_well_they_were_packed(tmp_path: Path) -> None:
+    paths = [make_tokens(tmp_path / f"{seed}", 100, seed) for seed in range(2)]
+    config = Config(tokens=[{"path": path} for path in paths], split="1", seq_len=16,
+                    packing="best_fit", valid_samples=0)  # fmt: skip
+    numbers = run(config, ALONE, tmp_path / "job")
+    train = SampleIndex.open(tmp_path / "job/index").split("train")
+    rows = np.stack([train[i] for i in range(len(train))])
+    lengths = np.concatenate([TokenFile.open(path / "tokens").lengths for path in paths])
+    assert numbers["padding"] == pytest.approx(np.mean(rows == -1))
+    assert numbers["documents_cut"] == (lengths > 17).sum()
+    assert numbers["documents_left_out"] == (lengths < 2).sum()
+
+
+def test_easy_samples_first_and_other_weights_later(tmp_path: Path) -> None:
+    paths = [make_tokens(tmp_path / f"{seed}", 300, seed) for seed in range(2)]
+    np.save(tmp_path / "scores.npy", np.arange(300))
+    sources = [{"path": path, "scores": tmp_path / "scores.npy"} for path in paths]
+    phases = [{"until": 0.5, "weights": [1, 0]}, {"until": 1, "weights": [1, 3]}]
+    config = Config(tokens=sources, split="8,2", seq_len=16, train_samples=400, valid_samples=40,
+                    phases=phases, curriculum={"by": "score", "start": 0.1})  # fmt: skip
+    run(config, ALONE, tmp_path / "job")
+    index = SampleIndex.open(tmp_path / "job/index")
+    train, valid = index.split("train"), index.split("valid")
+    assert (len(train), len(valid)) == (400, 40)
+    assert train.blend is not None
+    assert valid.blend is not None
+    shares = [np.bincount([train.blend[i][0] for i in part], minlength=2).tolist()
+              for part in (range(200), range(200, 400))]  # fmt: skip
+    assert shares == [[200, 0], [50, 150]]
+    assert np.bincount([valid.blend[i][0] for i in range(40)]).tolist() == [25, 15]
+    first = [int(train.orders[0].shuffle[i]) for i in range(250)]
+    assert sorted(first) == sorted(set(first))
+    assert np.mean(first[:25]) < 0.5 * np.mean(first[200:])
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (
+            {"phases": [{"until": 0.5, "weights": [1]}], "train_samples": 9, "valid_samples": 0},
+            ("phases", "found ends [0.5]; they must rise from above 0 to 1"),
+        ),
+        (
+            {"phases": [{"until": 1, "weights": [1]}]},
+            ("train_samples", "a blend by weights needs a number; null takes whole epochs"),
+        ),
+        (
+            {"curriculum": {"by": "score"}},
+            ("tokens.0.scores", "must be set for a curriculum by score"),
+        ),
+        (
+            {"curriculum": {"start": 0.0}},
+            ("curriculum.start", "0.0 is not a share; it must be in (0, 1]"),
+        ),
+    ],
+)
+def test_orders_that_cannot_be(
+    change: dict[str, object], problem: tuple[str, str], tmp_path: Path
+) -> None:
+    config = Config(tokens=[{"path": tmp_path}], **change)
+    assert next(all_problems(config)) == problem
+
+
+def test_scores_and_weights_that_nobody_reads(tmp_path: Path) -> None:
+    phases = [{"until": 1, "weights": [1]}]
+    source = {"path": tmp_path, "weight": 2, "scores": tmp_path}
+    config = Config(tokens=[source], phases=phases, train_samples=9, valid_samples=9)
+    assert list(all_problems(config)) == [
+        ("phases", "give weights to the phases or to the sources, not to both"),
+        ("tokens.0.scores", "is not read without curriculum.by: score"),
+    ]
