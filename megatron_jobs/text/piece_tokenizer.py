@@ -154,8 +154,7 @@ def _guard(pieces: list[Piece], *, within: bool) -> str:
     """
     names = [piece.text for piece in pieces if piece.type in SPECIAL and len(piece.text) > 1]
     begin, end = ("", "") if within else (r"\A", r"\z")
-    quoted = [(quoted(name[0]), quoted(name[1:])) for name in names]
-    ways = [("<", BYTE_REST), *quoted]
+    ways = [("<", BYTE_REST), *((quoted(name[0]), quoted(name[1:])) for name in names)]
     return "|".join(f"{begin}{first}(?={rest}{end})" for first, rest in ways)
 
 
