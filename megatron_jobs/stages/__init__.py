@@ -47,6 +47,8 @@ from megatron_jobs.runtime.rank import Rank
 STAGES = (
     "fetch",
     "extract",
+    "classifier",
+    "perplexity_model",
     "filter",
     "decontaminate",
     "tokenizer",
