@@ -10,6 +10,7 @@ from megatron_jobs.config.curriculum import Curriculum, Phase
 from megatron_jobs.data.blend import SURPLUS, Blend, normalize, planned_samples
 from megatron_jobs.data.curriculum import build_paced_order, pace_packed
 from megatron_jobs.data.difficulty import document_scores
+from megatron_jobs.data.earlier import Earlier, Given
 from megatron_jobs.data.packing import PackedOrder, build_packed_order
 from megatron_jobs.data.phases import PhasedBlend
 from megatron_jobs.data.sample_index import NAME, VERSION
@@ -33,6 +34,11 @@ class Source:
     scores: Path | None = None
     """A .npy with a number for each sequence, for a curriculum by score."""
 
+    @property
+    def hashes(self) -> tuple[str, str]:
+        """Of the .bin and the .idx: what makes two sources the same."""
+        return (self.facts.bin_hash, self.facts.idx_hash)
+
 
 @dataclass(frozen=True, kw_only=True)
 class IndexPlan:
@@ -49,6 +55,10 @@ class IndexPlan:
     """Of the train split; None for a shuffle."""
     phases: Sequence[Phase] = ()
     """Weights of the train split over the run, in place of the sources' own."""
+    after: Path | None = None
+    """An earlier index: its sources go on behind what it gave."""
+    after_samples: int = 0
+    """How many samples of its train split were taken."""
 
 
 def build_sample_index(folder: Path, sources: Sequence[Source], plan: IndexPlan) -> dict[str, int]:
@@ -57,12 +67,14 @@ def build_sample_index(folder: Path, sources: Sequence[Source], plan: IndexPlan)
     Raises: UserError when a split with samples has no documents, or sources do not go together.
     """
     facts = _shared_facts(sources)
+    earlier = _open_earlier(plan, facts)
     ranges = [document_ranges(plan.split, len(source.tokens)) for source in sources]
     splits: dict[str, Any] = {}
     for split in SPLITS:
         if plan.samples[split] != 0:
             parts = [by_split[split] for by_split in ranges]
-            splits[split] = _build_split(folder, split, sources, parts, plan)
+            before = earlier if split == "train" else None
+            splits[split] = _build_split(folder, split, sources, parts, plan=plan, earlier=before)
     write_json(
         folder / NAME,
         {
@@ -73,6 +85,7 @@ def build_sample_index(folder: Path, sources: Sequence[Source], plan: IndexPlan)
             "packing": plan.packing,
             "curriculum": plan.curriculum and plan.curriculum.model_dump(),
             **facts,
+            "after": _describe_after(folder, plan),
             "sources": [_describe(folder, source) for source in sources],
             "splits": splits,
         },
@@ -85,7 +98,9 @@ def _build_split(
     split: Split,
     sources: Sequence[Source],
     ranges: Sequence[range],
+    *,
     plan: IndexPlan,
+    earlier: Earlier | None,
 ) -> dict[str, Any]:
     """Build and save one split; what index.json says of it."""
     asked, phased = plan.samples[split], _phased_blend(plan, split)
@@ -94,12 +109,17 @@ def _build_split(
     for place, wanted in enumerate(needed):
         source, documents = sources[place], ranges[place]
         _check_range(plan, split, source, documents)
-        pacing = plan.curriculum if split == "train" else None
-        order, facts = _build_order(source, documents, wanted, plan, pacing)
-        _check_order(plan, split, source, len(order))
+        given = earlier and earlier.of(source.prefix, source.hashes, documents)
+        if given:
+            order, facts = _go_on(source, given, wanted, plan)
+        else:
+            pacing = plan.curriculum if split == "train" else None
+            order, facts = _build_order(source, documents, wanted, plan, pacing)
+            _check_order(plan, split, source, len(order))
         order.save(folder, f"{split}-{place}")
         bounds = [documents.start, documents.stop]
-        records.append({"documents": bounds, **facts, "samples": len(order)})
+        first = given.first if given else 0
+        records.append({"documents": bounds, **facts, "first": first, "samples": len(order)})
     samples, blend = records[0]["samples"], None
     if phased is not None or not _is_alone(sources):
         lengths = [record["samples"] for record in records]
@@ -108,7 +128,33 @@ def _build_split(
         else:
             rule = phased.checked(lengths)
         blend, samples = rule.save(folder, split), len(rule)
-    return {"samples": samples, "asked": asked, "blend": blend, "sources": records}
+    left = _save_left_out(folder, split, earlier)
+    record = {"samples": samples, "asked": asked, "blend": blend, "sources": records}
+    return record | {"left_out": left}
+
+
+def _open_earlier(plan: IndexPlan, facts: dict[str, Any]) -> Earlier | None:
+    if plan.after is None:
+        return None
+    own = {"seq_len": plan.seq_len, "packing": plan.packing, "split": plan.split, **facts}
+    return Earlier(plan.after, plan.after_samples, own)
+
+
+def _go_on(
+    source: Source, given: Given, wanted: int | None, plan: IndexPlan
+) -> tuple[SourceOrder | PackedOrder, dict[str, Any]]:
+    """The order of a source behind what it gave, and what index.json says of it."""
+    order = given.go_on(source.tokens, samples=wanted, seq_len=plan.seq_len, seed=plan.seed)
+    if len(order) == 0:
+        found = f"{source.prefix} has given all its {given.first} samples"
+        raise UserError(f"tokens: {found}; give weights to go through it again, or leave it out")
+    return order, {"epochs": given.epochs(order)}
+
+
+def _save_left_out(folder: Path, split: Split, earlier: Earlier | None) -> list[dict[str, Any]]:
+    """Keep the orders of sources that this index leaves out."""
+    given = earlier.left_out() if earlier else []
+    return [one.save(folder, f"{split}-left-{place}") for place, one in enumerate(given)]
 
 
 def _build_order(
@@ -222,6 +268,12 @@ def _describe(folder: Path, source: Source) -> dict[str, Any]:
         "bin_hash": facts.bin_hash,
         "idx_hash": facts.idx_hash,
     }
+
+
+def _describe_after(folder: Path, plan: IndexPlan) -> dict[str, Any] | None:
+    if plan.after is None:
+        return None
+    return {"index": _portable(plan.after, folder), "samples": plan.after_samples}
 
 
 def _portable(prefix: Path, folder: Path) -> str:

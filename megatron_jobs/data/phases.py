@@ -59,6 +59,15 @@ class PhasedBlend:
         source = self.places[phase][place]
         return source, self.bases[phase][source] + number
 
+    def taken(self, samples: int) -> list[int]:
+        """How many of the first `samples` each source gives."""
+        phase = max(int(np.searchsorted(self.firsts, samples, "left")) - 1, 0)
+        counts = list(self.bases[phase])
+        own = self.blends[phase].taken(samples - self.firsts[phase])
+        for place, count in zip(self.places[phase], own, strict=True):
+            counts[place] += count
+        return counts
+
     def needed(self) -> list[int]:
         """Samples that each source gives in all."""
         return self.bases[-1]

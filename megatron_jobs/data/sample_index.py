@@ -85,15 +85,7 @@ class SampleIndex:
         Raises: DataError when the documents or tokens of a file are not as many as the index was
             built of. Bytes are not compared: index.json holds their hashes (bin_hash, idx_hash).
         """
-        path = folder / NAME
-        if not path.is_file():
-            raise DataError(f"{path}: no such file; the index stage writes it")
-        facts = read_json(path)
-        if facts.get("version") != VERSION:
-            found = facts.get("version")
-            raise DataError(
-                f"{path}: version: found {found}, only {VERSION} can be read; build it again"
-            )
+        path, facts = folder / NAME, read_facts(folder)
         if not isinstance(facts.get("vocab_size"), int):
             found = facts.get("vocab_size")
             raise DataError(f"{path}: vocab_size: found {found}, must be a number; build it again")
@@ -141,10 +133,34 @@ class SampleIndex:
         record = self.facts["splits"].get(name)
         if record is None:
             return SplitSamples(self.seq_len, [], [], None)
-        places = range(len(self.tokens))
-        form = PackedOrder if self.packed else SourceOrder
-        orders = [form.load(self.folder, f"{name}-{place}") for place in places]
-        rule = record["blend"]
-        form_of_blend = PhasedBlend if rule is not None and "phases" in rule else Blend
-        blend = None if rule is None else form_of_blend.load(self.folder, name, rule)
+        names = [f"{name}-{place}" for place in range(len(self.tokens))]
+        orders = [load_order(self.folder, own, packed=self.packed) for own in names]
+        blend = load_blend(self.folder, name, record)
         return SplitSamples(self.seq_len, self.tokens, orders, blend)
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """index.json of an index; DataError when there is none, or one of another version."""
+    path = folder / NAME
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; the index stage writes it")
+    facts: dict[str, Any] = read_json(path)
+    version = facts.get("version")
+    if version != VERSION:
+        found = f"found {version}, only {VERSION} can be read"
+        raise DataError(f"{path}: version: {found}; build it again")
+    return facts
+
+
+def load_order(folder: Path, name: str, *, packed: bool) -> SourceOrder | PackedOrder:
+    """The order of a source that was saved under `name`."""
+    return PackedOrder.load(folder, name) if packed else SourceOrder.load(folder, name)
+
+
+def load_blend(folder: Path, name: Split, record: dict[str, Any]) -> Blend | PhasedBlend | None:
+    """The blend of a split, of which index.json says `record`; None for a single source."""
+    rule = record["blend"]
+    if rule is None:
+        return None
+    form = PhasedBlend if "phases" in rule else Blend
+    return form.load(folder, name, rule)

@@ -133,6 +133,37 @@ def order_of(
     return SourceOrder(order, starts, shuffle), epochs.count
 
 
+def extend_order(
+    order: SourceOrder,
+    lengths: NDArray[np.int32],
+    documents: range,
+    shuffler: Shuffler,
+    *,
+    more: int,
+    seq_len: int,
+) -> SourceOrder:
+    """`order` and at least `more` samples behind it, of further epochs of the same documents.
+
+    Each epoch is shuffled on its own, documents and then samples. The stream of tokens goes on: the
+    first new sample begins where the last old one ended.
+    """
+    rows = len(order.starts) - 1
+    epoch_tokens = _tokens_of(lengths, documents)
+    held = int(lengths[order.documents].sum(dtype=np.int64))
+    epochs = -(-((rows + more) * seq_len + 1 - held) // epoch_tokens)
+    again = [np.arange(documents.start, documents.stop, dtype=np.int32) for _ in range(epochs)]
+    for epoch in again:
+        shuffler.shuffle(epoch)
+    visits = np.concatenate([order.documents, *again])
+    ends = [(held + epoch * epoch_tokens - 1) // seq_len for epoch in range(1, epochs + 1)]
+    dtype = _sample_dtype(ends[-1])
+    fresh = [np.arange(a, b, dtype=dtype) for a, b in zip([rows, *ends], ends, strict=False)]
+    for part in fresh:
+        shuffler.shuffle(part)
+    shuffle = np.concatenate([order.shuffle.astype(dtype), *fresh])
+    return SourceOrder(visits, _starts(lengths, visits, seq_len), shuffle)
+
+
 def count_tokens(prefix: Path, lengths: NDArray[np.int32], documents: range) -> int:
     """The tokens of some documents of a file; UserError when there is none to sample from."""
     tokens = _tokens_of(lengths, documents)
@@ -167,10 +198,14 @@ def _shuffled_documents(shuffler: Shuffler, documents: range, epochs: Epochs) ->
 
 
 def _shuffled_samples(shuffler: Shuffler, samples: int, epochs: Epochs) -> NDArray[Any]:
-    wide = samples >= np.iinfo(np.uint32).max - 1
-    order = np.arange(samples, dtype=np.int64 if wide else np.uint32)
+    order = np.arange(samples, dtype=_sample_dtype(samples))
     whole = epochs.whole_samples if epochs.last_apart else samples
     shuffler.shuffle(order[:whole])
     if whole < samples:
         shuffler.shuffle(order[whole:])
     return order
+
+
+def _sample_dtype(samples: int) -> type[np.uint32 | np.int64]:
+    """As megatron-core's."""
+    return np.int64 if samples >= np.iinfo(np.uint32).max - 1 else np.uint32
