@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from megatron_jobs.config.settings import InputPath, Problem, Settings
+from megatron_jobs.config.tree import no_such
 from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.files import read_json, remove, wait_for, write_json
 from megatron_jobs.runtime.progress import Progress
@@ -21,7 +22,7 @@ from megatron_jobs.runtime.rank import Rank
 
 if TYPE_CHECKING:
     from megatron_jobs.text.passes import Counts, Treatment
-    from megatron_jobs.text.readers import Unit
+    from megatron_jobs.text.readers import ReadRules, Unit
 
 OUTPUTS = ("documents", "rejected", "quarantined", "counts.json")
 LONGEST_WAIT = 7 * 86400.0
@@ -40,6 +41,9 @@ class DocumentSettings(Settings):
     urls: tuple[str, ...] = ()
     """The same elsewhere: addresses that fsspec knows (s3://, gs://, https://, ...), with * and ?
     as patterns of files where the place can list them."""
+    format: str = ""
+    """How all of it is read, whatever the files are called: a usual end of a name, such as jsonl,
+    txt, warc, html, eml, parquet; empty goes by the ends of their names."""
     key: str = "text"
     """Of the text, in formats with keys or columns."""
     source: str = ""
@@ -61,6 +65,7 @@ class DocumentSettings(Settings):
         if not self.input and not self.urls:
             yield "input", "found nothing, must name at least one file or folder (or urls)"
         yield from _unknown_places(self.urls)
+        yield from _unknown_format(self.format)
         for name in ("unit_mb", "max_record_mb"):
             if getattr(self, name) <= 0:
                 yield name, f"{getattr(self, name)} must be positive"
@@ -84,6 +89,14 @@ def _unknown_places(urls: Sequence[str]) -> Iterator[Problem]:
             yield f"urls.{place}", str(error)
 
 
+def _unknown_format(name: str) -> Iterator[Problem]:
+    from megatron_jobs.text.readers import READERS
+
+    if name and f".{name}" not in READERS:
+        known = sorted(end[1:] for end in READERS)
+        yield "format", no_such("format", name, known)
+
+
 def run_documents(
     config: DocumentSettings,
     rank: Rank,
@@ -98,7 +111,6 @@ def run_documents(
         notes: an output with the lines of its own that a `NotingTreatment` leaves, in shards.
     """
     from megatron_jobs.text.passes import Outlets, counts_below, run_units, units_done
-    from megatron_jobs.text.readers import ReadRules
 
     units = list_units(config)
     made_of = _made_of(config, units)
@@ -111,13 +123,7 @@ def run_documents(
         folder,
         units,
         of_task[rank.index :: rank.world],
-        rules=ReadRules(
-            config.key,
-            int(config.max_record_mb * 1e6),
-            config.source,
-            config.licence,
-            pages=config.READS_PAGES,
-        ),
+        rules=read_rules(config),
         make=make,
         report=lambda done: progress.update(done) if rank.leads else None,
         outlets=Outlets(notes, config.divide_by),
@@ -130,8 +136,7 @@ def run_documents(
 
     wait_for(lambda: done() >= progress.total, "the other ranks' units", seconds=LONGEST_WAIT)
     progress.update(progress.total)
-    counts = counts_below(folder, of_task)
-    return _settle(config, folder, counts)
+    return _settle(config, folder, counts_below(folder, of_task))
 
 
 def gather_documents(
@@ -165,10 +170,11 @@ def link(file: Path, name: Path) -> None:
 
 def list_units(config: DocumentSettings) -> "list[Unit]":
     """The units of the input; the same in every task and rank."""
-    from megatron_jobs.text.readers import PAGES, cut_units, input_files, kind_of
+    from megatron_jobs.text.readers import PAGES, cut_units, input_files
 
-    files = input_files(config.input, config.urls)
-    pages = [] if config.READS_PAGES else [f for f in files if kind_of(f.path) in PAGES]
+    kind = f".{config.format}" if config.format else ""
+    files = input_files(config.input, config.urls, kind)
+    pages = [] if config.READS_PAGES else [file for file in files if file.format in PAGES]
     if pages:
         found = f"{pages[0].name} holds pages, this stage reads texts"
         raise UserError(f"input: {found}; give it the documents of an `extract` job")
@@ -176,6 +182,19 @@ def list_units(config: DocumentSettings) -> "list[Unit]":
     if not units:
         raise UserError("input: found no byte in it; give it some text")
     return units
+
+
+def read_rules(config: DocumentSettings) -> "ReadRules":
+    """What a reader has to know beside the file."""
+    from megatron_jobs.text.readers import ReadRules
+
+    return ReadRules(
+        key=config.key,
+        limit=int(config.max_record_mb * 1e6),
+        source=config.source,
+        licence=config.licence,
+        pages=config.READS_PAGES,
+    )
 
 
 def units_of(units: int, task: int, tasks: int) -> list[int]:

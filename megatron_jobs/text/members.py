@@ -14,6 +14,7 @@ from typing import IO, Protocol
 
 import zstandard
 
+PACKED = (".gz", ".zst", ".zstd")
 CHUNK = 1 << 20
 """Bytes handed on at most, about."""
 STEP = 1 << 16
@@ -123,8 +124,8 @@ class Zstd:
 def unpack(file: IO[bytes], name: str) -> Iterator[Chunk | Gap]:
     """All of a file; `name` says by its end how it is packed. Memory is bounded."""
     name = name.lower()
-    if name.endswith((".gz", ".zst")):
-        yield from _Members(file, zstd=name.endswith(".zst")).all()
+    if name.endswith(PACKED):
+        yield from _Members(file, zstd=not name.endswith(".gz")).all()
         return
     at = 0
     while data := file.read(CHUNK):

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import IO
 
 from megatron_jobs.errors import UserError
+from megatron_jobs.runtime.files import PARTIAL, read_json
+from megatron_jobs.text.members import PACKED
 from megatron_jobs.text.readers.remote import open_remote, remote_files
 from megatron_jobs.text.record import Record
 from megatron_jobs.text.shards import Quarantined, Skipped
@@ -29,13 +31,24 @@ READERS = {
     ".html": "whole",
     ".htm": "whole",
     ".xhtml": "whole",
+    ".eml": "mail",
+    ".parquet": "tables",
+    ".arrow": "tables",
+    ".mds": "mds",
 }
-"""End of a name, without .gz or .zst -> module here."""
+"""End of a name, without .gz, .zst or .zstd -> module here."""
 PAGES = (".warc", ".html", ".htm", ".xhtml")
 """What they hold is no text before `extract` has made it one."""
-PACKED = (".gz", ".zst")
-CUT = (".jsonl", ".ndjson")
-"""May be cut anywhere when they are not packed: their lines belong to where they start."""
+CUT = (".jsonl", ".ndjson", ".parquet")
+"""May be cut anywhere when they are not packed: their lines, or groups of rows, belong to where
+they start."""
+FACTS = {
+    "index.json": ("*.mds", "*.mds.*"),
+    "state.json": ("*.arrow",),
+    "dataset_info.json": ("*.arrow",),
+    "dataset_dict.json": ("*/state.json",),
+}
+"""Files that hold no documents when others lie beside them."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,13 @@ class Piece:
     """Of a file that is elsewhere; `path` is then its name only."""
     stamp: str = ""
     """Tells it from other versions of the file."""
+    kind: str = ""
+    """The key of READERS by which it is read; "" goes by the end of its name."""
+
+    @property
+    def format(self) -> str:
+        """The key of READERS by which it is read."""
+        return self.kind or kind_of(self.path)
 
     @property
     def size(self) -> int:
@@ -103,36 +123,50 @@ def kind_of(path: Path) -> str:
     return next((end for end in READERS if name.endswith(end)), "")
 
 
-def input_files(inputs: Iterable[Path], urls: Iterable[str] = ()) -> list[Piece]:
+def input_files(inputs: Iterable[Path], urls: Iterable[str] = (), kind: str = "") -> list[Piece]:
     """The files that `inputs` name, whole, in order; of a folder all readable ones below it, by
     name. Then those elsewhere, which `urls` name: addresses, or patterns of such.
 
+    Args:
+        kind: a key of READERS by which all of them are read, whatever they are called.
     Raises: UserError for one that nobody reads, or a folder without any.
     """
     found: list[Piece] = []
     for path in inputs:
         if path.is_dir():
-            below = sorted(p for p in path.rglob("*") if p.is_file() and kind_of(p))
+            below = sorted(p for p in path.rglob("*") if p.is_file() and _is_data(p, kind))
             if not below:
                 raise UserError(f"{path}: no file in it ends in {', '.join(READERS)}")
-            found += [_whole(file, path.parent) for file in below]
+            found += [_whole(file, path.parent, kind) for file in below]
         elif not path.is_file():
             raise UserError(f"{path}: no such file or folder")
-        elif not kind_of(path):
+        elif not (kind or kind_of(path)):
             raise UserError(f"{path}: can read files that end in {', '.join(READERS)}")
         else:
-            found.append(_whole(path, path.parent))
-    for file in remote_files(urls, kind_of):
-        found.append(
-            Piece(Path(file.name), 0, file.size, name=file.url, url=file.url, stamp=file.stamp)
-        )
+            found.append(_whole(path, path.parent, kind))
+    for file in remote_files(urls, lambda path: kind or kind_of(path)):
+        whole = Piece(Path(file.name), 0, file.size, file.url, file.url, file.stamp, kind)
+        found.append(whole)
     return found
 
 
-def _whole(path: Path, root: Path) -> Piece:
+def _is_data(path: Path, kind: str) -> bool:
+    """Whether a file in a folder holds documents: not what only tells of those beside it."""
+    if PARTIAL in path.name or not (kind or kind_of(path)):
+        return False
+    if any(any(path.parent.glob(pattern)) for pattern in FACTS.get(path.name, ())):
+        return False
+    state = path.with_name("state.json")
+    if path.suffix != ".arrow" or not state.is_file():
+        return True
+    named = read_json(state).get("_data_files", [])  # others are caches of `datasets`
+    return not named or any(one.get("filename") == path.name for one in named)
+
+
+def _whole(path: Path, root: Path, kind: str) -> Piece:
     stat = path.stat()
     name = path.relative_to(root).as_posix()
-    return Piece(path, 0, stat.st_size, name=name, stamp=str(stat.st_mtime_ns))
+    return Piece(path, 0, stat.st_size, name, stamp=str(stat.st_mtime_ns), kind=kind)
 
 
 def cut_units(files: Iterable[Piece], unit_bytes: int) -> list[Unit]:
@@ -153,7 +187,8 @@ def cut_units(files: Iterable[Piece], unit_bytes: int) -> list[Unit]:
 
 
 def _cut(file: Piece, most: int) -> Iterator[Piece]:
-    step = most if file.path.name.lower().endswith(CUT) else max(file.size, 1)
+    cut = file.format in CUT and not file.path.name.lower().endswith(PACKED)
+    step = most if cut else max(file.size, 1)
     for start in range(0, file.size, step):
         yield replace(file, start=start, end=min(start + step, file.end))
 
@@ -161,7 +196,7 @@ def _cut(file: Piece, most: int) -> Iterator[Piece]:
 def read_unit(unit: Unit, rules: ReadRules) -> Iterator[Item]:
     """All of a unit, in order; see the module."""
     for piece in unit.pieces:
-        module = importlib.import_module(f"{__name__}.{READERS[kind_of(piece.path)]}")
+        module = importlib.import_module(f"{__name__}.{READERS[piece.format]}")
         read: Reader = module.read
         for item in read(piece, rules):
             if isinstance(item, Record):

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from megatron_jobs.text.documents import NotADocument
-from megatron_jobs.text.members import CHUNK, Chunk, Gap, unpack
-from megatron_jobs.text.readers import PACKED, Item, Piece, ReadRules
+from megatron_jobs.text.members import CHUNK, PACKED, Chunk, Gap, unpack
+from megatron_jobs.text.readers import Item, Piece, ReadRules
 from megatron_jobs.text.record import from_line
 from megatron_jobs.text.shards import HEAD, Quarantined
 

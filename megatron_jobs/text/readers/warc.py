@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterator
 
 from megatron_jobs.text.http import Answer, content_type, parse_answer, parse_headers
-from megatron_jobs.text.members import Chunk, Gap, unpack
-from megatron_jobs.text.readers import PACKED, Item, Piece, ReadRules
+from megatron_jobs.text.members import PACKED, Chunk, Gap, unpack
+from megatron_jobs.text.readers import Item, Piece, ReadRules
 from megatron_jobs.text.readers.tape import Tape
 from megatron_jobs.text.record import Record
 from megatron_jobs.text.shards import HEAD, Quarantined, Skipped

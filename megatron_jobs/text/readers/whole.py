@@ -1,10 +1,9 @@
 """Files that are one document each: texts and pages; plain, gz or zst."""
 
 from collections.abc import Iterator
-from pathlib import PurePath
 
 from megatron_jobs.text.members import Gap, unpack
-from megatron_jobs.text.readers import PACKED, Item, Piece, ReadRules
+from megatron_jobs.text.readers import Item, Piece, ReadRules
 from megatron_jobs.text.record import Record
 from megatron_jobs.text.shards import HEAD, Quarantined
 
@@ -18,25 +17,29 @@ TYPES = {
 
 def read(piece: Piece, rules: ReadRules) -> Iterator[Item]:
     """The file's one record, named as the file; pages, and texts in unknown letters, as payload."""
-    name = piece.name
+    data = read_whole(piece, rules)
+    if isinstance(data, Quarantined):
+        yield data
+    else:
+        yield _item(piece.name, TYPES[piece.format], data, rules)
+
+
+def read_whole(piece: Piece, rules: ReadRules) -> bytes | Quarantined:
+    """All of a file, unpacked; of one that is too long only the limit is held."""
+    name, data, size = piece.name, bytearray(), 0
     with piece.open() as file:
-        data, size = bytearray(), 0
         for chunk in unpack(file, piece.path.name):
             if isinstance(chunk, Gap):
-                yield Quarantined(
-                    f"{name}@{chunk.at}", chunk.reason, chunk.size, bytes(data[:HEAD])
-                )
-                return
+                place = f"{name}@{chunk.at}"
+                return Quarantined(place, chunk.reason, chunk.size, bytes(data[:HEAD]))
             size += len(chunk.data)
             data += chunk.data[: max(rules.limit + 1 - len(data), 0)]
     if size > rules.limit:
-        yield Quarantined(name, "too long", size, bytes(data[:HEAD]))
-    else:
-        yield _item(name, bytes(data), rules)
+        return Quarantined(name, "too long", size, bytes(data[:HEAD]))
+    return bytes(data)
 
 
-def _item(name: str, data: bytes, rules: ReadRules) -> Item:
-    kind = type_of(name)
+def _item(name: str, kind: str, data: bytes, rules: ReadRules) -> Item:
     record = Record(id=name, text="", metadata={"content_type": kind})
     if kind == "text/plain" and not rules.pages:
         try:
@@ -46,11 +49,3 @@ def _item(name: str, data: bytes, rules: ReadRules) -> Item:
         return record
     record.payload = data
     return record
-
-
-def type_of(name: str) -> str:
-    """The content type of a file of this name."""
-    bare = name.lower()
-    for packed in PACKED:
-        bare = bare.removesuffix(packed)
-    return TYPES[PurePath(bare).suffix]

@@ -1,0 +1,126 @@
+"""Rows of Parquet and Arrow files, by batches; the columns are the keys of a record.
+
+Arrow files are streams or IPC files, as `datasets` of Hugging Face writes them (data-*.arrow of
+`save_to_disk`); of such a folder only what its state.json names is data. A row is named FILE:ROW.
+"""
+
+from collections.abc import Iterator
+from typing import IO, Any
+
+from megatron_jobs.text.documents import NotADocument
+from megatron_jobs.text.readers import Item, Piece, ReadRules
+from megatron_jobs.text.record import from_object
+from megatron_jobs.text.shards import HEAD, Quarantined
+
+ROWS = 1024
+"""Of a batch."""
+
+
+def read(piece: Piece, rules: ReadRules) -> Iterator[Item]:
+    """The rows of the row groups that begin in the piece, or of the whole Arrow file."""
+    import pyarrow as pa
+
+    with piece.open() as file:
+        number = 0
+        try:
+            for number, batch in _batches(piece, file):
+                yield from _rows(batch, number, piece.name, rules)
+        except (pa.ArrowInvalid, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the disk or the net, not of the content
+            reason = "cut short" if number else "damaged"
+            yield Quarantined(f"{piece.name}:{number}", reason, piece.size, str(error).encode())
+
+
+def _batches(piece: Piece, file: IO[bytes]) -> Iterator[tuple[int, Any]]:
+    """(number of its first row in the file, from 1, batch)."""
+    if piece.format == ".parquet":
+        yield from _parquet(piece, file)
+        return
+    number = 1
+    for batch in _arrow(file):
+        for start in range(0, batch.num_rows, ROWS):
+            yield number + start, batch.slice(start, ROWS)
+        number += batch.num_rows
+
+
+def _parquet(piece: Piece, file: IO[bytes]) -> Iterator[tuple[int, Any]]:
+    from pyarrow.parquet import ParquetFile
+
+    table = ParquetFile(file)
+    number = 1
+    for group in range(table.num_row_groups):
+        facts = table.metadata.row_group(group)
+        first = min((_start(facts.column(i)) for i in range(facts.num_columns)), default=0)
+        at = number
+        if piece.start <= first < piece.end:
+            for batch in table.iter_batches(ROWS, row_groups=[group]):
+                yield at, batch
+                at += batch.num_rows
+        number += facts.num_rows
+
+
+def _start(column: Any) -> int:
+    """Where a column's bytes begin in the file."""
+    return int(column.dictionary_page_offset or column.data_page_offset)
+
+
+def _arrow(file: IO[bytes]) -> Iterator[Any]:
+    from pyarrow import ipc
+
+    is_file = file.read(6) == b"ARROW1"
+    file.seek(0)
+    if is_file:
+        reader = ipc.open_file(file)
+        yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
+    else:
+        yield from ipc.open_stream(file)
+
+
+def _rows(batch: Any, number: int, name: str, rules: ReadRules) -> Iterator[Item]:
+    try:
+        rows = batch.to_pylist()
+    except UnicodeDecodeError:
+        rows = [_row(batch, i) for i in range(batch.num_rows)]
+    for place, row in enumerate(rows, number):
+        yield _item(row, f"{name}:{place}", rules)
+
+
+def _row(batch: Any, place: int) -> dict[str, Any] | None:
+    """A row of a batch in which a row is not UTF-8; None for that one."""
+    try:
+        row: dict[str, Any] = batch.slice(place, 1).to_pylist()[0]
+    except UnicodeDecodeError:
+        return None
+    return row
+
+
+def _item(row: dict[str, Any] | None, place: str, rules: ReadRules) -> Item:
+    if row is None:
+        return Quarantined(place, "not UTF-8")
+    try:
+        record = from_object(plain(row), place=place, key=rules.key)
+    except NotADocument as reason:
+        return Quarantined(place, str(reason), head=str(row).encode("utf-8", "replace")[:HEAD])
+    if len(record.text) > rules.limit:
+        return Quarantined(place, "too long", len(record.text), record.text[:HEAD].encode()[:HEAD])
+    return record
+
+
+def plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as JSON could hold it: dates as text, bytes in base64, no empty keys."""
+    return {name: _plain(value) for name, value in row.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, (bytes, bytearray)):
+        from base64 import b64encode
+
+        return b64encode(value).decode()
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
