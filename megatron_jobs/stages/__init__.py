@@ -50,6 +50,7 @@ STAGES = (
     "classifier",
     "perplexity_model",
     "filter",
+    "repeats",
     "decontaminate",
     "tokenizer",
     "tokenize",

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, Protocol, cast, runtime_checkable
 
 import orjson
 
@@ -55,6 +55,15 @@ class NotingTreatment(Treatment, Protocol):
 
     def notes(self) -> Iterable[dict[str, Any]]:
         """What it has to tell of the record that it was given last."""
+        ...
+
+
+@runtime_checkable
+class PreparedTreatment(Protocol):
+    """A treatment that must have seen all records of a unit before it treats the first."""
+
+    def prepare(self, records: Iterable[Record]) -> None:
+        """Read the records of the next unit; `treat` is then given the same, in order."""
         ...
 
 
@@ -151,6 +160,8 @@ def run_unit(
         return Counts(**read_json(done))
     counts = Counts()
     treatment.numbers()  # what an earlier unit that failed has counted
+    if isinstance(treatment, PreparedTreatment):
+        treatment.prepare(item for item in read_unit(unit, rules) if isinstance(item, Record))
     with _Outputs(folder, number, outlets) as out:
         for item in read_unit(unit, rules):
             if isinstance(item, Skipped):
