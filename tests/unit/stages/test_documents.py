@@ -71,6 +71,22 @@ def test_tasks_give_what_one_gives(tmp_path: Path, tasks: int) -> None:
         assert tree_hash(tmp_path / "all" / name) == tree_hash(tmp_path / "one" / name), name
 
 
+def test_divided_by_source(tmp_path: Path) -> None:
+    config = settings(tmp_path).model_copy(update={"divide_by": "source"})
+    shorten.run(config, Rank(), tmp_path / "one")
+    documents = tmp_path / "one/documents"
+    assert sorted(path.name for path in documents.iterdir()) == ["a", "b"]
+    found = records(tmp_path / "one", "documents/b")
+    assert len(found) == 110
+    assert {record["source"] for record in found} == {"b"}
+    tasks = [tmp_path / f"task{i}" for i in range(2)]
+    for task, folder in enumerate(tasks):
+        shorten.run(config, replace(Rank(), task=task, tasks=2), folder)
+    (tmp_path / "all").mkdir()
+    shorten.gather(config, tmp_path / "all", tasks)
+    assert tree_hash(tmp_path / "all/documents") == tree_hash(documents)
+
+
 def test_units_that_are_done_are_not_done_again(tmp_path: Path) -> None:
     config = settings(tmp_path)
     out = tmp_path / "out"
