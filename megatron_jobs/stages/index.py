@@ -1,12 +1,15 @@
 """Sample index: the order in which training reads tokens, built once, ahead of training."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from megatron_jobs.config.curriculum import Curriculum, Phase, phase_problems
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Problem, Settings
+from megatron_jobs.config.shares import Shares
+from megatron_jobs.data.shares import Kind, shares_by_kind, shares_by_size
 from megatron_jobs.errors import DataError, UserError
 from megatron_jobs.runtime.files import read_json, remove, whole_folder
 from megatron_jobs.runtime.rank import Rank
@@ -27,6 +30,8 @@ class Tokens(Settings):
     weight: float | None = None
     """Share of the samples, in any unit; null on all sources for as much as each holds, once: only
     with weights are they gone through again."""
+    kind: Kind | None = None
+    """What it is made of, for shares by seeds."""
     scores: InputPath | None = None
     """For a curriculum by score: a .npy with a number for each document, in their order."""
 
@@ -36,6 +41,7 @@ class Config(Settings):
 
     tokens: list[Tokens]
     """The sources; several are blended."""
+    shares: Shares = Shares()
     split: str = "98,1,1"
     """Shares of the documents for train, valid and test, in this order in each source."""
     seq_len: int = 2048
@@ -58,6 +64,13 @@ class Config(Settings):
     """The same of the validation split."""
     test_samples: int | None = 0
     """The same of the test split."""
+    after: InputPath | None = None
+    """The index of the run so far, to go on with another mix: each source that stays (its token
+    file is the same, byte for byte) begins behind the train samples that it gave, in its own order;
+    null for a run that begins. The train samples of this index are counted from 0 again. seq_len,
+    split, packing and tokenizer must be the same."""
+    after_samples: int = 0
+    """How many train samples of that index were taken: steps x batch.global_size."""
 
     def problems(self) -> Iterator[Problem]:
         """Values that cannot work together."""
@@ -70,6 +83,7 @@ class Config(Settings):
             yield "tokens", f"found weights {weights}; give one to all sources or to none"
         if any(weight is not None and not 0 < weight < float("inf") for weight in weights):
             yield "tokens", f"found weights {weights}; all must be positive"
+        yield from self._share_problems()
         yield from self._order_problems()
         if self.seq_len < 1:
             yield "seq_len", f"{self.seq_len} must be at least 1"
@@ -79,12 +93,26 @@ class Config(Settings):
             wanted = getattr(self, name)
             if wanted is not None and wanted < 0:
                 yield name, f"{wanted} is negative; 0 for none, null for one epoch"
-            if wanted is None and (self.phases or any(w is not None for w in weights)):
+            by_rule = bool(self.phases) or self.shares.by != "hand"
+            if wanted is None and (by_rule or any(w is not None for w in weights)):
                 yield name, "a blend by weights needs a number; null takes whole epochs"
         try:
             parse_split(self.split)
         except UserError as error:
             yield "split", str(error).removeprefix("split: ")
+
+    def _share_problems(self) -> Iterator[Problem]:
+        """What keeps shares from being those that are wished."""
+        by = self.shares.by
+        if by == "hand":
+            return
+        if any(source.weight is not None for source in self.tokens):
+            yield "shares.by", f"{by} gives the weights; leave out those of the tokens"
+        if self.phases:
+            yield "shares.by", f"{by} gives the weights; leave out the phases"
+        for place, source in enumerate(self.tokens):
+            if by == "seeds" and source.kind is None:
+                yield f"tokens.{place}.kind", f"must be one of {', '.join(get_args(Kind))}"
 
     def _order_problems(self) -> Iterator[Problem]:
         """What keeps samples from coming in the wished order."""
@@ -98,6 +126,10 @@ class Config(Settings):
                 yield f"tokens.{place}.scores", "must be set for a curriculum by score"
             if not by_score and source.scores is not None:
                 yield f"tokens.{place}.scores", "is not read without curriculum.by: score"
+        if self.after is not None and self.curriculum is not None:
+            yield "curriculum", "the orders of `after` go on as they are; leave one of both out"
+        if self.after_samples < 0 or (self.after is None and self.after_samples):
+            yield "after_samples", f"{self.after_samples} of no index; it goes with `after`"
 
 
 def promise(config: Config, inputs: Mapping[str, Facts]) -> Facts:
@@ -114,13 +146,62 @@ def promise(config: Config, inputs: Mapping[str, Facts]) -> Facts:
     }
 
 
+def foresee(config: Config, inputs: Mapping[str, Facts]) -> Iterator[Problem]:
+    """Where the index that this one is to follow will be cut otherwise."""
+    before = inputs.get("after", {}).get("seq_len")
+    if before and before != config.seq_len:
+        yield "seq_len", f"{config.seq_len} is not that of `after`, {before}; take the same"
+
+
+def describe(config: Config, resources: Resources) -> list[tuple[str, str]]:
+    """The share of each source in the train samples, and how often it is gone through.
+
+    Both are known when the token files are there; shares by hand, or of one source a kind, before.
+    """
+    from megatron_jobs.data.blend import normalize
+    from megatron_jobs.data.splits import parse_split
+
+    sizes = [_size(source.path) for source in config.tokens]
+    known = [size for size in sizes if size is not None]
+    kinds = [source.kind for source in config.tokens]
+    by_size = config.shares.by == "size" or len(set(kinds)) < len(kinds)
+    if len(known) < len(sizes) and config.shares.by != "hand" and by_size:
+        return [("shares", f"by {config.shares.by}; known when the tokens are there")]
+    guessed = [size or 1 for size in sizes]
+    weights = [weight for weight in _weights(config, guessed) if weight is not None]
+    if not weights and len(known) < len(sizes):
+        return [("shares", "all that each source holds, once")]
+    shares = normalize(weights or guessed)
+    train = parse_split(config.split)[0]
+    lines = []
+    for place, (share, size) in enumerate(zip(shares, sizes, strict=True)):
+        text = f"{100 * share:.1f} %"
+        if size is not None and config.train_samples is not None:
+            epochs = share * config.train_samples * config.seq_len / (size * train)
+            text += f", {epochs:.2f} epochs of {size * train:,.0f} tokens"
+        lines.append((f"share of tokens.{place}", text))
+    return lines
+
+
+def _size(path: Path) -> int | None:
+    """Tokens of a source; None while it is not there."""
+    from megatron_jobs.data.token_file import TokenFile
+
+    try:
+        return max(1, TokenFile.open(_prefix(path)).tokens)
+    except (UserError, DataError):
+        return None
+
+
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     """Build folder/index; the leader does all the work, on all cores it has."""
     from megatron_jobs.data.build_index import IndexPlan, build_sample_index
 
     if not rank.leads:
         return {}
-    sources = [_open(*pair) for pair in zip(config.tokens, _weights(config), strict=True)]
+    sources = [_open(tokens) for tokens in config.tokens]
+    weights = _weights(config, [source.facts.tokens for source in sources])
+    sources = [replace(one, weight=weight) for one, weight in zip(sources, weights, strict=True)]
     plan = IndexPlan(
         split=config.split,
         seq_len=config.seq_len,
@@ -128,6 +209,8 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
         packing=config.packing,
         curriculum=config.curriculum,
         phases=config.phases,
+        after=config.after,
+        after_samples=config.after_samples,
         samples={
             "train": config.train_samples,
             "valid": config.valid_samples,
@@ -146,12 +229,17 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     }
 
 
-def _weights(config: Config) -> list[float | None]:
-    """Of each source; with phases their mean, by which the other splits are blended."""
+def _weights(config: Config, sizes: Sequence[int]) -> list[float | None]:
+    """Of each source, of `sizes` tokens; with phases their mean: of the other splits' blends."""
     from megatron_jobs.data.phases import mean_weights
 
     if config.phases:
         return list(mean_weights(config.phases))
+    if config.shares.by == "size":
+        return list(shares_by_size(sizes, config.shares.temperature))
+    if config.shares.by == "seeds":
+        kinds = [source.kind for source in config.tokens if source.kind is not None]
+        return list(shares_by_kind(kinds, sizes))
     return [source.weight for source in config.tokens]
 
 
@@ -169,23 +257,26 @@ def _packing_numbers(path: Path) -> dict[str, float]:
     }
 
 
-def _open(tokens: Tokens, weight: float | None) -> "Source":
+def _open(tokens: Tokens) -> "Source":
     """The token file of a folder or a .bin, looked through as a whole."""
     from megatron_jobs.data.build_index import Source
     from megatron_jobs.data.token_facts import TokenFacts, facts_path
     from megatron_jobs.data.token_file import TokenFile
 
-    path = tokens.path
-    if not path.is_dir() and path.suffix != ".bin":
-        raise UserError(f"{path}: must be a folder of the tokenize stage, or a .bin")
-    prefix = path / "tokens" if path.is_dir() else path.with_suffix("")
+    prefix = _prefix(tokens.path)
     file = TokenFile.open(prefix)
     file.check()
     if not facts_path(prefix).exists():
         facts = TokenFacts.of_bare_file(prefix, documents=len(file), tokens=file.tokens)
-        return Source(prefix, file, facts, weight, tokens.scores)
+        return Source(prefix, file, facts, scores=tokens.scores)
     facts = TokenFacts.read(prefix)
     if facts.tokens != file.tokens:
         found = f"{facts_path(prefix)} tells of {facts.tokens} tokens"
         raise DataError(f"{found}, {prefix}.idx of {file.tokens}; they do not belong together")
-    return Source(prefix, file, facts, weight, tokens.scores)
+    return Source(prefix, file, facts, scores=tokens.scores)
+
+
+def _prefix(path: Path) -> Path:
+    if not path.is_dir() and path.suffix != ".bin":
+        raise UserError(f"{path}: must be a folder of the tokenize stage, or a .bin")
+    return path / "tokens" if path.is_dir() else path.with_suffix("")
