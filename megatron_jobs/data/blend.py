@@ -92,6 +92,19 @@ class Blend:
         _, source, number = self._block
         return int(source[place]), int(number[place])
 
+    def find(self, source: int, numbers: Sequence[int]) -> list[int]:
+        """The samples that are those of a source, in the order given; others are left out."""
+        found = []
+        before = self.counts[:, source]
+        for number in numbers:
+            block = int(np.searchsorted(before, number, side="right")) - 1
+            if block == len(self.counts) - 1:  # never given
+                continue
+            sources, _ = self._part(block, BLEND_BLOCK)
+            place = np.flatnonzero(sources == source)[number - int(before[block])]
+            found.append(block * BLEND_BLOCK + int(place))
+        return found
+
     def taken(self, samples: int) -> list[int]:
         """How many of the first `samples` each source gives."""
         block = min(samples // BLEND_BLOCK, len(self.counts) - 2)

@@ -68,6 +68,19 @@ class PhasedBlend:
             counts[place] += count
         return counts
 
+    def find(self, source: int, numbers: Sequence[int]) -> list[int]:
+        """The samples that are those of a source, in the order given; others are left out."""
+        found = []
+        for number in numbers:
+            bases = [base[source] for base in self.bases]
+            phase = int(np.searchsorted(bases, number, "right")) - 1
+            if phase == len(self.blends):  # never given
+                continue
+            place = self.places[phase].index(source)
+            inside = self.blends[phase].find(place, [number - bases[phase]])
+            found += [self.firsts[phase] + sample for sample in inside]
+        return found
+
     def needed(self) -> list[int]:
         """Samples that each source gives in all."""
         return self.bases[-1]

@@ -47,7 +47,7 @@ class SplitSamples:
 
     def __getitem__(self, sample: int) -> NDArray[np.int64]:
         """Tokens [seq_len + 1] of a sample, int64."""
-        place, sample = self._place(sample)
+        place, sample = self.place(sample)
         return self.orders[place].read(self.tokens[place], sample, self.seq_len)
 
     @property
@@ -57,13 +57,19 @@ class SplitSamples:
 
     def pieces(self, sample: int) -> NDArray[np.int32]:
         """Of a packed sample, which piece each token is of: [seq_len + 1]; -1 for padding."""
-        place, sample = self._place(sample)
+        place, sample = self.place(sample)
         order = self.orders[place]
         assert isinstance(order, PackedOrder), f"sample {sample} is not packed"
         return order.numbers(sample, self.seq_len)
 
-    def _place(self, sample: int) -> tuple[int, int]:
-        """(source, which of its samples)."""
+    def find(self, source: int, numbers: Sequence[int]) -> list[int]:
+        """The samples that are those of a source; those that no sample is are left out."""
+        if self.blend is not None:
+            return self.blend.find(source, numbers)
+        return [number for number in numbers if number < len(self)]
+
+    def place(self, sample: int) -> tuple[int, int]:
+        """(source, which of its samples) of a sample."""
         if not 0 <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)}")
         return (0, sample) if self.blend is None else self.blend[sample]
