@@ -67,6 +67,15 @@ class PreparedTreatment(Protocol):
         ...
 
 
+@runtime_checkable
+class NumberedTreatment(Protocol):
+    """A treatment that has to know which records it is given, by unit and order."""
+
+    def begin(self, unit: int) -> None:
+        """The records of this unit come next, from its first."""
+        ...
+
+
 @dataclass
 class Counts:
     """What became of the records of a unit, or of all."""
@@ -160,6 +169,8 @@ def run_unit(
         return Counts(**read_json(done))
     counts = Counts()
     treatment.numbers()  # what an earlier unit that failed has counted
+    if isinstance(treatment, NumberedTreatment):
+        treatment.begin(number)
     if isinstance(treatment, PreparedTreatment):
         treatment.prepare(item for item in read_unit(unit, rules) if isinstance(item, Record))
     with _Outputs(folder, number, outlets) as out:

@@ -1,0 +1,82 @@
+"""What is removed of each unit of the input, as files between `cluster` and `deduplicate`.
+
+removals/about.json    the method and the units
+removals/N.jsonl.zst   of unit N, a line an item that is removed: {"row": its number in the
+                       unit, "cluster": number of the cluster's first item, "size": of the
+                       cluster, "kept": id of the document that stays}
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from megatron_jobs.errors import DataError
+from megatron_jobs.runtime.files import read_json, write_json
+from megatron_jobs.text.copies.methods import FingerprintSettings
+from megatron_jobs.text.copies.store import ABOUT, Fingerprints, pieces_of
+from megatron_jobs.text.readers import Unit
+from megatron_jobs.text.shards import read_shard, shard_name, write_shard
+
+
+@dataclass(frozen=True)
+class Removal:
+    """An item that goes."""
+
+    row: int
+    """Its number in its unit."""
+    cluster: int = -1
+    """The number of the cluster's first item among all; -1 when nobody knows."""
+    size: int = 0
+    """Items in the cluster; 0 when nobody knows."""
+    kept: str = ""
+    """The id of the document that stays; "" for spans, or when nobody knows."""
+
+
+def write_removals(folder: Path, unit: int, removals: Iterator[Removal]) -> int:
+    """Write those of a unit, by row; returns how many."""
+    count = 0
+    with write_shard(folder / shard_name(unit)) as stream:
+        for removal in removals:
+            known = {name: value for name, value in vars(removal).items() if value not in ("", -1)}
+            stream.write(orjson.dumps(known, option=orjson.OPT_APPEND_NEWLINE))
+            count += 1
+    return count
+
+
+def write_about(folder: Path, prints: Fingerprints) -> None:
+    """Say what the removals belong to."""
+    units = prints.about["units"]
+    write_json(folder / ABOUT, {"settings": prints.about["settings"], "units": units})
+
+
+class Removals:
+    """The removals of all units in a folder.
+
+    Raises: DataError when it is none, or the input was cut otherwise.
+    """
+
+    def __init__(self, folder: Path, units: list[Unit]) -> None:
+        about = folder / ABOUT
+        if not about.exists():
+            raise DataError(f"{folder}: has no {ABOUT}; give the removals of a cluster job")
+        found: dict[str, Any] = read_json(about)
+        self.folder = folder
+        self.settings = FingerprintSettings(**found["settings"])
+        theirs = [_cut(unit["pieces"]) for unit in found["units"]]
+        ours = [_cut(pieces_of(unit)) for unit in units]
+        if theirs != ours:
+            what = f"input: found {len(ours)} units, other than the {len(theirs)} of {folder}"
+            raise DataError(f"{what}; give the input and the unit_mb of the fingerprint job")
+
+    def of(self, unit: int) -> dict[int, Removal]:
+        """Those of a unit, by row."""
+        path = self.folder / shard_name(unit)
+        found = (Removal(**orjson.loads(line)) for line in read_shard(path))
+        return {removal.row: removal for removal in found}
+
+
+def _cut(pieces: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [(piece["name"], piece["start"], piece["end"]) for piece in pieces]

@@ -1,0 +1,195 @@
+"""Fingerprints on disk: of unit number N of the input,
+
+    N.keys        [4097] uint64, how many keys come before each 4096th of their range; the keys,
+                  uint64, sorted; the items that they are of, uint32, counted in the unit
+    N.signatures  [items, width] uint8
+    N.jsonl.zst   a line a document: what a report or a choice between copies needs
+    N.json        `UnitFacts`, written last: the unit is done
+
+Keys are hashes, spread evenly: any number of partitions of their range is near equally large, and
+what a partition needs of a unit is one run of its file.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from megatron_jobs._copies import sort_entries
+from megatron_jobs.errors import DataError
+from megatron_jobs.runtime.files import read_json, whole_file, write_json
+from megatron_jobs.text.copies.arrays import I64, U8, U64
+from megatron_jobs.text.copies.methods import FingerprintSettings, Prints
+from megatron_jobs.text.readers import Piece, ReadRules, Unit
+from megatron_jobs.text.shards import read_shard, write_shard
+
+DIRECTORY_BITS = 12
+ABOUT = "about.json"
+
+
+@dataclass(frozen=True)
+class UnitFacts:
+    """What a unit's files hold."""
+
+    pieces: list[dict[str, Any]]
+    """Of the input, as `pieces_of` gives them."""
+    documents: int = 0
+    items: int = 0
+    """Documents, or spans of them."""
+    entries: int = 0
+    """Keys."""
+    quarantined: dict[str, int] = field(default_factory=dict)
+    """What was no record, by reason."""
+    text_bytes: int = 0
+
+    @property
+    def unit(self) -> Unit:
+        """What was read."""
+        return Unit(tuple(Piece(**{**piece, "path": Path(piece["path"])}) for piece in self.pieces))
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is kept of a document beside its fingerprint."""
+
+    id: str
+    bytes: int = 0
+    """Of its text, in UTF-8."""
+    source: str = ""
+    date: str = ""
+    score: float | None = None
+    """The metadata that `score` names."""
+    planted: str = ""
+    """The id of the document that this is a copy of, where somebody planted it."""
+
+
+def pieces_of(unit: Unit) -> list[dict[str, Any]]:
+    """The pieces of a unit, for JSON."""
+    return [{**asdict(piece), "path": str(piece.path)} for piece in unit.pieces]
+
+
+def write_unit(folder: Path, number: int, facts: UnitFacts, prints: Sequence[Prints],
+               rows: Iterable[Row]) -> None:  # fmt: skip
+    """Write all files of a unit."""
+    per_item = prints[0].keys.shape[1] if prints else 1
+    known = np.concatenate([p.known for p in prints]) if prints else np.zeros(0, np.bool_)
+    keys = [p.keys[p.known].ravel() for p in prints]
+    all_keys = np.concatenate(keys) if keys else np.zeros(0, np.uint64)
+    items = np.repeat(np.flatnonzero(known), per_item)
+    sort_entries(all_keys, items)
+    with whole_file(folder / _name(number, "keys")) as part, part.open("wb") as file:
+        _directory(all_keys).tofile(file)
+        all_keys.tofile(file)
+        items.astype(np.uint32).tofile(file)
+    with whole_file(folder / _name(number, "signatures")) as part, part.open("wb") as file:
+        for p in prints:
+            p.signatures.tofile(file)
+    with write_shard(folder / _name(number, "jsonl.zst")) as stream:
+        for row in rows:
+            stream.write(_row_line(row))
+    counted = asdict(facts) | {"items": len(known), "entries": len(all_keys)}
+    write_json(folder / _name(number, "json"), counted)
+
+
+def unit_is_done(folder: Path, number: int) -> bool:
+    """Whether a unit's files are whole."""
+    return (folder / _name(number, "json")).exists()
+
+
+def unit_files(number: int) -> list[str]:
+    """Their names."""
+    return [_name(number, end) for end in ("keys", "signatures", "jsonl.zst", "json")]
+
+
+class Fingerprints:
+    """The fingerprints of all units in a folder.
+
+    Raises: DataError when there are none, or a unit is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        about = folder / ABOUT
+        if not about.exists():
+            raise DataError(f"{folder}: has no {ABOUT}; give the output of a fingerprint job")
+        self.folder, self.about = folder, read_json(about)
+        self.settings = FingerprintSettings(**self.about["settings"])
+        self.rules = ReadRules(**self.about["rules"])
+        self.units = [UnitFacts(**facts) for facts in self.about["units"]]
+        items = [facts.items for facts in self.units]
+        self.bases: I64 = np.concatenate([[0], np.cumsum(items)]).astype(np.int64)
+        """[units + 1], number of the first item of each unit among those of all."""
+
+    @property
+    def items(self) -> int:
+        """Of all units."""
+        return int(self.bases[-1])
+
+    @property
+    def entries(self) -> int:
+        """Keys of all units."""
+        return sum(facts.entries for facts in self.units)
+
+    def partition(self, number: int, of: int) -> tuple[U64, I64]:
+        """The keys of a partition of their range, and the numbers of their items; unit by unit."""
+        low, high = (2**64 * number // of, 2**64 * (number + 1) // of)
+        parts = [self.keys_of(unit, low, high) for unit in range(len(self.units))]
+        keys = [part[0] for part in parts]
+        numbers = [part[1] + self.bases[unit] for unit, part in enumerate(parts)]
+        if not parts:
+            return np.zeros(0, np.uint64), np.zeros(0, np.int64)
+        return np.concatenate(keys), np.concatenate(numbers)
+
+    def keys_of(self, unit: int, low: int, high: int) -> tuple[U64, I64]:
+        """The keys of a unit from `low` to below `high`, sorted, and their items in the unit."""
+        path, entries = self.folder / _name(unit, "keys"), self.units[unit].entries
+        starts = np.fromfile(path, np.uint64, (1 << DIRECTORY_BITS) + 1)
+        if starts.nbytes + 12 * entries != path.stat().st_size:
+            raise DataError(f"{path}: has not the size of {entries} keys; make it again")
+        shift = 64 - DIRECTORY_BITS
+        first, last = int(starts[low >> shift]), int(starts[((high - 1) >> shift) + 1])
+        keys = np.fromfile(path, np.uint64, last - first, offset=starts.nbytes + 8 * first)
+        offset = starts.nbytes + 8 * entries + 4 * first
+        items = np.fromfile(path, np.uint32, last - first, offset=offset)
+        begin = int(np.searchsorted(keys, np.uint64(low)))
+        end = len(keys) if high == 2**64 else int(np.searchsorted(keys, np.uint64(high)))
+        return keys[begin:end], items[begin:end].astype(np.int64)
+
+    def signatures(self, numbers: I64) -> U8:
+        """Those of items [n], by their sorted numbers: [n, width]."""
+        cuts = np.searchsorted(numbers, self.bases)
+        parts = [
+            self._signatures_of(unit)[numbers[cuts[unit] : cuts[unit + 1]] - self.bases[unit]]
+            for unit in range(len(self.units))
+            if cuts[unit] < cuts[unit + 1]
+        ]
+        return np.ascontiguousarray(np.concatenate(parts)) if parts else np.zeros((0, 1), np.uint8)
+
+    def _signatures_of(self, unit: int) -> U8:
+        path = self.folder / _name(unit, "signatures")
+        return np.memmap(path, np.uint8, "r").reshape(self.units[unit].items, -1)
+
+    def unit_of(self, numbers: I64) -> I64:
+        """The units of items."""
+        return np.searchsorted(self.bases, numbers, side="right") - 1
+
+    def rows(self, unit: int) -> Iterator[Row]:
+        """What is kept of the documents of a unit, in order."""
+        for line in read_shard(self.folder / _name(unit, "jsonl.zst")):
+            yield Row(**orjson.loads(line))
+
+
+def _directory(keys: U64) -> U64:
+    buckets = np.arange(1 << DIRECTORY_BITS, dtype=np.uint64) << np.uint64(64 - DIRECTORY_BITS)
+    return np.append(np.searchsorted(keys, buckets), len(keys)).astype(np.uint64)
+
+
+def _row_line(row: Row) -> bytes:
+    found: dict[str, Any] = {n: v for n, v in asdict(row).items() if v not in ("", None)}
+    return orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _name(number: int, end: str) -> str:
+    return f"{number:06d}.{end}"
