@@ -98,6 +98,12 @@ py::tuple line_ends(const py::str& text, const Table& characters, int64_t brief)
   return py::make_tuple(found.lines, found.ended, found.brief, found.repeated, found.newlines);
 }
 
+py::tuple kind_counts(const py::str& text, const Table& characters) {
+  const auto found = mj::kind_counts(code_points(text), *characters);
+  return py::make_tuple(found.spaces, found.letters, found.capitals, found.digits,
+                        found.punctuation);
+}
+
 void bind_words(py::module_& m) {
   using mj::Words;
   const auto free = py::call_guard<py::gil_scoped_release>();
@@ -147,4 +153,6 @@ PYBIND11_MODULE(_filters, m) {
         py::arg("brief"),
         "(lines that are not blank, those that end in a terminal, those of at most `brief`\n"
         "characters, the characters of those that stood before, newlines).");
+  m.def("kind_counts", &kind_counts, py::arg("text"), py::arg("characters"),
+        "How many characters are (white space, letters, capitals, digits, punctuation).");
 }

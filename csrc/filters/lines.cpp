@@ -77,4 +77,16 @@ LineEnds line_ends(std::u32string_view text, const Characters& characters, int64
   return found;
 }
 
+KindCounts kind_counts(std::u32string_view text, const Characters& characters) {
+  KindCounts found;
+  for (const char32_t c : text) {
+    found.spaces += characters.is(c, kSpace);
+    found.letters += characters.is(c, kLetter);
+    found.capitals += characters.is(c, kUpper);
+    found.digits += characters.is(c, kDigit);
+    found.punctuation += characters.is(c, kPunctuation);
+  }
+  return found;
+}
+
 }  // namespace mj

@@ -1,4 +1,4 @@
-// What filters count about the lines of a text.
+// What filters count about the lines and characters of a text.
 #pragma once
 
 #include <cstdint>
@@ -26,5 +26,11 @@ struct LineEnds {
 // Lines between newlines, blank ones left out; those that end in a terminal, those of at most
 // `brief` characters, the characters of those that stood before; and all newlines.
 LineEnds line_ends(std::u32string_view text, const Characters& characters, int64_t brief);
+
+struct KindCounts {
+  int64_t spaces = 0, letters = 0, capitals = 0, digits = 0, punctuation = 0;
+};
+// How many characters are of which kind; a capital is a letter too.
+KindCounts kind_counts(std::u32string_view text, const Characters& characters);
 
 }  // namespace mj

@@ -98,7 +98,10 @@ class Splitter {
   void split_core(uint32_t start, uint32_t end) {
     if (start == end) return;
     const auto piece = text_.substr(start, end - start);
-    if (piece.find(U"://") != piece.npos || piece.starts_with(U"www.")) return add(start, end);
+    const bool mail = piece.find(U'@') != piece.npos && text_[start] != U'@';
+    if (mail || piece.find(U"://") != piece.npos || piece.starts_with(U"www.")) {
+      return add(start, end);
+    }
     const uint32_t cut = clitic(start, end);
     split_inside(start, cut);
     add(cut, end);
@@ -152,8 +155,8 @@ class Splitter {
       case U',':
         return run == 1 && letter(i - 1) && letter(i + 1);
       case U'-':
-        if (run == 1 && is(i - 1, kDigit)) return is(i + 1, kDigit);
-        return run <= 3 && letter(i - 1) && letter(i + run) ? run : 0;
+        if (run == 1 && is(i - 1, kDigit) && is(i + 1, kDigit)) return 1;
+        return run <= 3 && is(i - 1, kLetter | kMark | kDigit) && letter(i + run) ? run : 0;
       case U'\u2013':
       case U'\u2014':
       case U'~':

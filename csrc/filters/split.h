@@ -19,7 +19,7 @@ struct Span {
 //   - the English 's, n't, 're, 've, 'll, 'd and 'm are words of their own;
 //   - inside, hyphens and commas between letters, : < > = / before a letter, signs between digits
 //     and the dot of a lost space ("end.Start") separate, and are words;
-//   - an address (with ://, or from www. on) is one word;
+//   - an address (with :// or @, or from www. on) is one word;
 //   - each character of a script without spaces is a word.
 std::vector<Span> split_words(std::u32string_view text, const Characters& characters);
 

@@ -13,11 +13,36 @@ from typing import Annotated
 from pydantic import Field
 
 from megatron_jobs.text.filters.c4 import C4
+from megatron_jobs.text.filters.classifier import Classifier
+from megatron_jobs.text.filters.code import Code
 from megatron_jobs.text.filters.fineweb import FineWeb
 from megatron_jobs.text.filters.gopher_quality import GopherQuality
 from megatron_jobs.text.filters.gopher_repetition import GopherRepetition
 from megatron_jobs.text.filters.identify import Identify
+from megatron_jobs.text.filters.ids import Ids
+from megatron_jobs.text.filters.length import Length
+from megatron_jobs.text.filters.lexicon import Lexicon
+from megatron_jobs.text.filters.oscar import Oscar
+from megatron_jobs.text.filters.perplexity import Perplexity
+from megatron_jobs.text.filters.score import Score
+from megatron_jobs.text.filters.symbols import Symbols
+from megatron_jobs.text.filters.urls import Urls
 
 AnyRule = Annotated[
-    C4 | FineWeb | GopherQuality | GopherRepetition | Identify, Field(discriminator="rule")
+    C4
+    | Classifier
+    | Code
+    | FineWeb
+    | GopherQuality
+    | GopherRepetition
+    | Identify
+    | Ids
+    | Length
+    | Lexicon
+    | Oscar
+    | Perplexity
+    | Score
+    | Symbols
+    | Urls,
+    Field(discriminator="rule"),
 ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from megatron_jobs._filters import Characters
+    from megatron_jobs._filters import Characters, Phrases
 
 TERMINAL = """
 21 2E 3F 589 61D-61F 6D4 700-702 7F9 837 839 83D-83E 964-965 104A-104B 1362 1367-1368 166E 1735-1736
@@ -50,6 +50,14 @@ def characters() -> "Characters":
             "unspaced": "".join(expand(UNSPACED)),
         }
     )
+
+
+@functools.lru_cache(64)
+def phrases(words: tuple[str, ...]) -> "Phrases":
+    """Words, and runs of words, to be looked for."""
+    from megatron_jobs._filters import Phrases
+
+    return Phrases(list(words), characters())
 
 
 def expand(ranges: str) -> Iterator[str]:

@@ -1,15 +1,13 @@
 """Is it made of whole lines? FineWeb's three rules, and its share of new lines."""
 
-from collections.abc import Iterator
 from typing import Literal
 
 from megatron_jobs.text.filters.characters import characters
 from megatron_jobs.text.filters.page import Page
-from megatron_jobs.text.filters.rule import Judge, Rule
-from megatron_jobs.text.shards import Verdict
+from megatron_jobs.text.filters.rule import Missed, Thresholds
 
 
-class FineWeb(Rule):
+class FineWeb(Thresholds):
     """FineWeb's rules: punctuated lines, short lines, repeated characters, lists.
 
     Source: Penedo et al. 2024, section 3.5, arXiv:2406.17557.
@@ -27,16 +25,8 @@ class FineWeb(Rule):
     max_new_lines: float = 0.3
     """Line ends by words."""
 
-    def prepare(self) -> Judge:
-        """The judge."""
-        return self._judge
-
-    def _judge(self, page: Page) -> Verdict | None:
-        missed = next(self._missed(page), None)
-        return missed and Verdict(f"fineweb.{missed[0]}", *missed[1:])
-
-    def _missed(self, page: Page) -> Iterator[tuple[str, float, float]]:
-        """(test, found, limit) of each that fails."""
+    def missed(self, page: Page) -> Missed:
+        """Yield each test that fails."""
         from megatron_jobs._filters import line_ends
 
         lines, ended, brief, repeated, new = line_ends(page.text, characters(), brief=self.short)

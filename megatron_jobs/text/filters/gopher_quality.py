@@ -1,15 +1,13 @@
 """Is it prose? By the number, length and kind of words."""
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
-from megatron_jobs.text.filters.characters import characters
+from megatron_jobs.text.filters.characters import characters, phrases
 from megatron_jobs.text.filters.page import Page
-from megatron_jobs.text.filters.rule import Judge, Rule
-from megatron_jobs.text.shards import Verdict
+from megatron_jobs.text.filters.rule import Missed, Thresholds
 
 
-class GopherQuality(Rule):
+class GopherQuality(Thresholds):
     """Gopher's quality rules, in their order.
 
     Words of symbols alone count neither for the number of words nor for their length, as in
@@ -40,20 +38,8 @@ class GopherQuality(Rule):
     stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
     """For English; other languages need their own."""
 
-    def prepare(self) -> Judge:
-        """The judge."""
-        from megatron_jobs._filters import Phrases
-
-        stop_words = Phrases(list(self.stop_words), characters())
-
-        def judge(page: Page) -> Verdict | None:
-            missed = next(self._missed(page, stop_words), None)
-            return missed and Verdict(f"gopher_quality.{missed[0]}", *missed[1:])
-
-        return judge
-
-    def _missed(self, page: Page, stop_words: Any) -> Iterator[tuple[str, float, float]]:
-        """(test, found, limit) of each that fails."""
+    def missed(self, page: Page) -> Missed:
+        """Yield each test that fails."""
         words = page.words
         if words.solid < self.min_words:
             yield "too_few_words", words.solid, self.min_words
@@ -68,10 +54,10 @@ class GopherQuality(Rule):
         alphabetic = words.alphabetic / max(len(words), 1)
         if alphabetic < self.min_alphabetic:
             yield "alphabetic", alphabetic, self.min_alphabetic
-        if (present := words.present(stop_words)) < self.min_stop_words:
+        if (present := words.present(phrases(self.stop_words))) < self.min_stop_words:
             yield "stop_words", present, self.min_stop_words
 
-    def _signs(self, text: str, words: int) -> Iterator[tuple[str, float, float]]:
+    def _signs(self, text: str, words: int) -> Missed:
         from megatron_jobs._filters import line_shapes
 
         if (hashes := text.count("#") / words) > self.max_hash_share:

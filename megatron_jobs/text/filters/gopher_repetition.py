@@ -1,16 +1,14 @@
 """Does it repeat itself? By lines, paragraphs and runs of words."""
 
-from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
 
 from megatron_jobs.text.filters.page import Page
-from megatron_jobs.text.filters.rule import Judge, Rule
-from megatron_jobs.text.shards import Verdict
+from megatron_jobs.text.filters.rule import Missed, Thresholds
 
 
-class GopherRepetition(Rule):
+class GopherRepetition(Thresholds):
     """Gopher's rules of repetition, paragraphs first, as in datatrove.
 
     Shares of characters are of all characters of the text.
@@ -33,16 +31,8 @@ class GopherRepetition(Rule):
     )
     """Words in a run -> share of characters in such runs that stood before."""
 
-    def prepare(self) -> Judge:
-        """The judge."""
-        return self._judge
-
-    def _judge(self, page: Page) -> Verdict | None:
-        missed = next(self._missed(page), None)
-        return missed and Verdict(f"gopher_repetition.{missed[0]}", *missed[1:])
-
-    def _missed(self, page: Page) -> Iterator[tuple[str, float, float]]:
-        """(test, found, limit) of each that fails."""
+    def missed(self, page: Page) -> Missed:
+        """Yield each test that fails."""
         if not page.text:
             yield "empty", 0, 1
             return
@@ -56,9 +46,7 @@ class GopherRepetition(Rule):
             if (share := words.repeated_runs(n) / len(page.text)) > limit:
                 yield f"repeated_{n}_words", share, limit
 
-    def _parts(
-        self, name: str, text: str, breaks: int, size: int
-    ) -> Iterator[tuple[str, float, float]]:
+    def _parts(self, name: str, text: str, breaks: int, size: int) -> Missed:
         from megatron_jobs._filters import repeats
 
         parts, repeated, characters = repeats(text, breaks=breaks)
