@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from megatron_jobs.data.document_names import merge_document_names, names_path
 from megatron_jobs.data.token_facts import facts_path, join_facts, shared_tokenizer
 from megatron_jobs.data.token_file import merge_token_files
 from megatron_jobs.errors import EXIT_DONE, EXIT_USER, DataError, UserError
@@ -38,8 +39,11 @@ def merge(prefixes: list[Path], out: Path) -> None:
     bare = [prefix for prefix in prefixes if not facts_path(prefix).exists()]
     if not bare:
         shared_tokenizer(prefixes)
-    facts_path(out).unlink(missing_ok=True)  # never those of an earlier file
+    for path in (facts_path(out), names_path(out)):
+        path.unlink(missing_ok=True)  # never those of an earlier file
     merge_token_files(prefixes, out)
+    if all(names_path(prefix).exists() for prefix in prefixes):
+        merge_document_names(prefixes, out)
     if bare:
         print(f"merge_datasets: {facts_path(bare[0])} is missing: none written", file=sys.stderr)
     else:

@@ -5,25 +5,28 @@
         --tokenizer-type HuggingFaceTokenizer --tokenizer-model path/to/tokenizer
 
 It is the `tokenize` stage run once a key: a run that was killed goes on where it stopped, and lines
-that are no documents are put aside in PREFIX_KEY_document.rejected.jsonl.
+that are no documents are put aside in PREFIX_KEY_document.rejected.jsonl. Sentences are split in
+the same run; nothing is written beside the input.
 """
 
 import argparse
 import glob
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from megatron_jobs.config.settings import all_problems
-from megatron_jobs.errors import EXIT_DONE, EXIT_USER, ConfigError, UserError
-from megatron_jobs.runtime.files import read_json, remove, write_json
+from megatron_jobs.errors import EXIT_DONE, EXIT_USER, ConfigError, DataError, UserError
+from megatron_jobs.runtime.files import read_json, remove, write_json, write_text
 from megatron_jobs.runtime.launch import fork_ranks
 from megatron_jobs.stages import tokenize
 
 TOKENIZER = "HuggingFaceTokenizer"
+BYTE_PAIRS = "GPT2BPETokenizer"
+END = "<|endoftext|>"
+"""Of GPT-2's vocabulary."""
 REFUSED = {
-    "--vocab-file": f"save the tokenizer for {TOKENIZER} and give it as --tokenizer-model",
-    "--merge-file": f"save the tokenizer for {TOKENIZER} and give it as --tokenizer-model",
     "--vocab-size": "the tokenizer says it",
     "--find-optimal-num-workers": "take one worker a core",
     "--workers-to-check": "take one worker a core",
@@ -41,7 +44,7 @@ def main(words: list[str] | None = None) -> int:
             status = tokenize_key(asked, key)
             if status != EXIT_DONE:
                 return status
-    except UserError as error:
+    except (UserError, DataError) as error:
         print(f"preprocess_data: {error}", file=sys.stderr)
         return EXIT_USER
     return EXIT_DONE
@@ -57,8 +60,13 @@ def read_flags(words: list[str] | None) -> argparse.Namespace:
     add("--keep-newlines", action="store_true", help="keep white space between sentences")
     add("--lang", default="english", help="language of $NLTK_DATA/tokenizers/punkt_tab, if there")
     add("--append-eod", action="store_true", help="end each document with the end token")
-    add("--tokenizer-type", default=TOKENIZER, help=f"only {TOKENIZER}")
-    add("--tokenizer-model", required=True, type=Path, help="folder with a tokenizer.json")
+    add("--tokenizer-type", default=TOKENIZER, help=f"{TOKENIZER} or {BYTE_PAIRS}")
+    add("--tokenizer-model", type=Path, help=f"folder with a tokenizer.json, for {TOKENIZER}")
+    add("--vocab-file", type=Path, help=f"vocab.json of {BYTE_PAIRS}")
+    add("--merge-file", type=Path, help=f"merges.txt of {BYTE_PAIRS}")
+    add("--use-gigatoken", action="store_true", help="always so where it gives the same ids")
+    add("--encoder", default="auto", choices=["auto", "gigatoken", "tokenizers"],
+        help="what encodes")  # fmt: skip
     add("--tokenizer-hf-no-include-special-tokens", action="store_true",
         help="leave out what the tokenizer's template adds to each text")  # fmt: skip
     add("--output-prefix", required=True, help="path of the outputs without key and suffix")
@@ -66,16 +74,29 @@ def read_flags(words: list[str] | None) -> argparse.Namespace:
     add("--partitions", type=int, default=1, help="parts that are made apart, at least")
     add("--keep-sequential-samples", action="store_true", help="always so")
     add("--log-interval", type=int, default=1000, help="accepted; progress goes to a file")
+    add("--names", action="store_true", help="write PREFIX.names, what each document is called")
     add("--max-rejected-share", type=float, default=0.05, help="lines that may be put aside")
     for flag, instead in REFUSED.items():
         add(flag, nargs="*", action=Refuse, help=argparse.SUPPRESS, metavar=instead)
     asked = parser.parse_args(words)
-    if asked.tokenizer_type != TOKENIZER:
-        instead = f"found {asked.tokenizer_type}, only {TOKENIZER} is supported"
-        parser.error(f"--tokenizer-type: {instead}")
-    if asked.workers < 1:
-        parser.error(f"--workers: found {asked.workers}, must be at least 1")
+    for problem in flag_problems(asked):
+        parser.error(problem)
     return asked
+
+
+def flag_problems(asked: argparse.Namespace) -> Iterator[str]:
+    """What is wrong with flags together."""
+    needs = {TOKENIZER: ["tokenizer_model"], BYTE_PAIRS: ["vocab_file", "merge_file"]}
+    if asked.tokenizer_type not in needs:
+        found = f"found {asked.tokenizer_type}, only {' and '.join(needs)} are supported"
+        yield f"--tokenizer-type: {found}"
+    for name in needs.get(asked.tokenizer_type, ()):
+        if getattr(asked, name) is None:
+            yield f"--{name.replace('_', '-')}: missing; {asked.tokenizer_type} needs it"
+    if asked.workers < 1:
+        yield f"--workers: found {asked.workers}, must be at least 1"
+    if asked.partitions < 1:
+        yield f"--partitions: found {asked.partitions}, must be at least 1"
 
 
 class Refuse(argparse.Action):
@@ -91,9 +112,10 @@ def tokenize_key(asked: argparse.Namespace, key: str) -> int:
     level = "sentence" if asked.split_sentences else "document"
     prefix = Path(f"{asked.output_prefix}_{key}_{level}").absolute()
     work = prefix.with_name(prefix.name + ".work")
-    config = make_config(asked, key)
+    config = make_config(asked, key, work)
     begin(work, config)
     if not (work / "tokens").exists():
+        tokenize.preload(config)
         outcome = fork_ranks(
             lambda rank: tokenize.run(config, rank, work),
             asked.workers,
@@ -105,18 +127,46 @@ def tokenize_key(asked: argparse.Namespace, key: str) -> int:
     return EXIT_DONE
 
 
-def make_config(asked: argparse.Namespace, key: str) -> tokenize.Config:
-    """The stage's settings that the flags describe."""
+def find_tokenizer(asked: argparse.Namespace, work: Path) -> Path:
+    """Where there is a tokenizer.json; one of vocab.json and merges.txt is written into `work`."""
+    if asked.tokenizer_type == BYTE_PAIRS:
+        return byte_pairs(asked.vocab_file, asked.merge_file, work / "tokenizer")
     if not asked.tokenizer_model.exists():
         hint = "save a tokenizer of the hub there first (AutoTokenizer's save_pretrained)"
         raise UserError(f"--tokenizer-model: {asked.tokenizer_model}: no such folder; {hint}")
+    return Path(asked.tokenizer_model)
+
+
+def byte_pairs(vocab: Path, merges: Path, folder: Path) -> Path:
+    """GPT-2's tokenizer out of its two files, in the form of a tokenizer.json."""
+    from tokenizers import ByteLevelBPETokenizer
+
+    for flag, file in {"--vocab-file": vocab, "--merge-file": merges}.items():
+        if not file.is_file():
+            raise UserError(f"{flag}: {file}: no such file")
+    try:
+        tokenizer = ByteLevelBPETokenizer(str(vocab), str(merges))
+    except Exception as error:  # the library raises no narrower one
+        raise DataError(f"{vocab}, {merges}: no byte pairs as GPT-2's: {error}") from error
+    tokenizer.add_special_tokens([END])
+    file, text = folder / "tokenizer.json", tokenizer.to_str()
+    if not file.is_file() or file.read_text(encoding="utf-8") != text:
+        write_text(file, text)
+    write_json(folder / "tokenizer_config.json", {"eos_token": END})
+    return folder
+
+
+def make_config(asked: argparse.Namespace, key: str, work: Path) -> tokenize.Config:
+    """The stage's settings that the flags describe."""
     files = sorted(glob.glob(asked.input))
     if not files:
         raise UserError(f"--input: {asked.input}: no such file")
     punkt = Path(os.environ.get("NLTK_DATA", "none"), "tokenizers", "punkt_tab", asked.lang)
     config = tokenize.Config(
         input=[Path(file) for file in files],
-        tokenizer=asked.tokenizer_model,
+        tokenizer=find_tokenizer(asked, work),
+        encoder=asked.encoder,
+        names=asked.names,
         key=key,
         append_eod=asked.append_eod,
         special_in_text=True,
@@ -155,7 +205,9 @@ def publish(work: Path, prefix: Path) -> None:
     if (work / "tokens/tokens.idx").exists():
         Path(f"{prefix}.idx").unlink(missing_ok=True)
     move_rejected(work / "rejected.jsonl", Path(f"{prefix}.rejected.jsonl"))
-    for suffix in (".bin", ".json", ".idx"):
+    if (work / "tokens/tokens.bin").exists():  # nothing has been moved yet
+        Path(f"{prefix}.names").unlink(missing_ok=True)
+    for suffix in (".bin", ".names", ".json", ".idx"):
         if (work / f"tokens/tokens{suffix}").exists():
             os.replace(work / f"tokens/tokens{suffix}", f"{prefix}{suffix}")
     remove(work)

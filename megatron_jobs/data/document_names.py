@@ -123,14 +123,27 @@ class DocumentNames:
 @contextlib.contextmanager
 def write_document_names(prefix: Path) -> Iterator["NamesWriter"]:
     """A writer of PREFIX.names, which appears when all went well."""
-    with (
-        whole_file(names_path(prefix)) as part,
-        part.open("wb") as file,
-        tempfile.TemporaryFile(dir=part.parent) as sizes,
-    ):
+    with whole_file(names_path(prefix)) as part, write_names_part(part) as writer:
+        yield writer
+
+
+@contextlib.contextmanager
+def write_names_part(path: Path) -> Iterator["NamesWriter"]:
+    """The same to `path`, where what holds it is unfinished: nothing is synced or renamed."""
+    with path.open("wb") as file, tempfile.TemporaryFile(dir=path.parent) as sizes:
         writer = NamesWriter(file, sizes)
         yield writer
         writer.finish()
+
+
+def merge_document_names(prefixes: Iterable[Path], prefix: Path) -> None:
+    """Join the names of token files, in order, into PREFIX.names."""
+    with write_document_names(prefix) as writer:
+        for one in prefixes:
+            names = DocumentNames.open(one)
+            for first in range(0, len(names), LOOK_DOCUMENTS):
+                ends = names.offsets[first : first + LOOK_DOCUMENTS + 1]
+                writer.add(names.letters[ends[0] : ends[-1]].data, np.diff(ends))
 
 
 class NamesWriter:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from megatron_jobs.data.document_names import names_path
 from megatron_jobs.data.token_file import TokenFile, bin_path, idx_path
 from megatron_jobs.errors import DataError, UserError
 from megatron_jobs.runtime.files import file_hash, read_json, write_json
@@ -94,8 +95,12 @@ def join_facts(prefixes: Sequence[Path], prefix: Path) -> None:
     sums: dict[str, Any] = {
         name: _sum([getattr(facts, name) for facts in every]) for name in counts
     }
-    bin_hash, idx_hash = file_hash(bin_path(prefix)), file_hash(idx_path(prefix))
-    replace(first, **sums, bin_hash=bin_hash, idx_hash=idx_hash).write(prefix)
+    hashes: dict[str, Any] = {
+        "bin_hash": file_hash(bin_path(prefix)),
+        "idx_hash": file_hash(idx_path(prefix)),
+        "names_hash": file_hash(names_path(prefix)) if names_path(prefix).exists() else None,
+    }
+    replace(first, **sums, **hashes).write(prefix)
 
 
 def _sum(counts: list[int | None]) -> int | None:

@@ -208,12 +208,22 @@ def write_token_file(
         vocab_size: ids are checked to be below it; says how many bytes a token takes.
         dtype: another than `token_dtype(vocab_size)`.
     """
+    dtype = dtype or token_dtype(vocab_size)
     with whole_file(idx_path(prefix)) as idx, whole_file(bin_path(prefix)) as binary:
         with binary.open("wb") as file:
-            writer = TokenFileWriter(file, dtype or token_dtype(vocab_size), vocab_size, prefix)
+            writer = TokenFileWriter(file, dtype, vocab_size, prefix)
             yield writer
         writer.write_index(idx)
         idx_path(prefix).unlink(missing_ok=True)  # never an old .idx beside the new .bin
+
+
+@contextlib.contextmanager
+def write_token_part(prefix: Path, *, vocab_size: int) -> Iterator["TokenFileWriter"]:
+    """The same where the folder is unfinished as a whole: nothing is synced or renamed."""
+    with bin_path(prefix).open("wb") as file:
+        writer = TokenFileWriter(file, token_dtype(vocab_size), vocab_size, prefix)
+        yield writer
+    writer.write_index(idx_path(prefix))
 
 
 class TokenFileWriter:

@@ -5,6 +5,9 @@ missing. `token_join` makes one token file of them: tokens, names and rejected l
 on how the text was cut or who made which part.
 """
 
+import json
+import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
@@ -15,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megatron_jobs._lines import narrow
-from megatron_jobs.data.document_names import NamesWriter, write_document_names
-from megatron_jobs.data.token_file import TokenFileWriter, token_dtype, write_token_file
-from megatron_jobs.runtime.files import whole_folder, write_json
+from megatron_jobs.data.document_names import NamesWriter, names_path, write_names_part
+from megatron_jobs.data.token_file import TokenFileWriter, token_dtype, write_token_part
+from megatron_jobs.errors import DataError
+from megatron_jobs.runtime.files import PARTIAL, read_json, remove
 from megatron_jobs.text.batches import BETWEEN, Batch, cut_texts, read_batches
 from megatron_jobs.text.bulk import BulkEncoder
 from megatron_jobs.text.documents import Rejected
 from megatron_jobs.text.encoder import Encoder
+from megatron_jobs.text.packed import CHUNK
 from megatron_jobs.text.rejects import HEADS, RAW, RejectWriter
 from megatron_jobs.text.sources import Piece
 
@@ -79,21 +84,52 @@ def make_part(
     folder: Path, pieces: Sequence[Piece], rules: TokenRules, report: Callable[[int], None]
 ) -> None:
     """Tokenize `pieces` into `folder`; `report` is told now and then the bytes of input done."""
-    with whole_folder(folder) as part:
-        with ExitStack() as files:
-            tokens = files.enter_context(
-                write_token_file(part / TOKENS, vocab_size=rules.encoder.vocab_size)
-            )
-            heads = files.enter_context((part / HEADS).open("w", encoding="utf-8"))
-            raw = files.enter_context((part / RAW).open("wb"))
-            maker = _PartMaker(rules, tokens, RejectWriter(heads, raw))
-            if rules.names:
-                names = files.enter_context(write_document_names(part / TOKENS))
-                lines = files.enter_context((part / NAMELESS).open("wb"))
-                maker.keep_names(names, lines)
-            for done in maker.add_all(pieces):
-                report(done)
-        write_json(part / FACTS, maker.facts())
+    part = folder.with_name(folder.name + PARTIAL)
+    remove(part)
+    part.mkdir(parents=True)
+    with ExitStack() as files:
+        tokens = files.enter_context(
+            write_token_part(part / TOKENS, vocab_size=rules.encoder.vocab_size)
+        )
+        heads = files.enter_context((part / HEADS).open("w", encoding="utf-8"))
+        raw = files.enter_context((part / RAW).open("wb"))
+        maker = _PartMaker(rules, tokens, RejectWriter(heads, raw))
+        if rules.names:
+            names = files.enter_context(write_names_part(names_path(part / TOKENS)))
+            lines = files.enter_context((part / NAMELESS).open("wb"))
+            maker.keep_names(names, lines)
+        for done in maker.add_all(pieces):
+            report(done)
+    facts = maker.facts() | {"checksums": _checksums(part)}
+    (part / FACTS).write_text(json.dumps(facts), encoding="utf-8")
+    os.rename(part, folder)
+
+
+def part_is_whole(part: Path) -> bool:
+    """Whether every file of a part is what its maker wrote.
+
+    Parts are not synced, which would take longer than to make one: a node that lost power may
+    have left anything in them.
+    """
+    try:
+        noted = read_json(part / FACTS)["checksums"]
+    except (OSError, DataError, KeyError, TypeError):
+        return False
+    return bool(noted == _checksums(part))
+
+
+def _checksums(part: Path) -> dict[str, list[int]]:
+    """(bytes, CRC-32) of every file but FACTS."""
+    found: dict[str, list[int]] = {}
+    for path in sorted(part.iterdir()):
+        if path.name == FACTS:
+            continue
+        size = code = 0
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                size, code = size + len(chunk), zlib.crc32(chunk, code)
+        found[path.name] = [size, code]
+    return found
 
 
 class _PartMaker:

@@ -127,8 +127,17 @@ def gather(config: Config, folder: Path, tasks: list[Path]) -> dict[str, float]:
     return _numbers(out)
 
 
-def load(config: Config) -> "Encoder":
-    """The tokenizer. Called before ranks are forked, they need not load it again."""
+def preload(config: Config) -> None:
+    """Load the tokenizer now: ranks forked later need not do it again."""
+    from megatron_jobs.text import bulk
+
+    encoder = _load(config)
+    if config.encoder != "tokenizers":
+        bulk.preload(encoder)
+
+
+def _load(config: Config) -> "Encoder":
+    """The tokenizer."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # ranks are forked, and are parallel enough
     file = config.tokenizer / "tokenizer.json" if config.tokenizer.is_dir() else config.tokenizer
     stamp = file.stat().st_mtime_ns if file.is_file() else 0
@@ -155,7 +164,7 @@ class _Work:
 
         self.config, self.rank, self.folder = config, rank, folder
         self.files = text_files(config.input)
-        self.encoder = load(config)
+        self.encoder = _load(config)
         count = max(config.parts or default_parts(self.files), rank.tasks)
         self.whole_plan = cut(self.files, count)
         first, end = (count * task // rank.tasks for task in (rank.task, rank.task + 1))
@@ -226,13 +235,14 @@ class _Work:
 
     def make_parts(self, out: Path) -> None:
         """Make the parts of this rank that are not there yet."""
-        from megatron_jobs.data.token_parts import make_part
+        from megatron_jobs.data.token_parts import make_part, part_is_whole
 
         rules = self._rules()
         for i in range(self.rank.index, len(self.plan), self.rank.world):
             # the leader removes parts only after `out` is there
-            if self.parts[i].exists() or out.exists():
+            if out.exists() or (self.parts[i].exists() and part_is_whole(self.parts[i])):
                 continue
+            remove(self.parts[i])
             done = self._bytes_done() if self.rank.leads else 0
             make_part(self.parts[i], self.plan[i], rules, partial(self._report, done))
 

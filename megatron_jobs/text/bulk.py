@@ -8,7 +8,10 @@ texts that are hard to encode and on a sample of the job's own; otherwise tokeni
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -144,15 +147,21 @@ def _proven(encoder: Encoder, slow: BulkEncoder, sample: Iterable[str]) -> BulkE
 
 def _backend(encoder: Encoder, separator: int) -> Any:
     """gigatoken's tokenizer, with SEPARATOR as one more token."""
+    if encoder.file is None:
+        raise _Unfit("there is no tokenizer.json")
+    special = not encoder.tokenizer.encode_special_tokens
+    return _loaded(encoder.file, encoder.hash, special, separator)
+
+
+@lru_cache(maxsize=1)
+def _loaded(file: Path, _hash: str, special: bool, separator: int) -> Any:
     try:
         from gigatoken.gigatoken_rs import load_hf_json
     except ImportError:
         raise _Unfit("it is not installed") from None
-    if encoder.file is None:
-        raise _Unfit("there is no tokenizer.json")
-    config = orjson.loads(encoder.file.read_bytes())
+    config = orjson.loads(file.read_bytes())
     tokens = config.get("added_tokens") or []
-    if encoder.tokenizer.encode_special_tokens:  # their names are text as any other
+    if not special:  # their names are text as any other
         tokens = [token for token in tokens if not token.get("special")]
     no = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     between = {"id": separator, "content": SEPARATOR, "special": True, **no}
@@ -161,6 +170,12 @@ def _backend(encoder: Encoder, separator: int) -> Any:
         return load_hf_json(orjson.dumps(config))
     except RuntimeError as error:  # what it raises for all that it does not know
         raise _Unfit(str(error).partition("\n")[0]) from None
+
+
+def preload(encoder: Encoder) -> None:
+    """Load gigatoken's tokenizer now: ranks forked later need not do it again."""
+    with suppress(_Unfit):
+        _backend(encoder, encoder.vocab_size)
 
 
 def _gigatoken(backend: Any, encoder: Encoder, separator: int, one_by_one: bool) -> Encode:

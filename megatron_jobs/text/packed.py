@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-import zstandard
-
 CHUNK = 1 << 20
 GZIP, ZSTD = ".gz", ".zst"
 PACKED = (GZIP, ZSTD)
@@ -64,6 +62,8 @@ def _gunzip(file: IO[bytes]) -> Iterator[bytes]:
 
 def _unzstd(file: IO[bytes]) -> Iterator[bytes]:
     """Frames one after the other."""
+    import zstandard
+
     unpack = zstandard.ZstdDecompressor().decompressobj()
     begun = False
     while packed := file.read(ZSTD_INPUT):

@@ -3,16 +3,22 @@
 import json
 import os
 import re
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GPT2TokenizerFast
 
+from megatron_jobs.data.document_names import DocumentNames
 from megatron_jobs.data.token_facts import TokenFacts
 from megatron_jobs.data.token_file import TokenFile, write_token_file
+from megatron_jobs.runtime.files import file_hash
 from megatron_jobs.runtime.rank import ALONE
+from megatron_jobs.stages.tokenize import _Work
 from megatron_jobs.stages.tokenizer import Config, run
 from megatron_jobs.text.sentences import SentenceSplitter, load_punkt, train_punkt
 from tests.megatron_datasets import megatron_datasets
@@ -95,8 +101,13 @@ def test_each_key_equals_megatron(tmp_path: Path, corpus: Path, eod: bool, speci
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_sentences_equal_megatron(tmp_path: Path, corpus: Path, keep: bool) -> None:
-    others = ["--split-sentences", "--append-eod", "--partitions", "3"] + ["--keep-newlines"] * keep
+@pytest.mark.parametrize("partitions", [1, 3])
+def test_sentences_equal_megatron(
+    tmp_path: Path, corpus: Path, keep: bool, partitions: int
+) -> None:
+    """In one run, however many partitions."""
+    others = ["--split-sentences", "--append-eod", "--partitions", str(partitions)]
+    others += ["--keep-newlines"] * keep
     assert preprocess_data.main(flags(corpus, tmp_path / "out", *others)) == 0
     encode = AutoTokenizer.from_pretrained(corpus / "tokenizer")
     texts = texts_of(corpus, "text")
@@ -126,9 +137,11 @@ def test_a_model_of_nltk_data_is_taken(
 @pytest.mark.parametrize(
     ("others", "message"),
     [
-        (["--vocab-file", "x"], "--vocab-file: not supported here; save the tokenizer"),
+        (["--vocab-size", "x"], "--vocab-size: not supported here; the tokenizer says it"),
+        (["--partitions", "0"], "--partitions: found 0, must be at least 1"),
         (["--find-optimal-num-workers"], "--find-optimal-num-workers: not supported here; take"),
-        (["--tokenizer-type", "GPT2BPETokenizer"], "found GPT2BPETokenizer, only HuggingFaceTok"),
+        (["--tokenizer-type", "GPT2BPETokenizer"], "--vocab-file: missing; GPT2BPETokenizer needs"),
+        (["--tokenizer-type", "TikTokenizer"], "found TikTokenizer, only HuggingFaceTokenizer and"),
         (["--workers", "0"], "--workers: found 0, must be at least 1"),
         (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
     ],
@@ -154,6 +167,71 @@ def test_what_is_not_there_is_named(
     assert "--tokenizer-model: gpt2: no such folder; save a tokenizer of the hub there" in errors
     assert "split_sentences: is false: keep_newlines and punkt would do nothing" in errors
     assert "input: 1 of 6 lines are no documents (1 empty), at most 0.0% may be" in errors
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_worker_that_cannot_start_ends_the_job_with_its_cause(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """No worker is started again and again, and nothing is left that looks like a dataset."""
+    folder = tmp_path / "nltk/tokenizers/punkt_tab/english"
+    folder.mkdir(parents=True)
+    words = [*flags(corpus, tmp_path / "out", "--split-sentences"), "--workers", str(workers)]
+    command = [sys.executable, "tools/preprocess_data.py", *words]
+    ended = subprocess.run(
+        command,
+        env=os.environ | {"NLTK_DATA": str(tmp_path / "nltk"), "PYTHONPATH": "."},
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    assert "english: has no abbrev_types.txt, collocations.tab" in ended.stderr
+    assert not list(tmp_path.glob("out*.bin")) + list(tmp_path.glob("out*.idx"))
+
+
+def test_what_stale_files_hold_never_becomes_a_dataset(tmp_path: Path, corpus: Path) -> None:
+    """Those that Megatron-LM's tool would take, and parts that a lost node left empty."""
+    (tmp_path / "corpus.jsonl").write_bytes((corpus / "corpus.jsonl").read_bytes())
+    words = flags(corpus, tmp_path / "out", "--split-sentences")
+    words[1] = str(tmp_path / "corpus.jsonl")
+    assert preprocess_data.main(words) == 0
+    wanted = both(tmp_path / "out_text_sentence")
+    for name in ("corpus_ss.jsonl", "corpus_0.jsonl", "out_text_sentence.bin"):
+        (tmp_path / name).write_bytes(b"")
+    asked = preprocess_data.read_flags(words)
+    work = tmp_path / "out_text_sentence.work"
+    config = preprocess_data.make_config(asked, "text", work)
+    preprocess_data.begin(work, config)
+    home = _Work(config, work, ALONE).home
+    for part in range(4):
+        (home / f"part-00000{part}").mkdir(parents=True)
+        (home / f"part-00000{part}/tokens.bin").touch()
+    assert preprocess_data.main(words) == 0
+    assert both(tmp_path / "out_text_sentence") == wanted
+
+
+def test_gpt2s_two_files_are_a_tokenizer(tmp_path: Path, corpus: Path) -> None:
+    made = json.loads((corpus / "tokenizer/tokenizer.json").read_text())
+    vocab = {token: place for place, token in enumerate(made["model"]["vocab"])}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab))
+    merges = "\n".join(" ".join(pair) for pair in made["model"]["merges"])
+    (tmp_path / "merges.txt").write_text(f"#version: 0.2\n{merges}\n")
+    words = f"--tokenizer-type GPT2BPETokenizer --vocab-file {tmp_path}/vocab.json"
+    others = [*words.split(), "--merge-file", f"{tmp_path}/merges.txt", "--append-eod"]
+    assert preprocess_data.main(flags(corpus, tmp_path / "out", *others)) == 0
+    theirs = GPT2TokenizerFast.from_pretrained(tmp_path)
+    assert theirs.eos_token_id is not None
+    ids = [[[*theirs(t).input_ids, theirs.eos_token_id]] for t in texts_of(corpus, "text")]
+    assert both(tmp_path / "out_text_document") == by_megatron(tmp_path / "their", ids)
+
+
+def test_names_are_written_when_asked_for(tmp_path: Path, corpus: Path, earlier: Path) -> None:
+    assert preprocess_data.main(flags(corpus, tmp_path / "out", "--names")) == 0
+    assert list(DocumentNames.open(earlier)) == [f"corpus.jsonl:{n}" for n in (1, 2, 3, 4, 6)]
+    assert preprocess_data.main(flags(corpus, tmp_path / "out")) == 0
+    assert not Path(f"{earlier}.names").exists()
 
 
 class Killed(BaseException):
@@ -224,7 +302,7 @@ def test_merged_files_equal_one(tmp_path: Path, corpus: Path) -> None:
     (tmp_path / "parts").mkdir()
     for part in range(2):
         (tmp_path / "corpus.jsonl").write_text("\n".join(lines[3 * part : 3 * part + 3]))
-        words = flags(corpus, tmp_path / f"parts/{part}")
+        words = flags(corpus, tmp_path / f"parts/{part}", "--names")
         words[1] = str(tmp_path / "corpus.jsonl")
         assert preprocess_data.main(words) == 0
     assert preprocess_data.main(flags(corpus, tmp_path / "whole")) == 0
@@ -232,7 +310,11 @@ def test_merged_files_equal_one(tmp_path: Path, corpus: Path) -> None:
     assert merge_datasets.main(merge) == 0
     assert both(tmp_path / "merged") == both(tmp_path / "whole_text_document")
     whole = TokenFacts.read(tmp_path / "whole_text_document")
-    assert TokenFacts.read(tmp_path / "merged") == whole
+    facts = TokenFacts.read(tmp_path / "merged")
+    assert facts.names_hash == file_hash(tmp_path / "merged.names")
+    assert replace(facts, names_hash=None) == whole
+    names = [list(DocumentNames.open(tmp_path / f"parts/{n}_text_document")) for n in range(2)]
+    assert list(DocumentNames.open(tmp_path / "merged")) == names[0] + names[1]
 
 
 def make_tokens(prefix: Path, **facts: object) -> TokenFacts:
