@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from megatron_jobs.errors import EXIT_BUG, EXIT_DONE, EXIT_STOPPED, EXIT_USER, UserError
+from megatron_jobs.terminal.data import data_app
 
 app = typer.Typer(
     name="mj",
@@ -23,6 +24,7 @@ app = typer.Typer(
 
 cluster_app = typer.Typer(help="Describe clusters; nodes on strike.", no_args_is_help=True)
 app.add_typer(cluster_app, name="cluster")
+app.add_typer(data_app, name="data")
 
 PlanFile = Annotated[str, typer.Argument(help="A plan (YAML), or the file of one stage.")]
 Words = Annotated[list[str] | None, typer.Argument(help="Settings: job.setting=value.")]
