@@ -1,5 +1,6 @@
 """Where a document went in a run: shards, token files, training steps, checkpoints."""
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ def _look_in_training(training: Training, ledger: "Ledger", trace: Trace) -> Non
     for source, sequence in ledger.find(trace.id):
         place = {
             "job": training.name,
-            "file": str(ledger.index.tokens[source].prefix),
+            "file": str(_prefix(ledger, source)),
             "document": ledger.document_of(source, sequence),
         }
         if place not in trace.tokens:
@@ -166,13 +167,18 @@ def documents_of_step(run: Path, step: int, job: str = "") -> list[tuple[int, st
     return [
         (
             sample,
-            ledger.index.tokens[passage.source].prefix.parent.parent.name,
+            _prefix(ledger, passage.source).parent.parent.name,
             ledger.name(passage.source, passage.sequence),
             passage.tokens,
         )
         for sample in range((step - 1) * size, step * size)
         for passage in ledger.passages("train", sample)
     ]
+
+
+def _prefix(ledger: "Ledger", source: int) -> Path:
+    """Of a token file, without the way to it from the index."""
+    return Path(os.path.normpath(ledger.index.tokens[source].prefix))
 
 
 def _one_of(found: Sequence[Training], job: str, run: Path) -> Training:
