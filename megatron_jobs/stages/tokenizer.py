@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 OUTPUTS = ("tokenizer",)
 RESOURCES = Resources()
 BYTES = 256
-END, PAD = "<|endoftext|>", "<|pad|>"
-CHAT = ("<|im_start|>", "<|im_end|>")
+NAMES = {
+    "bpe": ("<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"),
+    "unigram": ("<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"),
+    "wordpiece": ("[SEP]", "[PAD]", "[UNK]", "[CLS]", "[MASK]"),
+}
+"""Kind -> what ends a document, fills up, and further special tokens, when nobody names others."""
 WAYS = {
     "pattern": ("bpe", "source"),
     "lowercase": ("wordpiece", "source"),
@@ -71,12 +75,13 @@ class Config(Settings):
     """Reserved tokens are added until the size of the vocabulary is a multiple of it."""
     eod: str | None = None
     """The token that ends a document; also the beginning and end of a text for transformers. None
-    for <|endoftext|>, or what the source says."""
+    for <|endoftext|> ([SEP] of wordpiece), or what the source says."""
     pad: str | None = None
-    """The token that fills up short sequences; None for <|pad|>, or what the source says."""
+    """The token that fills up short sequences; None for <|pad|> ([PAD] of wordpiece), or what the
+    source says."""
     special: tuple[str, ...] | None = None
     """Further tokens that are never cut, such as those of a chat; None for <|im_start|> and
-    <|im_end|>, or those of the source."""
+    <|im_end|> (BERT's of wordpiece), or those of the source."""
     normalizer: Literal["none", "nfc", "nfd", "nfkc", "nfkd", "nmt_nfkc"] = "none"
     """Unicode's form that text is brought to, for good; none keeps every byte. For unigram and
     characters nfkc and nmt_nfkc are SentencePiece's rules."""
@@ -108,10 +113,12 @@ class Config(Settings):
 
     def special_tokens(self) -> list[str]:
         """All special tokens, in the order of their ids; of a source only those that are added."""
-        own = self.source is None
-        eod, pad = self.eod or (END if own else None), self.pad or (PAD if own else None)
-        others = self.special if self.special is not None else (CHAT if own else ())
-        return [token for token in (eod, pad, *others) if token is not None]
+        if self.source is not None:
+            named = (self.eod, self.pad, *(self.special or ()))
+            return [token for token in named if token is not None]
+        eod, pad, *others = NAMES[self.kind]
+        first = [eod if self.eod is None else self.eod, pad if self.pad is None else self.pad]
+        return [*first, *(others if self.special is None else self.special)]
 
     def problems(self) -> Iterator[Problem]:
         """Values that cannot work together."""
@@ -197,7 +204,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
 
 
 def _trained(config: Config, corpus: "Corpus") -> "Found":
-    from megatron_jobs.text.tokenizer_files import Found, found_in_model, with_special
+    from megatron_jobs.text.tokenizer_files import Found, bert_roles, found_in_model, with_special
 
     eod, pad, *_ = config.special_tokens()
     roles = {"bos_token": eod, "eos_token": eod, "pad_token": pad}
@@ -205,7 +212,8 @@ def _trained(config: Config, corpus: "Corpus") -> "Found":
     if way == "bpe":
         return Found(_byte_pairs(config, corpus), roles)
     if way == "wordpiece":
-        return Found(_word_pieces(config, corpus), roles | {"unk_token": "[UNK]"})
+        tokenizer = _word_pieces(config, corpus)
+        return Found(tokenizer, bert_roles(tokenizer) | roles)
     return with_special(found_in_model(_pieces(config, corpus)), (), roles)
 
 

@@ -123,8 +123,8 @@ def _check_plain(state: dict[str, Any], pattern: str | None) -> None:
     if pattern != GPT2 or state["normalizer"]:
         raise UserError(_refused("they name no normalizer and no pattern but GPT-2's"))
     added = {token["content"] for token in state["added_tokens"]}
-    made = {a + b for a, b in model["merges"]}
-    rest = [t for t in model["vocab"] if len(t) > 1 and t not in made | added]
+    reached = added | {a + b for a, b in model["merges"]}
+    rest = [token for token in model["vocab"] if len(token) > 1 and token not in reached]
     if rest:
         raise UserError(_refused(f"{len(rest)} tokens such as {rest[0]!r} are made by no merge"))
     if model.get("ignore_merges"):  # then a word that is a token must come of its merges too

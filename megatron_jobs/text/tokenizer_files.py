@@ -45,7 +45,16 @@ from megatron_jobs.text.word_pieces import UNKNOWN, read_word_pieces, write_word
 Format = Literal["sentencepiece", "tiktoken", "merges", "wordpiece"]
 JSON = "tokenizer.json"
 SENTENCEPIECE = "tokenizer.model"
-ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
+BERT_ROLES = {
+    "eos_token": "[SEP]",
+    "sep_token": "[SEP]",
+    "cls_token": "[CLS]",
+    "pad_token": "[PAD]",
+    "unk_token": UNKNOWN,
+    "mask_token": "[MASK]",
+}
+ROLES = ("bos_token", *BERT_ROLES)
+"""What transformers calls the special tokens that it knows by what they do."""
 NO_LIMIT = 10**30
 """What transformers writes for a tokenizer without a longest text."""
 
@@ -76,7 +85,8 @@ def read_tokenizer(path: Path, *, pattern: str | None = None, lowercase: bool = 
     if file.suffix == ".tiktoken":
         return _of_ranks(file, pattern)
     if file.suffix == ".txt" and file.name != "merges.txt":
-        return Found(read_word_pieces(file, lowercase=lowercase), {"unk_token": UNKNOWN})
+        tokenizer = read_word_pieces(file, lowercase=lowercase)
+        return Found(tokenizer, bert_roles(tokenizer))
     if head == b"\n":  # the key of a model's first piece
         return found_in_model(read_model(file))
     return _of_json(file, pattern)
@@ -117,6 +127,15 @@ def pad_vocabulary(found: Found, multiple: int) -> None:
     size = max(found.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
     names = [f"<|reserved_{number}|>" for number in range(-size % multiple)]
     with_special(found, names, {})
+
+
+def bert_roles(tokenizer: Tokenizer) -> dict[str, str]:
+    """The roles of BERT's special tokens, of those that a tokenizer has."""
+    return {
+        role: token
+        for role, token in BERT_ROLES.items()
+        if tokenizer.token_to_id(token) is not None
+    }
 
 
 def found_in_model(model: SentencePieceModel) -> Found:
@@ -162,7 +181,8 @@ def _of_json(file: Path, pattern: str | None) -> Found:
         tokenizer = read_merges(
             file.with_name(pair[0]), file.with_name(pair[1]), pattern=pattern_of(pattern or "gpt2")
         )
-        return Found(tokenizer, _roles_beside(file.parent))
+        ends = {"eos_token": END} if tokenizer.token_to_id(END) is not None else {}
+        return Found(tokenizer, ends | _roles_beside(file.parent))
     try:
         tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises no narrower one
