@@ -55,9 +55,9 @@ class IndexPlan:
     """Of the train split; None for a shuffle."""
     phases: Sequence[Phase] = ()
     """Weights of the train split over the run, in place of the sources' own."""
-    after: Path | None = None
+    earlier: Path | None = None
     """An earlier index: its sources go on behind what it gave."""
-    after_samples: int = 0
+    earlier_samples: int = 0
     """How many samples of its train split were taken."""
 
 
@@ -85,7 +85,7 @@ def build_sample_index(folder: Path, sources: Sequence[Source], plan: IndexPlan)
             "packing": plan.packing,
             "curriculum": plan.curriculum and plan.curriculum.model_dump(),
             **facts,
-            "after": _describe_after(folder, plan),
+            "earlier": _describe_earlier(folder, plan),
             "sources": [_describe(folder, source) for source in sources],
             "splits": splits,
         },
@@ -134,10 +134,10 @@ def _build_split(
 
 
 def _open_earlier(plan: IndexPlan, facts: dict[str, Any]) -> Earlier | None:
-    if plan.after is None:
+    if plan.earlier is None:
         return None
     own = {"seq_len": plan.seq_len, "packing": plan.packing, "split": plan.split, **facts}
-    return Earlier(plan.after, plan.after_samples, own)
+    return Earlier(plan.earlier, plan.earlier_samples, own)
 
 
 def _go_on(
@@ -270,10 +270,10 @@ def _describe(folder: Path, source: Source) -> dict[str, Any]:
     }
 
 
-def _describe_after(folder: Path, plan: IndexPlan) -> dict[str, Any] | None:
-    if plan.after is None:
+def _describe_earlier(folder: Path, plan: IndexPlan) -> dict[str, Any] | None:
+    if plan.earlier is None:
         return None
-    return {"index": _portable(plan.after, folder), "samples": plan.after_samples}
+    return {"index": _portable(plan.earlier, folder), "samples": plan.earlier_samples}
 
 
 def _portable(prefix: Path, folder: Path) -> str:

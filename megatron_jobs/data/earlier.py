@@ -91,7 +91,7 @@ class Earlier:
         for name in SHARED:
             if facts[name] != shared[name]:
                 found = f"{folder} has {name} {facts[name]}, this index {shared[name]}"
-                raise UserError(f"after: {found}; its samples go on only with the same")
+                raise UserError(f"earlier: {found}; its samples go on only with the same")
         self.folder = folder
         self.all = _read_given(folder, facts, samples)
         self._found: set[tuple[str, str]] = set()
@@ -106,7 +106,7 @@ class Earlier:
         if given.documents != documents:
             found = f"train documents {documents.start} to {documents.stop} of {prefix}"
             was = f"{self.folder} has {given.documents.start} to {given.documents.stop}"
-            raise UserError(f"after: {found}, {was}; its samples go on only with the same")
+            raise UserError(f"earlier: {found}, {was}; its samples go on only with the same")
         return given
 
     def left_out(self) -> list[Given]:
@@ -119,7 +119,7 @@ def _read_given(folder: Path, facts: dict[str, Any], samples: int) -> list[Given
     held = record["samples"] if record else 0
     if record is None or samples > held:
         found = f"{samples} of the train split of {folder}, which has {held}"
-        raise UserError(f"after_samples: {found}; give what the run has trained on")
+        raise UserError(f"earlier_samples: {found}; give what the run has trained on")
     packed = facts["packing"] != "none"
     blend = load_blend(folder, "train", record)
     counts: Sequence[int] = [samples] if blend is None else blend.taken(samples)

@@ -64,12 +64,12 @@ class Config(Settings):
     """The same of the validation split."""
     test_samples: int | None = 0
     """The same of the test split."""
-    after: InputPath | None = None
+    earlier: InputPath | None = None
     """The index of the run so far, to go on with another mix: each source that stays (its token
     file is the same, byte for byte) begins behind the train samples that it gave, in its own order;
     null for a run that begins. The train samples of this index are counted from 0 again. seq_len,
     split, packing and tokenizer must be the same."""
-    after_samples: int = 0
+    earlier_samples: int = 0
     """How many train samples of that index were taken: steps x batch.global_size."""
 
     def problems(self) -> Iterator[Problem]:
@@ -126,10 +126,10 @@ class Config(Settings):
                 yield f"tokens.{place}.scores", "must be set for a curriculum by score"
             if not by_score and source.scores is not None:
                 yield f"tokens.{place}.scores", "is not read without curriculum.by: score"
-        if self.after is not None and self.curriculum is not None:
-            yield "curriculum", "the orders of `after` go on as they are; leave one of both out"
-        if self.after_samples < 0 or (self.after is None and self.after_samples):
-            yield "after_samples", f"{self.after_samples} of no index; it goes with `after`"
+        if self.earlier is not None and self.curriculum is not None:
+            yield "curriculum", "the orders of `earlier` go on as they are; leave one of both out"
+        if self.earlier_samples < 0 or (self.earlier is None and self.earlier_samples):
+            yield "earlier_samples", f"{self.earlier_samples} of no index; it goes with `earlier`"
 
 
 def promise(config: Config, inputs: Mapping[str, Facts]) -> Facts:
@@ -148,9 +148,9 @@ def promise(config: Config, inputs: Mapping[str, Facts]) -> Facts:
 
 def foresee(config: Config, inputs: Mapping[str, Facts]) -> Iterator[Problem]:
     """Where the index that this one is to follow will be cut otherwise."""
-    before = inputs.get("after", {}).get("seq_len")
+    before = inputs.get("earlier", {}).get("seq_len")
     if before and before != config.seq_len:
-        yield "seq_len", f"{config.seq_len} is not that of `after`, {before}; take the same"
+        yield "seq_len", f"{config.seq_len} is not that of `earlier`, {before}; take the same"
 
 
 def describe(config: Config, resources: Resources) -> list[tuple[str, str]]:
@@ -209,8 +209,8 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
         packing=config.packing,
         curriculum=config.curriculum,
         phases=config.phases,
-        after=config.after,
-        after_samples=config.after_samples,
+        earlier=config.earlier,
+        earlier_samples=config.earlier_samples,
         samples={
             "train": config.train_samples,
             "valid": config.valid_samples,

@@ -69,15 +69,15 @@ def test_no_sample_comes_twice_over_three_mixes(tmp_path: Path, packing: str) ->
     one = build(tmp_path / "1", weighted(a=3, b=1), 200, packing=packing)
     two = build(
         tmp_path / "2", weighted(c=1, b=1, a=1), 200, packing=packing,
-        after=tmp_path / "1", after_samples=120,
+        earlier=tmp_path / "1", earlier_samples=120,
     )  # fmt: skip
     three = build(
         tmp_path / "3", weighted(c=3, b=1), 200, packing=packing,
-        after=tmp_path / "2", after_samples=90,
+        earlier=tmp_path / "2", earlier_samples=90,
     )  # fmt: skip
     four = build(
         tmp_path / "4", weighted(b=1, a=4), 100, packing=packing,
-        after=tmp_path / "3", after_samples=50,
+        earlier=tmp_path / "3", earlier_samples=50,
     )  # fmt: skip
     read = [(one, 120), (two, 90), (three, 50), (four, 100)]
     rows = [row for index, taken in read for row in rows_of(index.split("train"), taken)]
@@ -97,7 +97,9 @@ def test_no_sample_comes_twice_over_three_mixes(tmp_path: Path, packing: str) ->
 def test_the_order_of_a_source_goes_on_unchanged(tmp_path: Path, packing: str) -> None:
     a = make_source(tmp_path / "a", 1.0, 0)
     one = build(tmp_path / "1", [a], 300, packing=packing)
-    two = build(tmp_path / "2", [a], 150, packing=packing, after=tmp_path / "1", after_samples=130)
+    two = build(
+        tmp_path / "2", [a], 150, packing=packing, earlier=tmp_path / "1", earlier_samples=130
+    )
     before, after = one.split("train"), two.split("train")
     for number in range(150):
         assert after[number].tolist() == before[130 + number].tolist()
@@ -110,7 +112,7 @@ def test_further_epochs_follow_when_a_source_runs_out(tmp_path: Path, packing: s
     one = build(tmp_path / "1", [a], None, packing=packing)
     once = len(one.split("train"))
     two = build(
-        tmp_path / "2", [a], 3 * once, packing=packing, after=tmp_path / "1", after_samples=40
+        tmp_path / "2", [a], 3 * once, packing=packing, earlier=tmp_path / "1", earlier_samples=40
     )
     split = two.split("train")
     assert len(split) >= 3 * once
@@ -132,7 +134,7 @@ def test_the_stream_of_tokens_goes_on_between_epochs(tmp_path: Path) -> None:
     a = make_source(tmp_path / "a", None, 0, documents=60)
     one = build(tmp_path / "1", [a], None)
     once = len(one.split("train"))
-    two = build(tmp_path / "2", [a], 2 * once, after=tmp_path / "1", after_samples=once // 2)
+    two = build(tmp_path / "2", [a], 2 * once, earlier=tmp_path / "1", earlier_samples=once // 2)
     order, (tokens,) = two.split("train").orders[0], two.tokens
     stream = np.concatenate([tokens.read(int(document)) for document in order.documents])
     for number in range(len(order)):
@@ -150,7 +152,7 @@ def test_after_phases(tmp_path: Path) -> None:
     for taken in (0, 30, 50, 71, 100):
         weighted = [Source(s.prefix, s.tokens, s.facts, 1.0) for s in sources]
         folder = tmp_path / f"after-{taken}"
-        two = build(folder, weighted, 80, after=tmp_path / "1", after_samples=taken)
+        two = build(folder, weighted, 80, earlier=tmp_path / "1", earlier_samples=taken)
         rows = rows_of(one.split("train"), taken) + rows_of(two.split("train"), 80)
         assert len(rows) == len(set(rows))
 
@@ -159,7 +161,7 @@ def test_a_file_that_is_named_twice_goes_on_behind_both(tmp_path: Path) -> None:
     a = make_source(tmp_path / "a", 1.0, 0)
     twice = [a, Source(a.prefix, a.tokens, a.facts, 3.0)]
     one = build(tmp_path / "1", twice, 100)
-    two = build(tmp_path / "2", [a], 50, after=tmp_path / "1", after_samples=100)
+    two = build(tmp_path / "2", [a], 50, earlier=tmp_path / "1", earlier_samples=100)
     assert two.facts["splits"]["train"]["sources"][0]["first"] == 75
     assert not set(rows_of(one.split("train"), 100)) & set(rows_of(two.split("train"), 50))
 
@@ -169,7 +171,7 @@ def test_token_files_of_sources_left_out_may_be_gone(tmp_path: Path) -> None:
     build(tmp_path / "1", [a, b], 100)
     for suffix in ("bin", "idx"):
         (tmp_path / f"a.{suffix}").unlink()
-    two = build(tmp_path / "2", [b], 40, after=tmp_path / "1", after_samples=100)
+    two = build(tmp_path / "2", [b], 40, earlier=tmp_path / "1", earlier_samples=100)
     assert two.facts["splits"]["train"]["sources"][0]["first"] == 50
     assert two.facts["splits"]["train"]["left_out"][0]["first"] == 50
 
@@ -177,10 +179,16 @@ def test_token_files_of_sources_left_out_may_be_gone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"after_samples": 302}, r"after_samples: 302 of the train split of .*/1, which has 301"),
-        ({"seq_len": 8}, r"after: .*/1 has seq_len 16, this index 8; its samples go on only with"),
-        ({"packing": "best_fit"}, r"after: .*/1 has packing none, this index best_fit; its samp"),
-        ({"split": "80,20"}, r"after: .*/1 has split 90,10, this index 80,20; its samples go on"),
+        (
+            {"earlier_samples": 302},
+            r"earlier_samples: 302 of the train split of .*/1, which has 301",
+        ),
+        (
+            {"seq_len": 8},
+            r"earlier: .*/1 has seq_len 16, this index 8; its samples go on only with",
+        ),
+        ({"packing": "best_fit"}, r"earlier: .*/1 has packing none, this index best_fit; its samp"),
+        ({"split": "80,20"}, r"earlier: .*/1 has split 90,10, this index 80,20; its samples go on"),
     ],
 )
 def test_an_index_that_does_not_fit_is_refused(
@@ -189,7 +197,7 @@ def test_an_index_that_does_not_fit_is_refused(
     a = make_source(tmp_path / "a", 1.0, 0)
     assert len(build(tmp_path / "1", [a], 301).split("train")) == 301
     with pytest.raises(UserError, match=message):
-        build(tmp_path / "2", [a], 10, after=tmp_path / "1", **{"after_samples": 5} | changes)
+        build(tmp_path / "2", [a], 10, earlier=tmp_path / "1", **{"earlier_samples": 5} | changes)
 
 
 def test_a_source_that_gave_all_needs_a_weight(tmp_path: Path) -> None:
@@ -197,13 +205,13 @@ def test_a_source_that_gave_all_needs_a_weight(tmp_path: Path) -> None:
     one = build(tmp_path / "1", [a], None)
     held = len(one.split("train"))
     with pytest.raises(UserError, match=f"tokens: .*a has given all its {held} samples; give wei"):
-        build(tmp_path / "2", [a, b], None, after=tmp_path / "1", after_samples=held)
+        build(tmp_path / "2", [a, b], None, earlier=tmp_path / "1", earlier_samples=held)
 
 
 def test_the_index_says_what_it_follows(tmp_path: Path) -> None:
     a = make_source(tmp_path / "a", 1.0, 0)
     build(tmp_path / "1", [a], 50)
-    build(tmp_path / "2", [a], 50, after=tmp_path / "1", after_samples=50, valid=10)
+    build(tmp_path / "2", [a], 50, earlier=tmp_path / "1", earlier_samples=50, valid=10)
     facts = json.loads((tmp_path / "2/index.json").read_text())
-    assert facts["after"] == {"index": "../1", "samples": 50}
+    assert facts["earlier"] == {"index": "../1", "samples": 50}
     assert facts["splits"]["valid"]["sources"][0]["first"] == 0

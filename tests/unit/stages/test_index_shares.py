@@ -106,9 +106,9 @@ def test_a_run_that_changes_its_mix(tmp_path: Path) -> None:
     """Every token is another one: what was trained on is seen in the samples themselves."""
     one = make_config(tmp_path, shares={"by": "size"}, train_samples=400)
     run(one, ALONE, tmp_path / "one")
-    changed = {"after": tmp_path / "one/index", "after_samples": 300, "seed": 7}
+    changed = {"earlier": tmp_path / "one/index", "earlier_samples": 300, "seed": 7}
     two = make_config(tmp_path, shares={"by": "seeds"}, train_samples=400, **changed)
-    assert ("after", tmp_path / "one/index") in list(input_paths(two))
+    assert ("earlier", tmp_path / "one/index") in list(input_paths(two))
     run(two, ALONE, tmp_path / "two")
     before = SampleIndex.open(tmp_path / "one/index").split("train")
     after = SampleIndex.open(tmp_path / "two/index").split("train")
@@ -117,13 +117,15 @@ def test_a_run_that_changes_its_mix(tmp_path: Path) -> None:
 
 
 def test_orders_that_cannot_go_on(tmp_path: Path) -> None:
-    config = make_config(tmp_path, after_samples=3)
-    assert list(all_problems(config)) == [("after_samples", "3 of no index; it goes with `after`")]
-    paced = make_config(tmp_path, after=tmp_path, curriculum={})
-    assert list(all_problems(paced)) == [
-        ("curriculum", "the orders of `after` go on as they are; leave one of both out")
+    config = make_config(tmp_path, earlier_samples=3)
+    assert list(all_problems(config)) == [
+        ("earlier_samples", "3 of no index; it goes with `earlier`")
     ]
-    assert list(foresee(paced, {"after": {"seq_len": 8}})) == []
-    assert list(foresee(paced, {"after": {"seq_len": 16}})) == [
-        ("seq_len", "8 is not that of `after`, 16; take the same")
+    paced = make_config(tmp_path, earlier=tmp_path, curriculum={})
+    assert list(all_problems(paced)) == [
+        ("curriculum", "the orders of `earlier` go on as they are; leave one of both out")
+    ]
+    assert list(foresee(paced, {"earlier": {"seq_len": 8}})) == []
+    assert list(foresee(paced, {"earlier": {"seq_len": 16}})) == [
+        ("seq_len", "8 is not that of `earlier`, 16; take the same")
     ]
