@@ -1,10 +1,13 @@
 // Work cut into contiguous runs, one a thread.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <exception>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -38,6 +41,30 @@ void run_threads(int threads, int64_t count, const Work& work) {
   for (const auto& error : errors) {
     if (error) std::rethrow_exception(error);
   }
+}
+
+// Call work(piece) for the pieces [0, count), each by the next thread that is free: where the machine
+// is shared, one thread may be much slower than another.
+// Of the errors thrown, the one of the lowest piece is passed on: always the same one.
+template <typename Work>
+void run_pieces(int threads, int64_t count, const Work& work) {
+  std::atomic<int64_t> next{0};
+  std::vector<std::pair<int64_t, std::exception_ptr>> errors(
+      static_cast<size_t>(std::max(threads, 0)), {count, nullptr});
+  run_threads(threads, threads, [&](int thread, int64_t, int64_t) {
+    // pieces are given out in order: those below a wrong one are all done, or being done
+    for (int64_t piece = next++; piece < count; piece = next++) {
+      try {
+        work(piece);
+      } catch (...) {
+        errors[static_cast<size_t>(thread)] = {piece, std::current_exception()};
+        next = count;
+      }
+    }
+  });
+  const auto by_piece = [](const auto& a, const auto& b) { return a.first < b.first; };
+  const auto first = std::min_element(errors.begin(), errors.end(), by_piece);
+  if (first != errors.end() && first->second) std::rethrow_exception(first->second);
 }
 
 }  // namespace mj

@@ -51,10 +51,9 @@ TokenStream::TokenStream(std::span<const int32_t> lengths, std::span<const int32
     : threads_(threads), visits_(order.size()), lengths_(order.size()) {
   const size_t blocks = (order.size() + kBlock - 1) / kBlock;
   before_.assign(blocks + 1, 0);
-  run_threads(threads, static_cast<int64_t>(blocks), [&](int, int64_t first, int64_t last) {
-    for (auto block = static_cast<size_t>(first); block < static_cast<size_t>(last); ++block) {
-      before_[block + 1] = look_up(lengths, order, block);
-    }
+  run_pieces(threads, static_cast<int64_t>(blocks), [&](int64_t piece) {
+    const auto block = static_cast<size_t>(piece);
+    before_[block + 1] = look_up(lengths, order, block);
   });
   for (size_t block = 0; block < blocks; ++block) before_[block + 1] += before_[block];
 }
@@ -94,10 +93,8 @@ void TokenStream::write_starts(int64_t seq_len, std::span<T> starts) const {
            visits_, " visits, too many for ", 8 * sizeof(T), "-bit starts");
   starts[0] = starts[1] = 0;
   const auto blocks = static_cast<int64_t>(before_.size() - 1);
-  run_threads(threads_, blocks, [&](int, int64_t first, int64_t last) {
-    for (int64_t block = first; block < last; ++block) {
-      write_block(seq_len, static_cast<size_t>(block), starts);
-    }
+  run_pieces(threads_, blocks, [&](int64_t block) {
+    write_block(seq_len, static_cast<size_t>(block), starts);
   });
 }
 

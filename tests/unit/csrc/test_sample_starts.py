@@ -68,3 +68,12 @@ ORDER = np.array([0, 1], np.int32)
 def test_names_the_argument_at_fault(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sample_starts(**{"lengths": LENGTHS, "order": ORDER, "seq_len": 2} | arguments)  # type: ignore[arg-type]
+
+
+def test_of_several_wrong_numbers_the_first_is_named() -> None:
+    """Whichever thread meets its one first."""
+    order = np.zeros(200_000, np.int32)
+    order[[60_001, 60_002, 120_000, 199_999]] = [5, 6, 7, 8]
+    for _ in range(5):
+        with pytest.raises(ValueError, match=r"order\[60001\] is 5, lengths has 2 documents"):
+            sample_starts(LENGTHS, order, seq_len=2, threads=4)
