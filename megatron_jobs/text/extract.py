@@ -28,6 +28,11 @@ UNKNOWN = ("", "application/octet-stream", "unknown/unknown")
 LOOKS_LIKE_HTML = re.compile(
     rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head|body|\?xml|!--)", re.I
 )
+BOXES = re.compile(
+    r"<(/?)(?:div|section|article|blockquote|[uo]l|span|center|main|aside|font|form)\b", re.I
+)
+DEEPEST = 2000
+"""Boxes in each other: browsers stop at 512; the time of resiliparse grows with the square."""
 LICENCE = re.compile(
     r"https?://(?:www\.)?creativecommons\.org/"
     r"(?:licenses/(?P<terms>by(?:-nc)?(?:-nd|-sa)?)/(?P<version>\d\.\d)(?:/(?P<place>[a-z]{2,3})\b)?"
@@ -65,10 +70,8 @@ class Extractor:
 
     def treat(self, record: Record) -> Record | Verdict:
         """The record with its text, or why it has none."""
-        if record.payload or "content_type" in record.metadata or "status" in record.metadata:
-            refused = self._take_page(record)
-            if refused:
-                return refused
+        if refused := self._take_page(record) if _is_page(record) else None:
+            return refused
         normal = normalise(record.text, self.rules.normal)
         record.text = normal.text
         self.counts["repaired"] += normal.repaired
@@ -96,6 +99,8 @@ class Extractor:
             return Verdict("extract.unreadable", decoded.replaced, int(most))
         if kind in TEXT:
             record.text = decoded.text
+        elif (depth := _depth(decoded.text)) > DEEPEST:
+            return Verdict("extract.too_deep", depth, DEEPEST)
         else:
             self._read_html(record, decoded.text)
         return None
@@ -112,6 +117,12 @@ class Extractor:
         record.text = _main_text(tree, html, self.rules.mode)
 
 
+def _is_page(record: Record) -> bool:
+    """Whether it has no text yet; an answer may also be empty."""
+    answered = "content_type" in record.metadata or "status" in record.metadata
+    return bool(record.payload) or (answered and not record.text)
+
+
 def _kind(record: Record) -> str:
     """What the payload is: as its header says, as the crawl found, as it looks."""
     kind: str = record.metadata.get("content_type", "")
@@ -120,6 +131,17 @@ def _kind(record: Record) -> str:
     if kind in UNKNOWN and LOOKS_LIKE_HTML.match(record.payload):
         return HTML[0]
     return kind
+
+
+def _depth(html: str) -> int:
+    """How many boxes stand open at most; 0 when there are too few to care."""
+    if html.count("<") < DEEPEST:
+        return 0
+    depth = most = 0
+    for box in BOXES.finditer(html):
+        depth = max(depth - 1, 0) if box[1] else depth + 1
+        most = max(most, depth)
+    return most
 
 
 def _main_text(tree: "HTMLTree", html: str, mode: Mode) -> str:

@@ -202,9 +202,11 @@ class _Members:
     def _starts_here(self) -> bool:
         self._more(PROBE)
         try:
-            return any(self._begin().feed(self.window[self.pos : self.pos + PROBE]))
+            for _ in self._begin().feed(self.window[self.pos : self.pos + PROBE]):
+                pass
         except Broken:
             return False
+        return True
 
     def _skippable(self) -> bool:
         """Pass a frame that is to be skipped; keep the dictionary when it is one."""

@@ -23,11 +23,12 @@ SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f]")
 """Kinds of a space; the ideographic one (U+3000) stays."""
 TRAILING = re.compile(r"[ \t]+$", re.M)
 EMPTY_LINES = re.compile(r"\n{3,}")
+WESTERN = "\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
+CYRILLIC = "\u00a0¤¦§©«¬\u00ad®°±µ¶·»ЂЃѓ‚„…†‡€‰Љ‹ЊЌЋЏђ‘’“”•–—™љ›њќћџЎўЈҐЄЇІіґ№єјЅѕї\u0098ё"
+"""What bytes 80 to BF, the second and later ones of a letter, are in windows-1252 and -1251."""
 MOJIBAKE = re.compile(
-    "[Â-ôÅ][\u0080-\u00bf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"  # UTF-8 read as windows-1252
-    "|[РС][\u00a0¤¦§©«¬\u00ad®°±µ¶·»ЂЃѓ‚„…†‡€‰Љ‹ЊЌЋЏђ‘’“”•–—™љ›њќћџЎўЈҐЄЇІіґ№єјЅѕї]"
-    # the line above: as windows-1251
-    "|√[©®±∂ßº†]|‚Ä[îìôùò¢¶]"  # as Mac Roman
+    f"[Â-ôÅ][{WESTERN}]|[ВГДЕРС][{CYRILLIC}]|[в-п][{CYRILLIC}]{{2}}"
+    "|√[©®±∂ßº†]|‚Ä[îìôùò¢¶]"  # UTF-8 read as Mac Roman
 )
 """What may be UTF-8 that was read as something else; ftfy decides. A cheap look first: ftfy reads
 7 MB/s."""

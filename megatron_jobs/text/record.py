@@ -62,10 +62,21 @@ def from_line(line: bytes, *, place: str, key: str = "text") -> Record:
     try:
         found = orjson.loads(line)
     except ValueError:
-        raise NotADocument("not JSON" if line.strip() else "empty") from None
+        raise NotADocument(_fault_of(line)) from None
     if not isinstance(found, dict):
         raise NotADocument("no JSON object")
     return from_object(found, place=place, key=key)
+
+
+def _fault_of(line: bytes) -> str:
+    """Why a line is no JSON."""
+    if not line.strip():
+        return "empty"
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return "not UTF-8"
+    return "not JSON"
 
 
 def from_object(found: dict[str, Any], *, place: str, key: str = "text") -> Record:

@@ -20,6 +20,8 @@ class Tape:
         """Bytes of the stream before `data`."""
         self.gap: Gap | None = None
         """What ended it, once it was met."""
+        self.member = -1
+        """Where the member of the last chunk begins."""
 
     @property
     def at(self) -> int:
@@ -38,6 +40,7 @@ class Tape:
                 del self.data[: self.pos]
                 self.dropped, self.pos = self.at, 0
             self.data += chunk.data
+            self.member = chunk.at
         return True
 
     def may_have(self, size: int) -> bool:

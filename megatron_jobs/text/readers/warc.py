@@ -60,13 +60,15 @@ class _Segment:
 
     def __iter__(self) -> Iterator[Chunk | Gap]:
         chunk: Chunk | Gap | None = self.first
-        while chunk is not None:
+        while isinstance(chunk, Chunk):
             yield chunk
-            ended, chunk = isinstance(chunk, Gap), next(self.chunks, None)
-            begins = isinstance(chunk, Chunk) and chunk.first and chunk.data.startswith(b"WARC/")
-            if ended or begins:
+            chunk = next(self.chunks, None)
+            if isinstance(chunk, Chunk) and chunk.first and chunk.data.startswith(b"WARC/"):
                 self.next_first = chunk
                 return
+        if chunk is not None:
+            self.next_first = next(self.chunks, None)
+            yield chunk
 
 
 class _Places:
@@ -99,7 +101,7 @@ def _records(tape: Tape, places: _Places, rules: ReadRules) -> Iterator[Item]:
                 why, told = _end_of(tape, why, places.packed), True
             yield Quarantined(place, why, tape.at - begin, head)
     if tape.gap and not told:
-        yield Quarantined(places.name_of(0), tape.gap.reason, tape.gap.size)
+        yield Quarantined(f"{places.name}@{tape.gap.at}", tape.gap.reason, tape.gap.size)
     tape.drain()
 
 
@@ -148,8 +150,9 @@ def _header(tape: Tape) -> tuple[dict[str, str], int]:
 def _ends_at(tape: Tape, size: int) -> bool:
     """Whether nothing, or another record, comes `size` bytes on, behind blank lines."""
     following = tape.following(size, b"\r\n", 5)
-    if not following and tape.gap:
-        return tape.gap.reason != "damaged"  # else its checksum may be what is wrong
+    gap = tape.gap
+    if not following and gap and gap.at == tape.member:
+        return gap.reason != "damaged"  # else its checksum may be what is wrong
     return b"WARC/".startswith(following)
 
 
