@@ -191,17 +191,17 @@ py::tuple spans(const mj::Shingler& shingler, const py::list& texts, const std::
 }
 
 py::array shingles(const mj::Shingler& shingler, const std::string& text) {
-  std::vector<uint64_t> found;
-  shingler.of(text, found);
-  return mj::hand_over(std::move(found));
+  mj::ShingleRoom room;
+  shingler.of(text, room);
+  return mj::hand_over(std::move(room.shingles));
 }
 
 double jaccard(const mj::Shingler& shingler, const std::string& a, const std::string& b) {
   const py::gil_scoped_release released;
-  std::vector<uint64_t> one, other;
+  mj::ShingleRoom one, other;
   shingler.of(a, one);
   shingler.of(b, other);
-  return mj::jaccard(one, other);
+  return mj::jaccard(one.shingles, other.shingles);
 }
 
 py::array add_edges(mj::Links& links, const py::array& edges) {

@@ -1,6 +1,7 @@
-// Texts as words of letters: case, accents and digits folded by a table, all else separates.
+// Texts folded to the letters that count: case, accents and digits by a table, all else separates.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -19,53 +20,39 @@ enum Fold : uint32_t {
 // Code points of the table; those above are letters of their own.
 constexpr size_t kTableSize = 0x20000;
 
-// Reads a valid UTF-8 text letter by letter.
+// A text's letters in UTF-8, with a zero byte for each separator.
+struct Folded {
+  std::vector<char> bytes;  // zeros behind `size`, at least kPadding
+  size_t size = 0;
+  size_t letters = 0;
+};
+
+constexpr size_t kPadding = 64;
+
 class Letters {
  public:
   explicit Letters(std::span<const uint32_t> table);  // [kTableSize]: a Fold, or the letter itself
 
-  // Call sink.letter(code point) for each letter, sink.end() after each word of at least one.
-  template <typename Sink>
-  void read(std::string_view text, Sink& sink) const;
+  // Fold a valid UTF-8 text into `folded`, whose memory is used again.
+  void fold(std::string_view text, Folded& folded) const;
 
  private:
   std::vector<uint32_t> table_;
+  std::array<char, 128> ascii_;      // the letter, or 0
+  std::array<uint8_t, 128> digits_;  // 1: a digit that is folded
 };
 
-// The code point at `at`, which is moved behind it.
-inline uint32_t next_code_point(const uint8_t*& at, const uint8_t* end) {
-  const uint32_t first = *at++;
-  if (first < 0x80) return first;
-  const int more = first >= 0xf0 ? 3 : first >= 0xe0 ? 2 : 1;
-  uint32_t value = first & (0x3fu >> more);
-  for (int i = 0; i < more && at < end; ++i) value = (value << 6) | (*at++ & 0x3fu);
-  return value;
-}
+// Call work(first, last) for each word: bytes between separators.
+template <typename Work>
+void each_word(const Folded& folded, const Work& work);
 
-void append_utf8(std::string& text, uint32_t code_point);
+// The letters of each, as code points.
+template <typename Work>
+void each_letter(const Folded& folded, const Work& work);
 
-template <typename Sink>
-void Letters::read(std::string_view text, Sink& sink) const {
-  const auto* at = reinterpret_cast<const uint8_t*>(text.data());
-  const auto* const end = at + text.size();
-  bool in_word = false;
-  bool after_digit = false;
-  while (at < end) {
-    const uint32_t point = next_code_point(at, end);
-    const uint32_t letter = point < kTableSize ? table_[point] : point;
-    if (letter > kDigit) [[likely]] {
-      sink.letter(letter);
-      in_word = true;
-      after_digit = false;
-    } else if (letter == kSeparates) {
-      if (in_word) sink.end();
-      in_word = after_digit = false;
-    } else if (letter == kDigit) {
-      if (!after_digit) sink.letter('0');
-      in_word = after_digit = true;
-    }
-  }
-  if (in_word) sink.end();
-}
+// The words, with one space between.
+std::string joined_words(const Folded& folded);
 
 }  // namespace mj
+
+#include "copies/letters_inline.h"

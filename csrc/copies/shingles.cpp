@@ -1,6 +1,7 @@
 #include "copies/shingles.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "check.h"
 #include "copies/hash.h"
@@ -12,107 +13,45 @@ constexpr uint64_t kBase = 0x9e3779b97f4a7c15ull;  // odd: a polynomial over it 
 constexpr uint64_t kWord = 0xa0761d6478bd642full;
 constexpr uint64_t kLength = 0xe7037ed1a0b428dbull;
 
-uint64_t power(uint64_t base, int exponent) {
+uint64_t load8(const char* at) {
+  uint64_t value;
+  std::memcpy(&value, at, sizeof value);
+  return value;
+}
+
+// Of [first, last), with eight bytes behind it that may be read.
+uint64_t word_hash(const char* first, const char* last) {
+  const auto size = static_cast<uint64_t>(last - first);
+  uint64_t hash = 0;
+  while (last - first > 8) {
+    hash = fold(hash ^ load8(first) ^ kWord, kBase);
+    first += 8;
+  }
+  const auto bits = 8 * static_cast<unsigned>(last - first);
+  const uint64_t rest = load8(first) << (64 - bits);  // 8 to 64 bits
+  return fold(hash ^ rest ^ kWord, kLength ^ size);
+}
+
+uint64_t power(uint64_t base, size_t exponent) {
   uint64_t result = 1;
-  for (int i = 0; i < exponent; ++i) result *= base;
+  for (size_t i = 0; i < exponent; ++i) result *= base;
   return result;
 }
 
-// A polynomial over the last `size` pieces, moved on by one multiplication a piece.
-class Window {
- public:
-  Window(int size, std::vector<uint64_t>& out)
-      : ring_(static_cast<size_t>(size)), leaving_(power(kBase, size)), out_(out) {}
-
-  void add(uint64_t piece) {
-    uint64_t& place = ring_[place_];
-    value_ = value_ * kBase + piece - leaving_ * place;
-    place = piece;
-    if (++place_ == ring_.size()) place_ = 0;
-    if (++pieces_ >= ring_.size()) out_.push_back(fold(value_ ^ kWord, kLength));
+// A polynomial over each run of `size` pieces, moved on by one multiplication a piece.
+void roll(const std::vector<uint64_t>& pieces, size_t size, std::vector<uint64_t>& shingles) {
+  const size_t count = pieces.size();
+  shingles.resize(count < size ? (count > 0) : count - size + 1);
+  uint64_t value = 0;
+  for (size_t i = 0; i < std::min(size, count); ++i) value = value * kBase + pieces[i];
+  if (shingles.empty()) return;
+  shingles[0] = fold(value ^ kWord, kLength);
+  const uint64_t leaving = power(kBase, size);
+  for (size_t i = size; i < count; ++i) {
+    value = value * kBase + (pieces[i] - leaving * pieces[i - size]);
+    shingles[i - size + 1] = fold(value ^ kWord, kLength);
   }
-
-  void finish() const {
-    if (pieces_ && pieces_ < ring_.size()) out_.push_back(fold(value_ ^ kWord, kLength));
-  }
-
- private:
-  std::vector<uint64_t> ring_;
-  size_t place_ = 0;
-  uint64_t pieces_ = 0;
-  uint64_t value_ = 0;
-  uint64_t leaving_;
-  std::vector<uint64_t>& out_;
-};
-
-// Shingles of words; eight letters are hashed at a time.
-class WordSink {
- public:
-  WordSink(int words, std::vector<uint64_t>& out) : window_(words, out) {}
-
-  void letter(uint32_t letter) {
-    ++letters;
-    if (letter < 0x80) [[likely]] {
-      byte(letter);
-      return;
-    }
-    byte(letter >> 16);
-    byte((letter >> 8) & 0xff);
-    byte(letter & 0xff);
-  }
-
-  void end() {
-    ++words;
-    window_.add(fold(hash_ ^ pending_ ^ kWord, kLength ^ size_));
-    hash_ = pending_ = size_ = 0;
-  }
-
-  void finish() const { window_.finish(); }
-
-  uint64_t letters = 0;
-  uint64_t words = 0;
-
- private:
-  void byte(uint64_t byte) {
-    pending_ = (pending_ << 8) | byte;
-    if ((++size_ & 7) == 0) {
-      hash_ = fold(hash_ ^ pending_ ^ kWord, kBase);
-      pending_ = 0;
-    }
-  }
-
-  Window window_;
-  uint64_t hash_ = 0;
-  uint64_t pending_ = 0;
-  uint64_t size_ = 0;
-};
-
-// Shingles of letters, whatever stands between them.
-class LetterSink {
- public:
-  LetterSink(int letters, std::vector<uint64_t>& out) : window_(letters, out) {}
-  void letter(uint32_t letter) { window_.add(fold(letter ^ kLength, kWord)); }
-  void end() {}
-  void finish() const { window_.finish(); }
-
- private:
-  Window window_;
-};
-
-class TextSink {
- public:
-  explicit TextSink(std::string& out) : out_(out) {}
-  void letter(uint32_t letter) {
-    if (ended_) out_.push_back(' ');
-    ended_ = false;
-    append_utf8(out_, letter);
-  }
-  void end() { ended_ = true; }
-
- private:
-  std::string& out_;
-  bool ended_ = false;
-};
+}
 
 }  // namespace
 
@@ -122,25 +61,27 @@ Shingler::Shingler(std::span<const uint32_t> table, const ShingleRules& rules)
   MJ_CHECK(rules.letters >= 1, "letters must be at least 1, got ", rules.letters);
 }
 
-void Shingler::of(std::string_view text, std::vector<uint64_t>& shingles) const {
-  shingles.clear();
-  WordSink words(rules_.words, shingles);
-  letters_.read(text, words);
-  words.finish();
-  const double mean = static_cast<double>(words.letters);
-  if (mean <= rules_.longest * static_cast<double>(words.words)) return;
-  shingles.clear();
-  LetterSink letters(rules_.letters, shingles);
-  letters_.read(text, letters);
-  letters.finish();
+void Shingler::of(std::string_view text, ShingleRoom& room) const {
+  letters_.fold(text, room.folded);
+  auto& pieces = room.pieces;
+  pieces.resize(room.folded.size / 2 + 1);
+  uint64_t* next = pieces.data();
+  each_word(room.folded,
+            [&](const char* first, const char* last) { *next++ = word_hash(first, last); });
+  pieces.resize(static_cast<size_t>(next - pieces.data()));
+  const auto words = static_cast<double>(pieces.size());
+  if (static_cast<double>(room.folded.letters) <= rules_.longest * words) {
+    return roll(pieces, static_cast<size_t>(rules_.words), room.shingles);
+  }
+  pieces.clear();
+  each_letter(room.folded, [&](uint32_t letter) { pieces.push_back(fold(letter ^ kLength, kWord)); });
+  roll(pieces, static_cast<size_t>(rules_.letters), room.shingles);
 }
 
 std::string Shingler::normalise(std::string_view text) const {
-  std::string result;
-  result.reserve(text.size());
-  TextSink sink(result);
-  letters_.read(text, sink);
-  return result;
+  Folded folded;
+  letters_.fold(text, folded);
+  return joined_words(folded);
 }
 
 double jaccard(std::vector<uint64_t>& a, std::vector<uint64_t>& b) {

@@ -17,12 +17,19 @@ struct ShingleRules {
   double longest = 20;   // letters a word on average, above which it is
 };
 
+// Memory for texts, one after the other.
+struct ShingleRoom {
+  Folded folded;
+  std::vector<uint64_t> pieces;    // hashes of the words, or of the letters
+  std::vector<uint64_t> shingles;  // of the last text, in order, repeated ones too
+};
+
 class Shingler {
  public:
   Shingler(std::span<const uint32_t> table, const ShingleRules& rules);
 
-  // Replace `shingles` by those of `text`, in order, repeated ones too.  Empty: it has no letter.
-  void of(std::string_view text, std::vector<uint64_t>& shingles) const;
+  // Make room.shingles those of `text`; none: it has no letter.
+  void of(std::string_view text, ShingleRoom& room) const;
 
   // The letters that count, words parted by one space.
   std::string normalise(std::string_view text) const;

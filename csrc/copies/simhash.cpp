@@ -7,7 +7,9 @@
 namespace mj {
 namespace {
 
+#if defined(__x86_64__)
 __attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
 void count_bits(const uint64_t* shingles, size_t size, uint64_t* ones) {
   for (size_t at = 0; at < size; ++at) {
     const uint64_t shingle = shingles[at];

@@ -24,8 +24,6 @@ void each_text(size_t count, int threads, const Make& make, const Work& work) {
   });
 }
 
-std::vector<uint64_t> no_shingles() { return {}; }
-
 }  // namespace
 
 MinhashOut minhash_texts(Texts texts, const Shingler& shingler, const Permutations& permutations,
@@ -37,14 +35,14 @@ MinhashOut minhash_texts(Texts texts, const Shingler& shingler, const Permutatio
   MinhashOut out{std::vector<uint64_t>(texts.size() * height),
                  std::vector<uint8_t>(texts.size() * width), std::vector<int64_t>(texts.size())};
   struct Room {
-    std::vector<uint64_t> shingles;
+    ShingleRoom text;
     std::vector<uint32_t> minima;
   };
   const auto make = [&] { return Room{{}, std::vector<uint32_t>(width)}; };
   each_text(texts.size(), threads, make, [&](Room& room, size_t i) {
-    shingler.of(texts[i], room.shingles);
-    out.shingles[i] = static_cast<int64_t>(room.shingles.size());
-    permutations.least(room.shingles, room.minima);
+    shingler.of(texts[i], room.text);
+    out.shingles[i] = static_cast<int64_t>(room.text.shingles.size());
+    permutations.least(room.text.shingles, room.minima);
     band_keys(room.minima, rows, {out.keys.data() + i * height, height});
     for (size_t j = 0; j < width; ++j) {
       out.signatures[i * width + j] = static_cast<uint8_t>(room.minima[j]);
@@ -58,10 +56,11 @@ SimhashOut simhash_texts(Texts texts, const Shingler& shingler, std::span<const 
   SimhashOut out{std::vector<uint64_t>(texts.size()),
                  std::vector<uint64_t>(texts.size() * masks.size()),
                  std::vector<int64_t>(texts.size())};
-  each_text(texts.size(), threads, no_shingles, [&](std::vector<uint64_t>& shingles, size_t i) {
-    shingler.of(texts[i], shingles);
-    out.shingles[i] = static_cast<int64_t>(shingles.size());
-    out.values[i] = simhash(shingles);
+  const auto make = [] { return ShingleRoom(); };
+  each_text(texts.size(), threads, make, [&](ShingleRoom& room, size_t i) {
+    shingler.of(texts[i], room);
+    out.shingles[i] = static_cast<int64_t>(room.shingles.size());
+    out.values[i] = simhash(room.shingles);
     masked_keys(out.values[i], masks, {out.keys.data() + i * masks.size(), masks.size()});
   });
   return out;

@@ -187,8 +187,7 @@ def _directory(keys: U64) -> U64:
 
 
 def _row_line(row: Row) -> bytes:
-    found: dict[str, Any] = {n: v for n, v in asdict(row).items() if v not in ("", None)}
-    return orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _name(number: int, end: str) -> str:
