@@ -19,15 +19,16 @@ from pathlib import Path
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import Problem, Settings
 from megatron_jobs.errors import UserError
-from megatron_jobs.runtime.files import file_hash, remove, whole_folder, write_json
+from megatron_jobs.runtime.files import file_hash, read_json, remove, whole_folder, write_json
 from megatron_jobs.runtime.progress import Progress
 from megatron_jobs.runtime.rank import Rank
 
-OUTPUTS = ("files",)
+OUTPUTS = ("files", "fetched.json")
 RESOURCES = Resources()
 TOOLS = {"pip": "pip", "sdist": "pip", "npm": "npm", "deb": "apt-get"}
 """Kind of a package -> what fetches it."""
 FACTS = "fetched.json"
+"""By name: address, take, file and sha256 of what was fetched."""
 ARCHIVES = (".zip", ".whl", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".deb")
 CHUNK = 1 << 20
 WORDS = 2000
@@ -81,12 +82,18 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     if not rank.leads:
         return {}
     out = folder / "files"
+    facts = read_json(folder / FACTS) if (folder / FACTS).exists() else {}
     progress = Progress(folder, total=len(config.items), unit="items")
     for number, item in enumerate(config.items):
         progress.update(number)
-        if not (out / item.name).exists():
-            with whole_folder(out / item.name) as part:
-                _fetch(item, part)
+        asked = item.model_dump(mode="json", include={"address", "take"})
+        known = facts.get(item.name, {})
+        if (out / item.name).exists() and asked.items() <= known.items() and _fits(item, known):
+            continue
+        remove(out / item.name)
+        with whole_folder(out / item.name) as part:
+            found = _fetch(item, part)
+        write_json(folder / FACTS, facts := facts | {item.name: asked | found})
     progress.update(len(config.items))
     for gone in {path.name for path in out.iterdir()} - {item.name for item in config.items}:
         remove(out / gone)
@@ -95,7 +102,13 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     return {"items": len(config.items), "files": len(files), "bytes": taken}
 
 
-def _fetch(item: Item, folder: Path) -> None:
+def _fits(item: Item, known: dict[str, str]) -> bool:
+    """Whether what is there has the hash that is asked for."""
+    return not item.sha256 or item.sha256.lower() == known["sha256"]
+
+
+def _fetch(item: Item, folder: Path) -> dict[str, str]:
+    """Fill a folder; the name and hash of the file that was fetched."""
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{item.name}.partial.") as place:
         file = _download(item, Path(place))
         found = file_hash(file)
@@ -109,7 +122,7 @@ def _fetch(item: Item, folder: Path) -> None:
             shutil.copy(file, folder / file.name)
         if not any(folder.iterdir()):
             raise UserError(f"{item.name}: nothing in {file.name} is like {', '.join(item.take)}")
-        write_json(folder / FACTS, {"address": item.address, "file": file.name, "sha256": found})
+        return {"file": file.name, "sha256": found}
 
 
 def _download(item: Item, place: Path) -> Path:

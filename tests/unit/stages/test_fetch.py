@@ -36,12 +36,17 @@ def test_members_of_an_archive(tmp_path: Path) -> None:
     file = an_archive(tmp_path / "a.tar.gz")
     out = fetched(tmp_path, Item(name="texts", address=f"file://{file}", take=("p/*.txt",)))
     found = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
-    assert found == ["texts/fetched.json", "texts/p/a.txt", "texts/p/in/b.txt"]
-    assert read_json(out / "texts/fetched.json") == {
-        "address": f"file://{file}",
-        "file": "a.tar.gz",
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+    assert found == ["texts/p/a.txt", "texts/p/in/b.txt"]
+    assert read_json(out.parent / "fetched.json") == {
+        "texts": {
+            "address": f"file://{file}",
+            "take": ["p/*.txt"],
+            "file": "a.tar.gz",
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+        }
     }
+    out = fetched(tmp_path, Item(name="texts", address=f"file://{file}", take=("*.png",)))
+    assert [str(p.relative_to(out)) for p in out.rglob("*.*")] == ["texts/p/c.png"]
 
 
 def test_what_is_there_is_not_fetched_again(tmp_path: Path) -> None:
