@@ -8,7 +8,7 @@ import pytest
 from megatron_jobs.cli import main
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import all_problems
-from megatron_jobs.jobs.plan import load_plan
+from megatron_jobs.jobs.plan import RESERVED, load_plan
 from megatron_jobs.jobs.receipt import job_key
 from megatron_jobs.stages import STAGES, load_stage
 from megatron_jobs.stages.pretrain import Config, check
@@ -116,6 +116,12 @@ def test_what_a_stage_leaves_out_of_its_key_are_settings_of_it(name: str) -> Non
         for part in setting.split("."):
             assert part in place.model_fields, setting
             place = place.model_fields[part].annotation
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_no_setting_is_called_as_a_part_of_every_job(name: str) -> None:
+    """In a plan they stand side by side."""
+    assert not set(load_stage(name).Config.model_fields) & set(RESERVED)
 
 
 @pytest.mark.parametrize(
