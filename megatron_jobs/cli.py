@@ -276,6 +276,25 @@ def cluster_strikes(
     print("\n".join(in_words(profile)))
 
 
+@data_app.command("verdicts", short_help="Print how many records each rule took.")
+def data_verdicts(
+    run: RunFolder,
+    job: Annotated[str, typer.Argument(help="Its name; else all that judge records.")] = "",
+    rule: Annotated[str, typer.Option("--rule", help="Only this one, or those below it.")] = "",
+    examples: Annotated[int, typer.Option("--examples", min=0, help="So many of each rule.")] = 0,
+    origins: Annotated[bool, typer.Option(help="Of which sources and languages.")] = True,
+) -> None:
+    """Print how many records each rule took, of which sources and languages, and examples."""
+    from megatron_jobs.jobs.verdicts import look, read_verdicts
+    from megatron_jobs.terminal.verdicts import show_verdicts
+
+    found = read_verdicts(run, job, rule)
+    for verdicts in found:
+        if origins or examples:
+            look(verdicts, examples=examples, everything=origins)
+    show_verdicts(found, origins=origins)
+
+
 def main(words: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 a bug or a failed job, 2 yours to mend, 75 stopped and saved."""
     given = sys.argv[1:] if words is None else words
