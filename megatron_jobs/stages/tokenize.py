@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -267,7 +268,7 @@ class _Work:
         self.plan = self.whole_plan
         self.parts = [
             task / f"part-{i:06d}"
-            for task, first, end in zip(tasks, bounds, bounds[1:], strict=True)
+            for task, (first, end) in zip(tasks, pairwise(bounds), strict=True)
             for i in range(first, end)
         ]
         missing = [part for part in self.parts if not part.exists()]
