@@ -16,6 +16,8 @@ class Curriculum(Settings):
     by: Literal["length", "rarity", "score"] = "length"
     """What makes a document hard. length: its tokens; rarity: how rare its tokens are, as the mean
     of -log of their share in the split; score: a number of each source's `scores`."""
+    key: str = "metadata.perplexity"
+    """Of the number in a record, where `scores` are records; metadata.x is one in its metadata."""
     descending: bool = False
     """Whether the highest number is the easiest, as with scores of quality."""
     pacing: Literal["linear", "root"] = "root"

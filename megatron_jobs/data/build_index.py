@@ -32,7 +32,7 @@ class Source:
     weight: float | None = None
     """Share in the blend, in any unit; None on all sources for shares by size."""
     scores: Path | None = None
-    """A .npy with a number for each sequence, for a curriculum by score."""
+    """Numbers for a curriculum by score: a .npy, or the records that the file was made of."""
 
     @property
     def hashes(self) -> tuple[str, str]:
@@ -166,7 +166,7 @@ def _build_order(
 ) -> tuple[SourceOrder | PackedOrder, dict[str, Any]]:
     """The order of one source, and what index.json says of it."""
     tokens, seq_len, seed = source.tokens, plan.seq_len, plan.seed
-    scores = document_scores(tokens, documents, pacing.by, source.scores) if pacing else None
+    scores = document_scores(tokens, documents, pacing, source.scores) if pacing else None
     if plan.packing == "best_fit":
         packed, facts = build_packed_order(
             tokens, documents, samples=wanted, seq_len=seq_len, seed=seed

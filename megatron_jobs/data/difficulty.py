@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from megatron_jobs.config.curriculum import Curriculum
+from megatron_jobs.data.record_scores import record_scores
 from megatron_jobs.data.token_file import TokenFile
 from megatron_jobs.errors import DataError, UserError
 
@@ -15,26 +17,32 @@ LOOK_TOKENS = 1 << 22
 
 
 def document_scores(
-    tokens: TokenFile,
-    documents: range,
-    by: Literal["length", "rarity", "score"],
-    scores: Path | None = None,
+    tokens: TokenFile, documents: range, curriculum: Curriculum, scores: Path | None = None
 ) -> NDArray[np.float64]:
     """A number for each of some documents, higher for harder ones: float64 [documents].
 
     Args:
         documents: a range of the file's sequences.
-        by: what the number is; see `config.curriculum.Curriculum`.
-        scores: for `score`: a .npy with a number for each sequence of the whole file.
+        curriculum: its `by` says what the number is.
+        scores: for `score`: a .npy with a number for each sequence of the whole file, or the
+            records that the file was made of.
     Raises: UserError where `scores` is missing; DataError where it does not fit.
     """
+    by = curriculum.by
     if by == "rarity":
         return _rarity(tokens, documents)
     if by == "length":
         return np.array(tokens.lengths[documents.start : documents.stop], np.float64)
     if scores is None:
         raise UserError(f"scores: {tokens.prefix} has none; curriculum.by: score needs them")
-    return _read_scores(scores, len(tokens))[documents.start : documents.stop]
+    if scores.suffix == ".npy":
+        values = _read_scores(scores, len(tokens))
+    else:
+        values = record_scores(scores, curriculum.key, tokens.prefix)
+    if len(values) != len(tokens):
+        found = f"{len(values)} documents of {len(tokens)} sequences"
+        raise DataError(f"{tokens.prefix}: found {found}; sentences have no score of their own")
+    return values[documents.start : documents.stop]
 
 
 def _read_scores(path: Path, documents: int) -> NDArray[np.float64]:

@@ -33,7 +33,8 @@ class Tokens(Settings):
     kind: Kind | None = None
     """What it is made of, for shares by seeds."""
     scores: InputPath | None = None
-    """For a curriculum by score: a .npy with a number for each document, in their order."""
+    """For a curriculum by score: a .npy with a number for each document, in their order, or the
+    records that were tokenized (JSONL), each with its number under `curriculum.key`."""
 
 
 class Config(Settings):

@@ -12,6 +12,7 @@ from megatron_jobs.config.curriculum import Curriculum
 from megatron_jobs.data import difficulty
 from megatron_jobs.data.curriculum import build_paced_order, competence, draw_epochs, pace_packed
 from megatron_jobs.data.difficulty import document_scores
+from megatron_jobs.data.document_names import write_document_names
 from megatron_jobs.data.packing import build_packed_order
 from megatron_jobs.data.token_file import TokenFile, write_token_file
 from megatron_jobs.errors import DataError, UserError
@@ -19,6 +20,7 @@ from megatron_jobs.errors import DataError, UserError
 SEQ_LEN = 16
 LINEAR = Curriculum(pacing="linear", start=0.1, until=0.5)
 ROOT = Curriculum(start=0.1, until=1.0)
+SCORES = Curriculum(by="score", key="metadata.perplexity")
 
 
 def make_tokens(prefix: Path, documents: int = 300) -> TokenFile:
@@ -87,9 +89,9 @@ def test_scores_equal_counting_by_hand(
 ) -> None:
     monkeypatch.setattr(difficulty, "LOOK_TOKENS", look)
     tokens = make_tokens(tmp_path / "tokens")
-    found = document_scores(tokens, range(len(tokens)), by)  # type: ignore[arg-type]
+    found = document_scores(tokens, range(len(tokens)), Curriculum(by=by))  # type: ignore[arg-type]
     np.testing.assert_allclose(found, score_of(tokens, by), rtol=1e-12)
-    part = document_scores(tokens, range(7, 90), "length")
+    part = document_scores(tokens, range(7, 90), Curriculum())
     assert part.tolist() == score_of(tokens, "length")[7:90]
 
 
@@ -97,9 +99,9 @@ def test_scores_of_a_file(tmp_path: Path) -> None:
     tokens = make_tokens(tmp_path / "tokens", 5)
     path = tmp_path / "scores.npy"
     np.save(path, np.array([3, 1, 4, 1, 5], np.float32))
-    assert document_scores(tokens, range(1, 4), "score", path).tolist() == [1, 4, 1]
+    assert document_scores(tokens, range(1, 4), SCORES, path).tolist() == [1, 4, 1]
     with pytest.raises(UserError, match=r"has none; curriculum\.by: score needs them"):
-        document_scores(tokens, range(5), "score")
+        document_scores(tokens, range(5), SCORES)
     bad: list[tuple[NDArray[np.generic], str]] = [
         (np.ones(4), r"found float64 \[4\], must be a number for each of 5 documents"),
         (np.array(["a"] * 5), "must be a number for each of 5 documents"),
@@ -108,17 +110,50 @@ def test_scores_of_a_file(tmp_path: Path) -> None:
     for values, message in bad:
         np.save(path, values)
         with pytest.raises(DataError, match=message):
-            document_scores(tokens, range(5), "score", path)
+            document_scores(tokens, range(5), SCORES, path)
     path.write_text("3 1 4 1 5")
     with pytest.raises(DataError, match=r"scores\.npy: not a \.npy of numbers"):
-        document_scores(tokens, range(5), "score", path)
+        document_scores(tokens, range(5), SCORES, path)
+
+
+def test_scores_of_records(tmp_path: Path) -> None:
+    """By their names, in order; lines that became no document are passed over."""
+    tokens = make_tokens(tmp_path / "tokens", 4)
+    with write_document_names(tmp_path / "tokens") as writer:
+        writer.add_names(["a", "7", "rows.jsonl:5", "d"])
+    lines = [
+        '{"id": "a", "metadata": {"perplexity": 2.5}}',
+        '{"id": "rejected", "metadata": {"perplexity": "none"}}',
+        "no JSON",
+        '{"id": 7, "metadata": {"perplexity": 3}}',
+        '{"metadata": {"perplexity": 0.5}}',
+        '{"id": "d", "metadata": {"perplexity": 1}}',
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(lines))
+    assert document_scores(tokens, range(4), SCORES, path).tolist() == [2.5, 3, 0.5, 1]
+    path.write_text("\n".join([*lines[:5], '{"id": "d", "metadata": {}}']))
+    with pytest.raises(DataError, match=r"rows\.jsonl:6: metadata\.perplexity: found None, must b"):
+        document_scores(tokens, range(4), SCORES, path)
+    path.write_text("\n".join(lines[:5]))
+    with pytest.raises(DataError, match=r"document 3, 'd', is not found; give the records that"):
+        document_scores(tokens, range(4), SCORES, path)
+
+
+def test_sentences_have_no_scores(tmp_path: Path) -> None:
+    tokens = make_tokens(tmp_path / "tokens", 4)
+    with write_document_names(tmp_path / "tokens") as writer:
+        writer.add_names(["a"])
+    (tmp_path / "rows.jsonl").write_text('{"id": "a", "metadata": {"perplexity": 2}}')
+    with pytest.raises(DataError, match="found 1 documents of 4 sequences; sentences have no sco"):
+        document_scores(tokens, range(4), SCORES, tmp_path / "rows.jsonl")
 
 
 def test_a_concatenated_epoch_goes_from_easy_to_hard(tmp_path: Path) -> None:
     """Rows of an epoch, ranked, hold documents of rising length, and together all tokens."""
     tokens = make_tokens(tmp_path / "tokens")
     part = range(10, 260)
-    scores = document_scores(tokens, part, "length")
+    scores = document_scores(tokens, part, Curriculum())
     order, epochs = build_paced_order(
         tokens, part, scores, LINEAR, samples=500, seq_len=SEQ_LEN, seed=1
     )
