@@ -301,52 +301,52 @@ def test_names_are_ids_or_file_and_line(case: int) -> None:
     assert sizes.tolist() == [len(name.encode()) for name in wanted]
 
 
-def test_wrong_arguments_are_named() -> None:
-    ids, one = np.zeros(3, np.uint32), np.ones(1, np.int64)
-    rest: dict[str, Any] = {
-        "separator": 9,
-        "before": [],
-        "after": [],
-        "eod": -1,
-        "vocab": 5,
-        "wide": False,
-    }
-    for call, message in [
-        (lambda: narrow(ids.astype("i8"), one, **rest), "ids must be uint32, got int64"),
-        (lambda: narrow(ids, one.astype("i4"), **rest), "texts must be int64, got int32"),
-        (lambda: narrow(ids, one * 2, **rest), "texts add up to 2, ids hold 1"),
-        (lambda: narrow(ids, one[:0], **rest), "ids must be none for no texts, got 3"),
-        (
-            lambda: narrow(ids, np.array([1, 0]), **rest),
-            "texts must be at least 1 for each document, got 0",
-        ),
-        (lambda: narrow(ids + 5, one, **rest), "ids must be below 5, got 5"),
-        (lambda: narrow(ids, one, **rest | {"eod": 5}), "eod must be below 5, got 5"),
-        (
-            lambda: narrow(ids, one, **rest | {"before": [6]}),
-            "before and after must be below 5, got 6",
-        ),
-        (
-            lambda: narrow(ids, one, **rest | {"vocab": 65537}),
-            "vocab must be from 1 to 65536, got 65537",
-        ),
-        (
-            lambda: name_documents(b"ab", one, one[:0], file="f"),
-            "sizes must add up to the bytes of ids, 1 are",
-        ),
-        (
-            lambda: name_documents(b"", one, one[:0], file="f"),
-            "sizes must add up .* got 1 with 0 left",
-        ),
-        (lambda: name_documents(b"", one * 0, one[:0], file="f"), "lines must be 1, got 0"),
-        (
-            lambda: extract(b"", key="", id_key="", separator=b"", limit=-1),
-            "limit must not be negative, got -1",
-        ),
-        (
-            lambda: extract(b"", key="", id_key="", separator=b"", limit=1, width="x"),
-            "width must be plain, avx2 or",
-        ),  # type: ignore[arg-type]
-    ]:
-        with pytest.raises(ValueError, match=message):
-            call()
+IDS, ONE = np.zeros(3, np.uint32), np.ones(1, np.int64)
+
+
+@pytest.mark.parametrize(
+    ("ids", "texts", "others", "message"),
+    [
+        (IDS.astype("i8"), ONE, {}, "ids must be uint32, got int64"),
+        (IDS, ONE.astype("i4"), {}, "texts must be int64, got int32"),
+        (IDS, ONE * 2, {}, "texts add up to 2, ids hold 1"),
+        (IDS, ONE[:0], {}, "ids must be none for no texts, got 3"),
+        (IDS, np.array([1, 0]), {}, "texts must be at least 1 for each document, got 0"),
+        (IDS + 5, ONE, {}, "ids must be below 5, got 5"),
+        (IDS, ONE, {"eod": 5}, "eod must be below 5, got 5"),
+        (IDS, ONE, {"before": [6]}, "before and after must be below 5, got 6"),
+        (IDS, ONE, {"vocab": 65537}, "vocab must be from 1 to 65536, got 65537"),
+    ],
+)
+def test_what_cannot_be_narrowed_is_named(
+    ids: Any, texts: Any, others: dict[str, Any], message: str
+) -> None:
+    rest = {"separator": 9, "before": [], "after": [], "eod": -1, "vocab": 5, "wide": False}
+    with pytest.raises(ValueError, match=message):
+        narrow(ids, texts, **rest | others)
+
+
+@pytest.mark.parametrize(
+    ("ids", "sizes", "message"),
+    [
+        (b"ab", [1], "sizes must add up to the bytes of ids, 1 are left"),
+        (b"", [1], "sizes must add up to the bytes of ids, got 1 with 0 left"),
+        (b"", [0], "lines must be 1, got 0"),
+    ],
+)
+def test_what_cannot_be_named_is_named(ids: bytes, sizes: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        name_documents(ids, np.array(sizes, np.int64), np.empty(0, np.int64), file="f")
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({"limit": -1}, "limit must not be negative, got -1"),
+        ({"width": "x"}, "width must be plain, avx2 or avx512, got x"),
+    ],
+)
+def test_what_cannot_be_extracted_is_named(others: dict[str, Any], message: str) -> None:
+    rest: dict[str, Any] = {"key": "", "id_key": "", "separator": b"", "limit": 1}
+    with pytest.raises(ValueError, match=message):
+        extract(b"", **rest | others)

@@ -36,57 +36,62 @@ SPECIAL = ["<s>", "<|end|>"]
 
 def trained(kind: str) -> Tokenizer:
     """A small tokenizer of a kind that is in use."""
+    makers = {"llama": llama, "unigram": unigram, "wordpiece": word_piece}
+    return makers[kind]() if kind in makers else byte_level(kind)
+
+
+def byte_level(kind: str) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=kind == "gpt2-space")
+    if kind == "qwen":
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+    tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    byte_pairs = trainers.BpeTrainer(
+    trainer = trainers.BpeTrainer(
         vocab_size=400, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
-    if kind in ("gpt2", "gpt2-space", "qwen"):
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=kind == "gpt2-space")
-        if kind == "qwen":
-            tokenizer.normalizer = normalizers.NFC()
-            tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-                [
-                    pre_tokenizers.Split(Regex(SPLIT), "isolated"),
-                    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-                ]
-            )
-        tokenizer.decoder = decoders.ByteLevel()
-        tokenizer.train_from_iterator(TEXTS, byte_pairs)
-    elif kind == "llama":
-        tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
-        tokenizer.normalizer = normalizers.Sequence(
-            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-        )
-        bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-        trainer = trainers.BpeTrainer(
-            vocab_size=700, special_tokens=["<unk>", *SPECIAL, *bytes_], show_progress=False
-        )
-        tokenizer.train_from_iterator([t[:2000].split(" ") for t in TEXTS], trainer)
-        model = json.loads(tokenizer.to_str())
-        model["added_tokens"] = [t for t in model["added_tokens"] if "<0x" not in t["content"]]
-        tokenizer = Tokenizer.from_str(json.dumps(model))
-    elif kind == "unigram":
-        tokenizer = Tokenizer(models.Unigram())
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-        tokenizer.train_from_iterator(
-            TEXTS,
-            trainers.UnigramTrainer(
-                vocab_size=300,
-                special_tokens=["<unk>", *SPECIAL],
-                unk_token="<unk>",
-                show_progress=False,
-            ),
-        )
-    else:
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        tokenizer.normalizer = normalizers.BertNormalizer()
-        tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        special = ["[UNK]", *SPECIAL]
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=300, special_tokens=special, show_progress=False
-        )
-        tokenizer.train_from_iterator(TEXTS, trainer)
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return tokenizer
+
+
+def llama() -> Tokenizer:
+    """Byte pairs of SentencePiece's kind, with a token for each byte."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    prepend, replace = normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")
+    tokenizer.normalizer = normalizers.Sequence([prepend, replace])
+    single = [f"<0x{byte:02X}>" for byte in range(256)]
+    special = ["<unk>", *SPECIAL, *single]
+    trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator([t[:2000].split(" ") for t in TEXTS], trainer)
+    model = json.loads(tokenizer.to_str())
+    model["added_tokens"] = [t for t in model["added_tokens"] if "<0x" not in t["content"]]
+    return Tokenizer.from_str(json.dumps(model))
+
+
+def unigram() -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<unk>", *SPECIAL]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return tokenizer
+
+
+def word_piece() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[UNK]", *SPECIAL]
+    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(TEXTS, trainer)
     return tokenizer
 
 
