@@ -142,12 +142,17 @@ def whole_files(folder: Path) -> list[Path]:
 
 
 def wait_for(ready: Callable[[], bool], what: str, *, seconds: float, every: float = 0.05) -> None:
-    """Return when `ready()` holds; raise MegatronJobsError naming `what` after `seconds`."""
+    """Return when `ready()` holds; raise MegatronJobsError naming `what` after `seconds`.
+
+    It is asked at once, soon again, and then every `every` seconds.
+    """
     end = time.monotonic() + seconds
+    pause = min(0.001, every)
     while not ready():
         if time.monotonic() > end:
             raise MegatronJobsError(f"waited {seconds:.0f} s for {what}, in vain")
-        time.sleep(every)
+        time.sleep(pause)
+        pause = min(2 * pause, every)
 
 
 def _unfinished_name(path: Path) -> Path:

@@ -44,7 +44,8 @@ class Config(Settings):
     most_compared: int = 256
     """Items that share a key with an item, and that it is compared with."""
     examples: int = 20
-    """Pairs shown in the report, with their texts' beginnings and exact similarity."""
+    """Pairs shown in the report, with their texts' beginnings and exact similarity; their units of
+    the input are read again for it."""
 
     def problems(self) -> Iterator[Problem]:
         """Values that cannot work."""
@@ -54,9 +55,10 @@ class Config(Settings):
             yield "memory_mb", f"{self.memory_mb} must be positive"
         if not 0 <= self.threshold <= 1:
             yield "threshold", f"{self.threshold} must be from 0 to 1"
-        for name in ("most_compared", "examples"):
-            if getattr(self, name) < 1:
-                yield name, f"{getattr(self, name)} must be at least 1"
+        if self.most_compared < 1:
+            yield "most_compared", f"{self.most_compared} must be at least 1"
+        if self.examples < 0:
+            yield "examples", f"{self.examples} is negative; 0 shows none"
 
 
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:

@@ -23,8 +23,8 @@ DOCUMENTS, REJECTED, QUARANTINED, COUNTS = "documents", "rejected", "quarantined
 SUFFIX = ".jsonl.zst"
 HEAD = 1 << 16
 """Bytes of what is quarantined that are kept."""
-LEVEL = 3
-"""zstd's default: some 400 MB/s."""
+LEVEL = 1
+"""Of zstd: twice as fast as its default, 3; files are an eighth larger."""
 
 
 @dataclass(frozen=True)

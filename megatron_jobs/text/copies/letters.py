@@ -2,7 +2,6 @@
 
 import functools
 import unicodedata
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,28 +64,23 @@ def letter_table(rules: Normalisation) -> NDArray[np.uint32]:
 
 def _fold(letter: str, rules: Normalisation) -> int:
     category = unicodedata.category(letter)
+    if category[0] == "L":
+        return ord(_fold_letter(letter, rules))
     if letter.isspace() or category in ("Cc", "Cs", "Cn", "Zs", "Zl", "Zp"):
         return SEPARATES
     if category == "Mn" and rules.accents:
         return DROPPED
     if category == "Nd" and rules.digits:
         return DIGIT
-    if category[0] not in "LNM" and rules.punctuation:
+    if category[0] not in "NM" and rules.punctuation:
         return SEPARATES
-    if category[0] != "L":
-        return ord(letter)
-    return ord(_fold_letter(letter, rules))
+    return ord(letter)
 
 
 def _fold_letter(letter: str, rules: Normalisation) -> str:
     """Lower case and bare, where that is still one letter."""
     found = letter.lower() if rules.lower_case else letter
-    if rules.accents:
-        found = "".join(c for c in unicodedata.normalize("NFD", found) if not _is_mark(c))
-    if len(found) != 1:  # Hangul syllables, and letters whose lower case is two
-        found = letter
-    return found
-
-
-def _is_mark(letter: Any) -> bool:
-    return unicodedata.category(letter) == "Mn"
+    if rules.accents and (len(found) > 1 or unicodedata.decomposition(found)):
+        found = unicodedata.normalize("NFD", found)
+        found = "".join(c for c in found if unicodedata.category(c) != "Mn")
+    return found if len(found) == 1 else letter  # Hangul syllables, and such that become two
