@@ -14,6 +14,7 @@ EXTENSIONS = {
     "_ngrams": "ngrams",
     "_overlap": "overlap",
     "_pack": "pack",
+    "_personal": "personal",
     "_repeats": "repeats",
 }
 """Module in megatron_jobs -> folder of csrc/. A folder is plain C++ but for its bindings.cpp."""

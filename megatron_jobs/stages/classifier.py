@@ -5,7 +5,7 @@ one folder, with what it learnt from and how good it is on documents that were h
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +34,11 @@ FEATURE_BYTES = 8
 class Config(Settings):
     """What the labels are, what is learnt from, and how."""
 
-    positive: list[InputPath] = Field(default_factory=list)
+    positive: tuple[InputPath, ...] = ()
     """Files or folders of records such as are wanted; with `negative`, instead of `labels`."""
-    negative: list[InputPath] = Field(default_factory=list)
+    negative: tuple[InputPath, ...] = ()
     """Files or folders of records of the other kind."""
-    labels: dict[str, list[InputPath]] = Field(default_factory=dict)
+    labels: dict[str, tuple[InputPath, ...]] = Field(default_factory=dict)
     """Instead of the two: files or folders by the name of a label, two or more."""
     wanted: str = ""
     """The label whose probability is a text's score; "" for `positive`, or the first of labels."""
@@ -72,7 +72,7 @@ class Config(Settings):
     threads: int = 0
     """0 for as many as this process has cores. The result does not depend on it."""
 
-    def corpora(self) -> dict[str, list[Path]]:
+    def corpora(self) -> Mapping[str, tuple[Path, ...]]:
         """Inputs by label; of two, the wanted one is the second."""
         if not self.labels:
             return {NEGATIVE: self.negative, POSITIVE: self.positive}

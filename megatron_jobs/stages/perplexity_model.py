@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Problem, Settings
 from megatron_jobs.errors import UserError
@@ -40,9 +38,9 @@ HELD_SHARE = 0.05
 class Config(Settings):
     """What is learnt from, and the model's size."""
 
-    input: list[InputPath]
+    input: tuple[InputPath, ...]
     """Files or folders of records such as are wanted."""
-    judged: list[InputPath] = Field(default_factory=list)
+    judged: tuple[InputPath, ...] = ()
     """Files or folders of records such as will be judged: the quantiles of their perplexities, by
     language, go into the model's facts. Without, those of the documents held out of `input`."""
     key: str = "text"
