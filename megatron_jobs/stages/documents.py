@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from megatron_jobs.config.settings import InputPath, Problem, Settings
 from megatron_jobs.config.tree import no_such
 from megatron_jobs.errors import UserError
-from megatron_jobs.runtime.files import read_json, remove, wait_for, write_json
+from megatron_jobs.runtime.files import PARTIAL, read_json, remove, wait_for, write_json
 from megatron_jobs.runtime.progress import Progress
 from megatron_jobs.runtime.rank import Rank
 
@@ -230,9 +230,17 @@ def _begin(made_of: dict[str, Any], folder: Path, notes: str) -> None:
     write_json(folder / MADE_OF, made_of)
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what killed runs have left unfinished; nobody writes any more."""
+    for place in filter(Path.is_dir, folder.iterdir()):
+        for part in list(place.rglob(f"*{PARTIAL}")):
+            remove(part)
+
+
 def _settle(config: DocumentSettings, folder: Path, counts: "Counts") -> dict[str, float]:
     """Write counts.json; UserError when too much was no record."""
     numbers = counts.as_numbers()
+    _sweep(folder)
     write_json(folder / "counts.json", asdict(counts))
     share = numbers["quarantined"] / max(counts.read, 1)
     if share > config.max_quarantined_share:

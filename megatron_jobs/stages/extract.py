@@ -8,12 +8,13 @@ undone, Unicode is brought to one form. See `text.extract`.
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import Problem
+from megatron_jobs.runtime.files import read_json, write_json
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.stages.documents import (
     OUTPUTS,
@@ -33,6 +34,9 @@ class Config(DocumentSettings):
 
     READS_PAGES: ClassVar[bool] = True
 
+    duplicate_ids: Literal["count", "rename"] = "count"
+    """What becomes of ids that several documents have: they are only counted, or all but the first
+    get #2, #3, ... behind them."""
     mode: Mode = "fast"
     """fast: resiliparse's main content, some 2,000 pages a second on one core; careful:
     trafilatura, which leaves more navigation out, some 100 pages; plain: all visible text."""
@@ -77,9 +81,27 @@ class Config(DocumentSettings):
 
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     """Make the texts of this rank's units."""
-    return run_documents(config, rank, folder, lambda: Extractor(config.rules))
+    numbers = run_documents(config, rank, folder, lambda: Extractor(config.rules, folder))
+    if rank.leads and rank.tasks == 1:
+        numbers |= _settle_ids(config, folder, [folder])
+    return numbers
 
 
 def gather(config: Config, folder: Path, tasks: list[Path]) -> dict[str, float]:
     """Join what the tasks made."""
-    return gather_documents(config, folder, tasks)
+    return gather_documents(config, folder, tasks) | _settle_ids(config, folder, tasks)
+
+
+def _settle_ids(config: Config, folder: Path, tasks: list[Path]) -> dict[str, float]:
+    """Count the ids that several documents have, note some in counts.json, make them different."""
+    from megatron_jobs.text.duplicate_ids import Duplicates, id_files
+
+    duplicates = Duplicates(id_files(tasks))
+    duplicates.find(table=config.duplicate_ids == "rename")
+    counts = read_json(folder / "counts.json")
+    counts["duplicate_ids"] = duplicates.named(folder)
+    counts["further"]["duplicate_ids"] = duplicates.count
+    write_json(folder / "counts.json", counts)
+    if config.duplicate_ids == "rename":
+        duplicates.rename(folder)
+    return {"duplicate_ids": duplicates.count}

@@ -10,9 +10,11 @@ Sources: Bevendorff et al. 2018 (Resiliparse), Barbaresi 2021 (Trafilatura, ACL 
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from megatron_jobs.text.charsets import decode_page
+from megatron_jobs.text.duplicate_ids import IdList
 from megatron_jobs.text.normalise import NormalRules, normalise
 from megatron_jobs.text.record import Record
 from megatron_jobs.text.shards import Verdict
@@ -57,11 +59,26 @@ class ExtractRules:
 
 
 class Extractor:
-    """The treatment of `extract`; see `text.passes`."""
+    """The treatment of `extract`; see `text.passes`.
 
-    def __init__(self, rules: ExtractRules) -> None:
+    Args:
+        folder: where the ids of each unit are left.
+    """
+
+    def __init__(self, rules: ExtractRules, folder: Path | None = None) -> None:
         self.rules = rules
+        self.folder = folder
         self.counts: Counter[str] = Counter()
+        self.ids = IdList()
+
+    def begin(self, number: int) -> None:
+        """Forget the ids of a unit that was not finished."""
+        self.ids = IdList()
+
+    def finish(self, number: int) -> None:
+        """Leave the ids of a unit's documents."""
+        if self.folder:
+            self.ids.write(self.folder, number)
 
     def numbers(self) -> dict[str, int]:
         """Pages by how their charset was found, repairs, licences found."""
@@ -80,6 +97,7 @@ class Extractor:
             return Verdict("extract.empty", 0, 1)
         if letters < self.rules.min_letters:
             return Verdict("extract.too_short", letters, self.rules.min_letters)
+        self.ids.add(record.id)
         return record
 
     def _take_page(self, record: Record) -> Verdict | None:

@@ -76,6 +76,15 @@ class NumberedTreatment(Protocol):
         ...
 
 
+@runtime_checkable
+class FinishingTreatment(Protocol):
+    """A treatment that leaves something of its own beside a unit's shards."""
+
+    def finish(self, number: int) -> None:
+        """Write it, whole; the unit, of this number, counts as done only afterwards."""
+        ...
+
+
 @dataclass
 class Counts:
     """What became of the records of a unit, or of all."""
@@ -104,6 +113,8 @@ class Counts:
     """Records kept, by the binary order of their bytes: "10" counts 512..1023."""
     further: dict[str, int] = field(default_factory=dict)
     """What the treatment counted."""
+    duplicate_ids: dict[str, int] = field(default_factory=dict)
+    """Some ids that several records kept have, and how many; where they were looked for."""
 
     def add(self, other: "Counts") -> None:
         """Add up."""
@@ -189,10 +200,16 @@ def run_unit(
                 out.reject(item, result, counts)
             else:
                 out.keep(result, counts)
-    counts.further = treatment.numbers()
+    counts.further = _finished(treatment, number)
     counts.check(f"unit {number}")
     write_json(done, asdict(counts))
     return counts
+
+
+def _finished(treatment: Treatment, number: int) -> dict[str, int]:
+    if isinstance(treatment, FinishingTreatment):
+        treatment.finish(number)
+    return treatment.numbers()
 
 
 class _Outputs:
