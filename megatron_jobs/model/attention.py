@@ -4,8 +4,9 @@ Axis letters: Q positions of the queries here, K positions of the keys, B sequen
 G key heads, D columns of a head. megatron-core puts positions first: [Q, B, N, D].
 """
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from megatron.core.tensor_parallel.mappings import (
@@ -18,6 +19,24 @@ from torch import Tensor
 from torch.nn import functional
 
 from megatron_jobs.parallel.zigzag import all_positions, zigzag_positions
+
+STRETCH = 128
+"""Positions that are worth a call of their own."""
+
+
+def stretches(documents_S: Tensor) -> Iterator[tuple[int, int]]:
+    """(start, end) of runs of whole documents, each of STRETCH positions or more but the last."""
+    ends = (documents_S.diff().nonzero()[:, 0] + 1).tolist()
+    start = 0
+    for end in ends:
+        if end - start >= STRETCH:
+            yield start, end
+            start = end
+    yield start, len(documents_S)
+
+
+def _are_documents(mask: Tensor | None) -> TypeGuard[Tensor]:
+    return mask is not None and mask.dtype != torch.bool
 
 
 class CausalAttention(MegatronModule):  # type: ignore[misc]
@@ -49,14 +68,38 @@ class CausalAttention(MegatronModule):  # type: ignore[misc]
             attention_mask: what is forbidden beyond causality, in one of two forms. bool,
                 broadcasts to [B, N, Q, K]: True forbids (megatron-core's sense). int32 [B, S], the
                 document of each position of whole sequences: no query sees another document's keys;
-                the only form that context parallelism takes.
+                the only form that context parallelism takes. A document's positions lie together.
         Returns: [Q, B, N x D].
         """
         if self.ranks.size() > 1:
-            dense = attention_mask is not None and attention_mask.dtype == torch.bool
+            dense = attention_mask is not None and not _are_documents(attention_mask)
             assert not dense, "a bool mask with context parallelism is not supported"
             k_KBGD, v_KBGD = self._gather(k_KBGD), self._gather(v_KBGD)
-        mask = self._allowed(q_QBND, k_KBGD, attention_mask)
+        whole = self.ranks.size() == 1 and q_QBND.size(0) == k_KBGD.size(0)
+        if whole and _are_documents(attention_mask) and attention_mask.device.type == "cpu":
+            return self._by_stretch(q_QBND, k_KBGD, v_KBGD, attention_mask)
+        return self._mix(q_QBND, k_KBGD, v_KBGD, attention_mask)
+
+    def _by_stretch(
+        self, q_SBND: Tensor, k_SBGD: Tensor, v_SBGD: Tensor, documents_BS: Tensor
+    ) -> Tensor:
+        """The same without the scores between stretches of documents, which all are forbidden."""
+        rows = []
+        for row, documents in enumerate(documents_BS):
+            parts = []
+            for start, end in stretches(documents):
+                own = (slice(start, end), slice(row, row + 1))
+                shared = bool(documents[start] != documents[end - 1])
+                mask = documents[None, start:end] if shared else None
+                parts.append(self._mix(q_SBND[own], k_SBGD[own], v_SBGD[own], mask))
+            rows.append(torch.cat(parts))
+        return torch.cat(rows, dim=1)
+
+    def _mix(
+        self, q_QBND: Tensor, k_KBGD: Tensor, v_KBGD: Tensor, forbidden: Tensor | None
+    ) -> Tensor:
+        """Mixed values [Q, B, N x D] under one mask."""
+        mask = self._allowed(q_QBND, k_KBGD, forbidden)
         q_BNQD, k_BGKD, v_BGKD = (x.permute(1, 2, 0, 3) for x in (q_QBND, k_KBGD, v_KBGD))
         dropout = self.dropout if self.training else 0.0
         with self._drawing(dropout):
@@ -99,7 +142,7 @@ class CausalAttention(MegatronModule):  # type: ignore[misc]
         causal_QK = own[:, None] >= seen
         if forbidden is None:
             return causal_QK
-        if forbidden.dtype == torch.bool:
+        if not _are_documents(forbidden):
             return causal_QK & ~forbidden
         together_BQK = forbidden[:, own, None] == forbidden[:, None, seen]
         return (causal_QK & together_BQK)[:, None]

@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
-from megatron_jobs.model.attention import CausalAttention
+from megatron_jobs.model import attention as module
+from megatron_jobs.model.attention import CausalAttention, stretches
 from megatron_jobs.model.build import core_config
 
 ALONE = SimpleNamespace(cp=SimpleNamespace(size=lambda: 1, rank=lambda: 0))
@@ -68,6 +69,30 @@ def test_documents_see_only_themselves() -> None:
             forbidden = numbers[6 - queries :, None] != numbers
             one = slice(row, row + 1)
             assert_close(found[:, one], slowly(q[:, one], k[:, one], v[:, one], forbidden))
+
+
+@pytest.mark.parametrize("stretch", [1, 3, 5, 100])
+def test_stretches_of_documents_are_run_apart(
+    stretch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and gradients are those of one mask over everything, however it is cut."""
+    monkeypatch.setattr(module, "STRETCH", stretch)
+    documents = torch.tensor([[0, 0, 0, 1, 1, 2, 3, 3, 3, -1, -1], [0] * 11, [0] + [1] * 10])
+    forbidden = documents[:, None, :, None] != documents[:, None, None, :]
+    inputs = [x.requires_grad_() for x in drawn(11, 11)]
+    found, wanted = (attention()(*inputs, mask) for mask in (documents.int(), forbidden))
+    assert_close(found, wanted)
+    for got, want in zip(
+        *(torch.autograd.grad(out.square().sum(), inputs) for out in (found, wanted)), strict=True
+    ):
+        assert_close(got, want)
+
+
+def test_stretches_are_whole_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STRETCH", 3)
+    documents = torch.tensor([0, 0, 1, 1, 2, 3, 3, 3, 4, 5])
+    assert list(stretches(documents)) == [(0, 4), (4, 8), (8, 10)]
+    assert list(stretches(documents[:1])) == [(0, 1)]
 
 
 def test_gradients_reach_every_input() -> None:
