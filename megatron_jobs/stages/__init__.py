@@ -61,6 +61,7 @@ STAGES = (
     "tokenizer_report",
     "tokenize",
     "index",
+    "data_report",
     "pretrain",
     "evaluate",
     "convert",

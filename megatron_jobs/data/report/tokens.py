@@ -1,0 +1,66 @@
+"""Tokens by source, and what a blend makes of them."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from megatron_jobs.data.report.words import say_bytes, say_count, say_share
+from megatron_jobs.data.token_facts import TokenFacts
+from megatron_jobs.page.bars import Bar, draw_bars
+from megatron_jobs.page.elements import Element, join, table, tag
+
+
+def draw_tokens(files: Sequence[tuple[str, TokenFacts]]) -> Element:
+    """Tokens of each token file, and how many bytes stand in one."""
+    total = sum(facts.tokens for _, facts in files)
+    bars = [
+        Bar(name, [("first", facts.tokens)], f"{say_count(facts.tokens)} · {_share(facts, total)}")
+        for name, facts in files
+    ]
+    heads = ["source", "#documents", "#tokens", "#text", "#bytes a token"]
+    rows = [_row(name, facts) for name, facts in files]
+    numbers = table("Tokens by source", heads, rows, foot=[])
+    details = tag("details", tag("summary", "as numbers"), numbers)
+    return join(draw_bars("Tokens by source", bars), details)
+
+
+def _share(facts: TokenFacts, total: int) -> str:
+    return say_share(facts.tokens, total)
+
+
+def _row(name: str, facts: TokenFacts) -> list[str]:
+    size = facts.text_bytes
+    ratio = "–" if not size or not facts.tokens else f"{size / facts.tokens:.2f}"
+    text = "–" if size is None else say_bytes(size)
+    return [name, say_count(facts.documents), say_count(facts.tokens), text, ratio]
+
+
+def draw_blend(index: Mapping[str, Any]) -> Element:
+    """Each source's share of the samples, beside its share of the tokens.
+
+    Args:
+        index: index.json of an index job.
+    """
+    train = index["splits"]["train"]
+    weights = (train["blend"] or {}).get("weights") or [1.0]
+    sources = index["sources"]
+    total = sum(source["tokens"] for source in sources)
+    bars, rows = [], []
+    for source, weight, order in zip(sources, weights, train["sources"], strict=True):
+        name = source_name(source["prefix"])
+        share = say_share(weight, sum(weights))
+        held = say_share(source["tokens"], total)
+        bars.append(Bar(name, [("kept", weight / sum(weights))], f"{share} of the samples"))
+        passes = weight / sum(weights) * train["samples"] * index["seq_len"] / source["tokens"]
+        rows.append([name, share, held, f"{passes:.2f}", say_count(order["samples"])])
+    heads = ["source", "#of the samples", "#of the tokens", "#times read", "#samples built"]
+    words = f"{say_count(train['samples'])} samples of {say_count(index['seq_len'])} tokens."
+    numbers = table("The blend", heads, rows, foot=[])
+    return join(tag("p", words), draw_bars("Shares of the blend", bars), numbers)
+
+
+def source_name(prefix: str) -> str:
+    """The job that made a token file, or the file's own name."""
+    path = Path(os.path.normpath(prefix))
+    return path.parent.parent.name if path.name == "tokens" else path.name
