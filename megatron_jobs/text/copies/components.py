@@ -51,8 +51,9 @@ def link(exchange: Exchange) -> I64:
     links, step, rounds = Links(first, last), "edges", 0
     while True:
         following = f"link-{rounds:04d}"
-        if exchange.is_done(following):
-            links = Links.load(first, np.load(_state(exchange, following)))
+        if exchange.is_done(following):  # before a kill; only the last state is kept
+            if _state(exchange, following).exists():
+                links = Links.load(first, np.load(_state(exchange, following)))
         else:
             left = [np.zeros((0, 2), np.int64)]
             left += [links.add(rows) for _, rows in exchange.receive(step, 2)]

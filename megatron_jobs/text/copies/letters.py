@@ -64,7 +64,7 @@ def letter_table(rules: Normalisation) -> NDArray[np.uint32]:
 
 def _fold(letter: str, rules: Normalisation) -> int:
     category = unicodedata.category(letter)
-    if category[0] == "L":
+    if category[0] == "L" or category == "Mc":
         return ord(_fold_letter(letter, rules))
     if letter.isspace() or category in ("Cc", "Cs", "Cn", "Zs", "Zl", "Zp"):
         return SEPARATES
