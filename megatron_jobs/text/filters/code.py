@@ -18,7 +18,7 @@ MARKERS = (
 )
 ENCODED = {
     "base64": re.compile(r"[A-Za-z0-9+/\n=]{64,}"),
-    "hexadecimal": re.compile(r"(?:\b(?:0x|\\x)?[0-9a-fA-F]{2}(?:,|\b\s*)){8,}"),
+    "hexadecimal": re.compile(r"(?:\b(?:0x|\\x)?[0-9a-fA-F]{2}(?:,\s*|\b\s*)){8,}"),
     "unicode": re.compile(r"(?:\\u[0-9a-fA-F]{4}){8,}"),
 }
 DATA_LIKE = ("html", "json", "markdown", "roff", "rmarkdown", "smt", "tex", "text", "xml")
