@@ -4,8 +4,9 @@
     tools/bench/index.py --documents 10000000 --samples 20000000 --threads 2 --rounds 5
 
 Each round runs the peer and ours one after the other; printed are the medians and, of the ratios of
-each round, the median and the range. `--only whole` runs one of them; with `--memory`, the most
-memory beyond the document lengths that the whole index takes, each in a process of its own.
+each round, the median and the range. `--only whole` runs one of them, `--machine avx2` the blends
+by the code for older machines; with `--memory`, the most memory beyond the document lengths that
+the whole index takes, each in a process of its own.
 """
 
 import argparse
@@ -35,6 +36,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=("whole", "shuffle", "starts", "blend"), default=None)
+    parser.add_argument("--machine", choices=("plain", "avx2", "avx512"), default="")
     parser.add_argument("--memory", action="store_true")
     asked = parser.parse_args()
     peer = load_peer()
@@ -200,7 +202,7 @@ def compare_blend(asked: argparse.Namespace, peer: Any, sources: int) -> None:
         return source, number
 
     def ours() -> Outcome:
-        return blend(weights, size=size, threads=asked.threads)
+        return blend(weights, size=size, threads=asked.threads, machine=asked.machine)
 
     compare(f"blend of {sources}, {size:,} samples", asked.rounds, theirs, ours)
 
