@@ -47,6 +47,7 @@ from megatron_jobs.runtime.rank import Rank
 STAGES = (
     "fetch",
     "extract",
+    "export",
     "classifier",
     "perplexity_model",
     "redact",
@@ -55,6 +56,7 @@ STAGES = (
     "fingerprint",
     "match",
     "cluster",
+    "bloom_duplicates",
     "deduplicate",
     "decontaminate",
     "tokenizer",
