@@ -52,6 +52,8 @@ def test_nothing_is_drawn_before_its_time(pacing: Curriculum, seed: int) -> None
         reach = np.ceil(400 * competence(pacing, shares))
         left = np.maximum(reach, np.arange(1, 401))
         assert (epochs[epoch] - values[0] < left).all()
+    second = float(np.mean(epochs[1][:100] - 2000))
+    assert second == pytest.approx(200 * competence(pacing, shares[:1])[0], abs=35), "goes on"
     early = int((np.diff(epochs[0][:100]) < 0).sum())
     assert 30 < early < 70, "among those in reach there is no order"
 
@@ -162,6 +164,8 @@ def test_a_concatenated_epoch_goes_from_easy_to_hard(tmp_path: Path) -> None:
     assert (np.sort(visits) == np.arange(10, 260)).all()
     assert (np.diff(tokens.lengths[visits], axis=1) >= 0).all()
     assert sorted(order.shuffle.tolist()) == list(range(len(order)))
+    epochs_of_rows = order.starts[order.shuffle][:, 0] // len(part)
+    assert (np.diff(epochs_of_rows) >= 0).all(), "no epoch begins before the last one is over"
     first = [int(tokens.lengths[order.documents[order.starts[row][0]]]) for row in order.shuffle]
     epoch = len(order) // epochs
     assert np.mean(first[:50]) < np.mean(first[epoch - 50 : epoch]) / 1.5
