@@ -1,9 +1,10 @@
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 import yaml
+from pydantic import Field
 
 from megatron_jobs.config.build import build_settings
 from megatron_jobs.config.settings import InputPath, Problem, Settings, input_paths
@@ -21,6 +22,20 @@ class Inner(Settings):
 class Source(Settings):
     path: InputPath
     weight: float = 1
+
+
+class Square(Settings):
+    shape: Literal["square"] = "square"
+    side: float = 1
+
+
+class Circle(Settings):
+    shape: Literal["circle"] = "circle"
+    radius: float = 1
+
+
+class Drawing(Settings):
+    shapes: list[Annotated[Square | Circle, Field(discriminator="shape")]]
 
 
 class Outer(Settings):
@@ -41,6 +56,19 @@ def test_all_faults_in_plain_words() -> None:
         "parts.0.pth": "no such setting: 'pth'; did you mean path?",
         "name": "must be set: it has no default",
         "nmae": "no such setting: 'nmae'; did you mean name?",
+    }
+
+
+def test_faults_of_one_of_several_classes() -> None:
+    shapes = [{"shape": "circel"}, {"shape": "circle", "sid": 2}, {"shape": "square", "sid": 2}]
+    values = {"shapes": [*shapes, {"shape": "square", "side": "x"}, {"side": 1}]}
+    _, problems = build_settings(Drawing, values)
+    assert dict(problems) == {
+        "shapes.0.shape": "no such shape: 'circel'; did you mean circle?",
+        "shapes.1.sid": "no such setting: 'sid'; there are radius, shape",
+        "shapes.2.sid": "no such setting: 'sid'; did you mean side?",
+        "shapes.3.side": "must be a valid number, unable to parse string as a number, got 'x'",
+        "shapes.4.shape": "must be set: it has no default",
     }
 
 

@@ -1,12 +1,19 @@
 """The stage `filter`: languages and rules in turn; every rejected record keeps its verdict."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from megatron_jobs.config.build import build_settings
+from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.stages import filter as stage
+from megatron_jobs.text.filters.c4 import C4
+from megatron_jobs.text.filters.fineweb import FineWeb
+from megatron_jobs.text.filters.identify import Identify
 from megatron_jobs.text.shards import read_shard, shards_below
 
 PROSE = (
@@ -86,10 +93,23 @@ def test_a_stage_without_rules_is_refused() -> None:
     ]  # fmt: skip
 
 
-def test_a_rule_that_does_not_exist(tmp_path: Path) -> None:
-    _, problems = build_settings(
-        stage.Config, {"input": ["in.jsonl"], "rules": [{"rule": "c4", "min_sentence": 2}]}
-    )
-    assert problems == [
-        ("rules.0.c4.min_sentence", "no such setting: 'min_sentence'; did you mean min_sentences?")
-    ]
+def test_a_rule_that_does_not_exist() -> None:
+    rules = [{"rule": "c4", "min_sentence": 2}, {"rule": "gopher"}]
+    _, problems = build_settings(stage.Config, {"input": ["in.jsonl"], "rules": rules})
+    assert problems[0] == (
+        "rules.0.min_sentence", "no such setting: 'min_sentence'; did you mean min_sentences?"
+    )  # fmt: skip
+    assert problems[1][0] == "rules.1.rule"
+    assert problems[1][1].startswith("no such rule: 'gopher'; ")
+
+
+def test_words_of_spacy_need_spacy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    with pytest.raises(UserError) as caught:
+        filtered(tmp_path, {"a": PROSE}, rules=[{"rule": "fineweb"}], words="spacy")
+    assert str(caught.value) == "words: spacy is not installed; pip install spacy, or words=own"
+
+
+def test_what_is_shown_of_it() -> None:
+    config = stage.Config(input=[Path("in")], language=Identify(), rules=(C4(), FineWeb()))
+    assert stage.describe(config, stage.RESOURCES) == [("rules", "identify, c4, fineweb")]
