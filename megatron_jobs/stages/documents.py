@@ -16,13 +16,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from megatron_jobs.config.settings import InputPath, Problem, Settings
 from megatron_jobs.config.tree import no_such
 from megatron_jobs.errors import UserError
-from megatron_jobs.runtime.files import PARTIAL, read_json, remove, wait_for, write_json
+from megatron_jobs.runtime.files import (
+    PARTIAL,
+    read_json,
+    remove,
+    wait_for,
+    whole_files,
+    write_json,
+)
 from megatron_jobs.runtime.progress import Progress
 from megatron_jobs.runtime.rank import Rank
 
 if TYPE_CHECKING:
+    from megatron_jobs.text.forms import Form
     from megatron_jobs.text.passes import Counts, Treatment
-    from megatron_jobs.text.readers import ReadRules, Unit
+    from megatron_jobs.text.readers import Piece, ReadRules, Unit
 
 OUTPUTS = ("documents", "rejected", "quarantined", "counts.json")
 LONGEST_WAIT = 7 * 86400.0
@@ -72,6 +80,12 @@ class DocumentSettings(Settings):
         if not 0 <= self.max_quarantined_share <= 1:
             yield "max_quarantined_share", f"{self.max_quarantined_share} must be from 0 to 1"
 
+    def files(self) -> "list[Piece]":
+        """The files to read, whole; UserError for one that nobody reads."""
+        from megatron_jobs.text.readers import input_files
+
+        return input_files(self.input, self.urls, f".{self.format}" if self.format else "")
+
 
 def _unknown_places(urls: Sequence[str]) -> Iterator[Problem]:
     """Addresses whose protocol nobody here speaks."""
@@ -104,13 +118,16 @@ def run_documents(
     make: "Callable[[], Treatment]",
     *,
     notes: str = "",
+    form: "Form | None" = None,
 ) -> dict[str, float]:
     """Do this rank's units of this task; the leader waits for all and counts them.
 
     Args:
         notes: an output with the lines of its own that a `NotingTreatment` leaves, in shards.
+        form: what its documents are written in; None for the shards that all stages read.
     """
-    from megatron_jobs.text.passes import Outlets, counts_below, run_units, units_done
+    from megatron_jobs.text.forms import as_shards
+    from megatron_jobs.text.passes import Outlets, counts_below, run_units
 
     units = list_units(config)
     made_of = _made_of(config, units)
@@ -126,17 +143,22 @@ def run_documents(
         rules=read_rules(config),
         make=make,
         report=lambda done: progress.update(done) if rank.leads else None,
-        outlets=Outlets(notes, config.divide_by),
+        outlets=Outlets(notes, config.divide_by, form or as_shards),
     )
     if not rank.leads:
         return {}
-
-    def done() -> int:
-        return sum(units[n].size for n in units_done(folder, of_task))
-
-    wait_for(lambda: done() >= progress.total, "the other ranks' units", seconds=LONGEST_WAIT)
+    _wait_for_units(folder, of_task)
     progress.update(progress.total)
     return _settle(config, folder, counts_below(folder, of_task))
+
+
+def _wait_for_units(folder: Path, numbers: Sequence[int]) -> None:
+    from megatron_jobs.text.passes import units_done
+
+    def are_done() -> bool:
+        return sum(1 for _ in units_done(folder, numbers)) == len(numbers)
+
+    wait_for(are_done, "the other ranks' units", seconds=LONGEST_WAIT)
 
 
 def gather_documents(
@@ -144,7 +166,6 @@ def gather_documents(
 ) -> dict[str, float]:
     """Link the shards of all tasks into `folder`, and add their counts up."""
     from megatron_jobs.text.passes import Counts
-    from megatron_jobs.text.shards import SUFFIX
 
     total = Counts()
     kinds = [*OUTPUTS[:3], *([notes] if notes else [])]
@@ -154,7 +175,7 @@ def gather_documents(
     for task in tasks:
         total.add(Counts(**read_json(task / "counts.json")))
         for name in kinds:
-            for shard in sorted((task / name).rglob(f"*{SUFFIX}")):
+            for shard in whole_files(task / name):
                 link(shard, folder / name / shard.relative_to(task / name))
     return _settle(config, folder, total)
 
@@ -170,10 +191,9 @@ def link(file: Path, name: Path) -> None:
 
 def list_units(config: DocumentSettings) -> "list[Unit]":
     """The units of the input; the same in every task and rank."""
-    from megatron_jobs.text.readers import PAGES, cut_units, input_files
+    from megatron_jobs.text.readers import PAGES, cut_units
 
-    kind = f".{config.format}" if config.format else ""
-    files = input_files(config.input, config.urls, kind)
+    files = config.files()
     pages = [] if config.READS_PAGES else [file for file in files if file.format in PAGES]
     if pages:
         found = f"{pages[0].name} holds pages, this stage reads texts"

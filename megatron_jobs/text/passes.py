@@ -17,6 +17,7 @@ from typing import IO, Any, Protocol, cast, runtime_checkable
 import orjson
 
 from megatron_jobs.runtime.files import read_json, write_json
+from megatron_jobs.text.forms import Form, Sink, as_shards
 from megatron_jobs.text.readers import ReadRules, Unit, read_unit
 from megatron_jobs.text.record import Record, to_line
 from megatron_jobs.text.shards import (
@@ -158,6 +159,9 @@ class Outlets:
     divide_by: str = ""
     """A field of the records: each value has a folder of its own in `documents`; "" for none."""
 
+    form: Form = as_shards
+    """What its documents are written in."""
+
     def folder_of(self, record: Record) -> str:
         """Where a record goes, below the pass's folder."""
         if not self.divide_by:
@@ -216,22 +220,27 @@ class _Outputs:
     """The shards of a unit."""
 
     def __init__(self, folder: Path, number: int, outlets: Outlets) -> None:
-        self.folder, self.name, self.outlets = folder, shard_name(number), outlets
+        self.folder, self.number, self.outlets = folder, number, outlets
         self.stack = contextlib.ExitStack()
-        self.documents: dict[str, IO[bytes]] = {}
+        self.documents: dict[str, Sink] = {}
 
     def __enter__(self) -> "_Outputs":
         self.rejected, self.quarantined = self._open(REJECTED), self._open(QUARANTINED)
         self.notes = self._open(self.outlets.notes) if self.outlets.notes else None
         if not self.outlets.divide_by:
-            self.documents[DOCUMENTS] = self._open(DOCUMENTS)
+            self.documents[DOCUMENTS] = self._begin(DOCUMENTS)
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.stack.__exit__(*error)
 
     def _open(self, kind: str) -> IO[bytes]:
-        return self.stack.enter_context(write_shard(self.folder / kind / self.name))
+        path = self.folder / kind / shard_name(self.number)
+        return self.stack.enter_context(write_shard(path))
+
+    def _begin(self, place: str) -> Sink:
+        stem = self.folder / place / f"{self.number:06d}"
+        return self.stack.enter_context(self.outlets.form(stem))
 
     def note(self, treatment: Treatment) -> None:
         if self.notes is not None:
@@ -242,8 +251,8 @@ class _Outputs:
         size = _size(record)
         place = self.outlets.folder_of(record)
         if place not in self.documents:
-            self.documents[place] = self._open(place)
-        self.documents[place].write(to_line(record))
+            self.documents[place] = self._begin(place)
+        self.documents[place].write(record)
         counts.kept += 1
         counts.bytes_kept += size
         for by, name, count in (

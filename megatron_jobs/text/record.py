@@ -68,6 +68,16 @@ def from_line(line: bytes, *, place: str, key: str = "text") -> Record:
     return from_object(found, place=place, key=key)
 
 
+def _object_in(metadata: Any) -> Any:
+    """Metadata as they are; an object where they are the text of one, as tables hold them."""
+    if not isinstance(metadata, str) or not metadata.startswith("{"):
+        return metadata or None
+    try:
+        return orjson.loads(metadata)
+    except ValueError:
+        return metadata
+
+
 def _fault_of(line: bytes) -> str:
     """Why a line is no JSON."""
     if not line.strip():
@@ -86,7 +96,7 @@ def from_object(found: dict[str, Any], *, place: str, key: str = "text") -> Reco
     text = found.pop(key)
     if not isinstance(text, str):
         raise NotADocument(f"{key!r} is no string")
-    metadata = found.pop("metadata", None)
+    metadata = _object_in(found.pop("metadata", None))
     record = Record(str(found.pop("id", "") or place), text)
     record.metadata = metadata if isinstance(metadata, dict) else {}
     if metadata is not None and not isinstance(metadata, dict):

@@ -39,9 +39,11 @@ READERS = {
 """End of a name, without .gz, .zst or .zstd -> module here."""
 PAGES = (".warc", ".html", ".htm", ".xhtml")
 """What they hold is no text before `extract` has made it one."""
-CUT = (".jsonl", ".ndjson", ".parquet")
-"""May be cut anywhere when they are not packed: their lines, or groups of rows, belong to where
-they start."""
+TOKENS = {".bin": "tokens"}
+"""Read only where a stage asks for tokens."""
+CUT = (".jsonl", ".ndjson", ".parquet", ".bin")
+"""May be cut anywhere when they are not packed: their lines, groups of rows, or documents
+belong to where they start."""
 FACTS = {
     "index.json": ("*.mds", "*.mds.*"),
     "state.json": ("*.arrow",),
@@ -196,7 +198,7 @@ def _cut(file: Piece, most: int) -> Iterator[Piece]:
 def read_unit(unit: Unit, rules: ReadRules) -> Iterator[Item]:
     """All of a unit, in order; see the module."""
     for piece in unit.pieces:
-        module = importlib.import_module(f"{__name__}.{READERS[piece.format]}")
+        module = importlib.import_module(f"{__name__}.{(READERS | TOKENS)[piece.format]}")
         read: Reader = module.read
         for item in read(piece, rules):
             if isinstance(item, Record):
