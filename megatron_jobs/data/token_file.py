@@ -8,10 +8,11 @@ The format is Megatron's, to the byte (little endian):
 """
 
 import contextlib
-import shutil
+import hashlib
 import struct
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -287,34 +288,47 @@ class TokenFileWriter:
             file.write(self.documents.tobytes())
 
 
-def merge_token_files(prefixes: Sequence[Path], prefix: Path) -> None:
+def merge_token_files(prefixes: Sequence[Path], prefix: Path) -> str:
     """Join token files, in order, into one that equals what a single writer had written.
 
     Holds no more in memory than one of them has in its .idx.
+    Returns: SHA-256 of the .bin, in hex.
     Raises: DataError when they differ in dtype or one is damaged.
     """
     dtype = TokenFile.open(prefixes[0]).dtype
+    digest = hashlib.sha256()
     with whole_file(idx_path(prefix)) as idx, whole_file(bin_path(prefix)) as binary:
-        with binary.open("wb") as file:
-            counts = [_append(TokenFile.open(part), dtype, file) for part in prefixes]
+        with binary.open("wb") as file, ThreadPoolExecutor(1) as hasher:
+            counts = []
+            for part in map(TokenFile.open, prefixes):
+                counts.append(_counts_of(part, dtype))
+                for chunk in _chunks(part):
+                    hashed = hasher.submit(digest.update, chunk)  # while it is written
+                    file.write(chunk)
+                    hashed.result()
         sequences, documents = (sum(column) for column in zip(*counts, strict=True))
         with idx.open("wb") as file:
             file.write(HEADER.pack(MAGIC, VERSION, CODES[dtype.name], sequences, documents + 1))
             for piece in _merged_index([TokenFile.open(part) for part in prefixes]):
                 file.write(piece.data)
         idx_path(prefix).unlink(missing_ok=True)  # never an old .idx beside the new .bin
+    return digest.hexdigest()
 
 
-def _append(part: TokenFile, dtype: np.dtype[Any], out: BinaryIO) -> tuple[int, int]:
-    """Copy the ids; (sequences, documents) of the part."""
+def _counts_of(part: TokenFile, dtype: np.dtype[Any]) -> tuple[int, int]:
+    """(sequences, documents) of a part that can be joined."""
     if part.dtype != dtype:
         raise DataError(f"{part.prefix}: dtype: found {part.dtype}, must be {dtype}")
     if part.tokens != len(part.ids):
         have = f"{len(part.ids)} tokens, its .idx tells of {part.tokens}"
         raise DataError(f"{bin_path(part.prefix)}: {have}; only whole files can be joined")
-    with bin_path(part.prefix).open("rb") as source:
-        shutil.copyfileobj(source, out, COPY_BYTES)
     return len(part), len(part.documents) - 1
+
+
+def _chunks(part: TokenFile) -> Iterator[bytes]:
+    with bin_path(part.prefix).open("rb", buffering=0) as source:
+        while chunk := source.read(COPY_BYTES):
+            yield chunk
 
 
 def _merged_index(parts: Sequence[TokenFile]) -> Iterator[NDArray[Any]]:

@@ -16,7 +16,7 @@ from megatron_jobs.data.document_names import (
     write_document_names,
 )
 from megatron_jobs.data.token_facts import TokenFacts
-from megatron_jobs.data.token_file import bin_path, idx_path, merge_token_files
+from megatron_jobs.data.token_file import idx_path, merge_token_files
 from megatron_jobs.data.token_parts import FACTS, NAMELESS, TOKENS, Counts
 from megatron_jobs.runtime.files import file_hash, read_json, whole_file
 from megatron_jobs.text.encoder import Encoder
@@ -36,7 +36,7 @@ def join_tokens(
         plan: the pieces of each part.
     """
     prefix = folder / TOKENS
-    merge_token_files([part / TOKENS for part in parts], prefix)
+    bin_hash = merge_token_files([part / TOKENS for part in parts], prefix)
     named = names_path(parts[0] / TOKENS).exists()
     if named:
         join_names(parts, plan, prefix)
@@ -45,7 +45,7 @@ def join_tokens(
         eod=encoder.eod,
         tokenizer_hash=encoder.hash,
         **vars(count_parts(parts)),
-        bin_hash=file_hash(bin_path(prefix)),
+        bin_hash=bin_hash,
         idx_hash=file_hash(idx_path(prefix)),
         names_hash=file_hash(names_path(prefix)) if named else None,
     )
