@@ -7,7 +7,7 @@ RUN/JOB/review.jsonl  a sample of each kind: what stood around it, and the value
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pydantic import Field
 
@@ -35,17 +35,7 @@ KINDS = Literal[
     "ip",
     "phone",
 ]
-ALL_KINDS: tuple[KINDS, ...] = (
-    "private_key",
-    "secret",
-    "url_credentials",
-    "email",
-    "iban",
-    "card",
-    "national_id",
-    "ip",
-    "phone",
-)
+ALL_KINDS: tuple[KINDS, ...] = get_args(KINDS)
 SHORTEST_KEY = 16
 
 
