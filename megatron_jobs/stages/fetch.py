@@ -130,18 +130,39 @@ def _download(item: Item, place: Path) -> Path:
     kind, _, name = item.address.partition(":")
     if kind not in TOOLS:
         return _copy_address(item, place)
+    if kind == "deb":
+        return _download_deb(item, name, place)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command = {
         "pip": [*pip, "--only-binary", ":all:", name],
         "sdist": [*pip, "--no-binary", ":all:", name],
         "npm": ["npm", "pack", "--silent", name],
-        "deb": ["apt-get", "download", "-q=2", "-o", "APT::Sandbox::User=root", name],
     }[kind]
+    return _call(item, command, place)
+
+
+def _download_deb(item: Item, name: str, place: Path) -> Path:
+    """With this machine's lists of packages, or, where they are missing, with lists of our own."""
+    apt = ["apt-get", "-q=2", "-o", "APT::Sandbox::User=root"]
+    try:
+        return _call(item, [*apt, "download", name], place)
+    except UserError as error:
+        if "Unable to locate package" not in str(error):
+            raise
+    with tempfile.TemporaryDirectory() as lists:
+        (Path(lists) / "partial").mkdir()
+        own = [*apt, "-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={lists}"]
+        subprocess.run([*own, "update"], capture_output=True, check=False)  # download tells why not
+        return _call(item, [*own, "download", name], place)
+
+
+def _call(item: Item, command: list[str], place: Path) -> Path:
+    """What a command leaves in an empty folder."""
     try:
         done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise UserError(
-            f"{item.name}: {item.address} needs {TOOLS[kind]}, which is not on this machine; "
+            f"{item.name}: {item.address} needs {command[0]}, which is not on this machine; "
             "fetch it elsewhere and give a path"
         ) from None
     files = [path for path in place.iterdir() if path.is_file()]
