@@ -157,6 +157,7 @@ def _settle(config: Config, out: Path, units: list[dict[str, Any]]) -> dict[str,
     about = {
         "settings": config.model_dump(mode="json", include=names),
         "rules": asdict(_rules(config)),
+        "planted": bool(config.planted) and not config.of_spans,
         "units": units,
     }
     write_json(out / ABOUT, about)

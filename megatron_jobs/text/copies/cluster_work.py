@@ -17,10 +17,12 @@ from megatron_jobs.text.copies.arrays import I64
 from megatron_jobs.text.copies.clusters import Keep, Members, choose
 from megatron_jobs.text.copies.components import component_labels
 from megatron_jobs.text.copies.exchange import Exchange
+from megatron_jobs.text.copies.planted import count_planted
 from megatron_jobs.text.copies.removals import Removal, write_about, write_removals
 from megatron_jobs.text.copies.store import Fingerprints, Row
 
 LAST = "last"
+NUMBERS = ("documents", "items", "clusters", "removed")
 LARGEST = 20
 """Clusters that are named in the report."""
 
@@ -45,10 +47,13 @@ class ClusterWork:
         self._report(progress, 0)
         labels = component_labels(self.exchange, self._edges())
         self._report(progress, 2)
+        planted, found = 0, 0
+        if self.prints.about["planted"]:
+            planted, found = count_planted(self.exchange, self.prints, self.units, labels)
         members = choose(self.exchange, labels, scores=self._scores, ids=self._ids)
         self._report(progress, 3)
         if not self.exchange.is_done("removals"):
-            facts = self._write(members)
+            facts = self._write(members) | {"planted": planted, "planted_found": found}
             write_json(self.folder / "steps" / f"facts-{self.rank.index}.json", facts)
             self.exchange.finish("removals")
         self.exchange.wait("removals")
@@ -58,12 +63,13 @@ class ClusterWork:
     def report(self, matches: Path) -> dict[str, float]:
         """Add the ranks' facts up, into duplicates.json; the numbers of the receipt."""
         self.exchange.wait(LAST)
-        write_about(self.folder / "removals", self.prints)
+        method = self.prints.settings.method
+        write_about(self.folder / "removals", self.prints, rule=method)
         paths = [self.folder / "steps" / f"facts-{i}.json" for i in range(self.rank.world)]
         ranks = [read_json(path) for path in paths]
         found: dict[str, Any] = {
             name: sum(facts[name] for facts in ranks)
-            for name in ("documents", "items", "clusters", "removed")
+            for name in (*NUMBERS, "planted", "planted_found")
         }
         found["method"] = self.prints.settings.method
         found["keep"] = self.keep
@@ -76,7 +82,10 @@ class ClusterWork:
             found["pairs"] = read_json(matches)
         write_json(self.folder / "duplicates.json", found)
         self.exchange.forget()
-        return {name: found[name] for name in ("documents", "items", "clusters", "removed")}
+        numbers = {name: float(found[name]) for name in NUMBERS}
+        if found["planted"]:
+            numbers["planted_recall"] = found["planted_found"] / found["planted"]
+        return numbers
 
     def _edges(self) -> Iterator[I64]:
         files = sorted(self.edges.glob("*.npy"))

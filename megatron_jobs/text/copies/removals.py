@@ -46,10 +46,10 @@ def write_removals(folder: Path, unit: int, removals: Iterator[Removal]) -> int:
     return count
 
 
-def write_about(folder: Path, prints: Fingerprints) -> None:
-    """Say what the removals belong to."""
-    units = prints.about["units"]
-    write_json(folder / ABOUT, {"settings": prints.about["settings"], "units": units})
+def write_about(folder: Path, prints: Fingerprints, *, rule: str) -> None:
+    """Say what the removals belong to; `rule` is what verdicts call them: duplicate.RULE."""
+    about = {name: prints.about[name] for name in ("settings", "units")}
+    write_json(folder / ABOUT, {"rule": f"duplicate.{rule}", **about})
 
 
 class Removals:
@@ -64,6 +64,7 @@ class Removals:
             raise DataError(f"{folder}: has no {ABOUT}; give the removals of a cluster job")
         found: dict[str, Any] = read_json(about)
         self.folder = folder
+        self.rule: str = found["rule"]
         self.settings = FingerprintSettings(**found["settings"])
         theirs = [_cut(unit["pieces"]) for unit in found["units"]]
         ours = [_cut(pieces_of(unit)) for unit in units]

@@ -11,7 +11,6 @@ class RemoveDocuments:
 
     def __init__(self, removals: Removals) -> None:
         self.removals = removals
-        self.rule = f"duplicate.{removals.settings.method}"
         self.row = -1
 
     def begin(self, unit: int) -> None:
@@ -27,7 +26,9 @@ class RemoveDocuments:
             return record
         kept = {"kept": removal.kept} if removal.kept else {}
         found = {"cluster": removal.cluster, "size": removal.size}
-        return Verdict(self.rule, kept | {name: n for name, n in found.items() if n > 0}, None)
+        return Verdict(
+            self.removals.rule, kept | {name: n for name, n in found.items() if n > 0}, None
+        )
 
     def numbers(self) -> dict[str, int]:
         """It counts nothing of its own."""
@@ -63,7 +64,7 @@ class RemoveSpans:
             return record
         text = _without(record.text, [(int(places[i, 0]), int(places[i, 1])) for i in repeated])
         if len(text) < self.least:
-            return Verdict(f"duplicate.{self.kind}", len(text), self.least)
+            return Verdict(self.removals.rule, len(text), self.least)
         self.cut += len(repeated)
         self.letters += len(record.text) - len(text)
         record.text = text
