@@ -73,18 +73,16 @@ def read_merges(vocab: Path, merges: Path, *, pattern: str = GPT2) -> Tokenizer:
     Entries that no bytes spell, such as <|endoftext|>, are special tokens.
     Raises: DataError when one of the files is damaged, or of another kind.
     """
-    ids: dict[str, int] = read_json(vocab)
-    lines = merges.read_text(encoding="utf-8").splitlines()
-    rows = [line.split(" ") for line in lines if line and not line.startswith("#version")]
-    pairs = [(row[0], row[-1]) for row in rows]
-    bad = next((row for row in rows if len(row) != 2), None)
-    if bad or not isinstance(ids, dict) or not all(isinstance(i, int) for i in ids.values()):
-        found = f"the line {' '.join(bad)!r}" if bad else f"no tokens with ids in {vocab}"
-        raise DataError(f"{merges}: found {found}, must be two tokens that merge")
-    try:
-        tokenizer = _with_bytes(models.BPE(vocab=ids, merges=pairs), pattern)
-    except Exception as error:  # the library raises no narrower one
-        raise DataError(f"{merges}: does not fit {vocab.name}: {error}") from error
+    ids = _ids_in(vocab)
+    lines = merges.read_text(encoding="utf-8").split("\n")
+    rows = [line.rstrip("\r").split(" ") for line in lines if line.strip("\r")]
+    rows = [row for row in rows if row[0] != "#version:"]
+    for row in rows:  # the library stops the process for what is not in the vocabulary
+        if len(row) != 2 or any(token not in ids for token in (*row, "".join(row))):
+            rule = f"must be two tokens of {vocab.name} that make a third"
+            raise DataError(f"{merges}: found the line {' '.join(row)!r}, {rule}")
+    pairs = [(row[0], row[1]) for row in rows]
+    tokenizer = _with_bytes(models.BPE(vocab=ids, merges=pairs), pattern)
     made = {a + b for a, b in pairs}
     rest = [t for t in sorted(ids, key=ids.__getitem__) if len(t) > 1 and t not in made]
     added = [AddedToken(token, special=True, normalized=False) for token in rest]
@@ -106,6 +104,13 @@ def write_merges(tokenizer: Tokenizer, folder: Path) -> None:
     write_text(folder / VOCAB, json.dumps(dict(rows), ensure_ascii=False))
     lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
     write_text(folder / MERGES, "\n".join(lines) + "\n")
+
+
+def _ids_in(vocab: Path) -> dict[str, int]:
+    ids = read_json(vocab)
+    if not isinstance(ids, dict) or not all(isinstance(number, int) for number in ids.values()):
+        raise DataError(f"{vocab}: must be an object of tokens and their ids")
+    return ids
 
 
 def _with_bytes(model: models.Model, pattern: str) -> Tokenizer:

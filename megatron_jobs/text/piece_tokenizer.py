@@ -27,7 +27,9 @@ INNER = r" {2,}"
 def tokenizer_of_model(model: SentencePieceModel) -> Tokenizer:
     """A tokenizer with the ids that SentencePiece gives to a text, and the text of ids.
 
-    A control piece such as </s> is a special token; none is put around a text.
+    A control piece such as </s> is a special token; none is put around a text. Two things differ:
+    where two ways of Unigram score the same to float32's rounding, the library may take the other;
+    and `tokenizers` loses a mark on a letter that a charsmap replaces without it (U+1E9B U+0323).
     Raises: UserError for models of words or characters, of unused pieces, or of spaces after words.
     """
     _check_kind(model)
@@ -147,15 +149,23 @@ def _own(pieces: list[Piece]) -> list[str]:
 
 
 def _guard(pieces: list[Piece], *, within: bool) -> str:
-    """The first letter of texts that are spelled as a piece that no text is cut into.
+    """The first letters of texts that are spelled as a piece that no text is cut into.
 
     Args:
         within: Unigram finds pieces anywhere in a word, BPE takes one only for a whole word.
     """
+    known = {piece.text for piece in pieces if piece.type == PieceType.NORMAL}
     names = [piece.text for piece in pieces if piece.type in SPECIAL and len(piece.text) > 1]
+    halves = [(name[:at], name[at:]) for name in names for at in [_cut_place(name, known)]]
+    ways = [("<", BYTE_REST), *((quoted(first), quoted(rest)) for first, rest in halves)]
     begin, end = ("", "") if within else (r"\A", r"\z")
-    ways = [("<", BYTE_REST), *((quoted(name[0]), quoted(name[1:])) for name in names)]
     return "|".join(f"{begin}{first}(?={rest}{end})" for first, rest in ways)
+
+
+def _cut_place(name: str, known: set[str]) -> int:
+    """Not between two unknown letters: these are one unknown token together."""
+    places = range(1, len(name))
+    return next((at for at in places if name[at - 1] in known or name[at] in known), 1)
 
 
 def quoted(text: str) -> str:
