@@ -80,28 +80,32 @@ class Prints:
     """[items], whether its keys mean something: a text without a letter is no copy of another."""
 
 
-def make_prints(settings: FingerprintSettings) -> Callable[[list[str]], Prints]:
+def make_prints(
+    settings: FingerprintSettings, *, threads: int = 1
+) -> Callable[[list[str]], Prints]:
     """The function that takes fingerprints."""
     shingles = make_shingles(settings)
 
     def minhash(texts: list[str]) -> Prints:
         keys, signatures, sizes = shingles.minhash(
-            texts, bands=settings.bands, rows=settings.rows, seed=settings.seed
+            texts, bands=settings.bands, rows=settings.rows, seed=settings.seed, threads=threads
         )
         return Prints(keys, signatures, sizes > 0)
 
     masks = block_masks(settings.blocks, settings.differing_bits)
 
     def simhash(texts: list[str]) -> Prints:
-        values, keys, sizes = shingles.simhash(texts, masks=masks)
+        values, keys, sizes = shingles.simhash(texts, masks=masks, threads=threads)
         return Prints(keys, values.view(np.uint8).reshape(-1, 8), sizes > 0)
 
     def exact(texts: list[str]) -> Prints:
-        hashes, lengths = shingles.text_hashes(texts)
+        hashes, lengths = shingles.text_hashes(texts, threads=threads)
         return _of_hashes(hashes, lengths)
 
     def spans(texts: list[str]) -> Prints:
-        hashes, _, _ = shingles.spans(texts, kind=settings.method, least=settings.least_letters)
+        hashes, _, _ = shingles.spans(
+            texts, kind=settings.method, least=settings.least_letters, threads=threads
+        )
         return _of_hashes(hashes, np.ones(len(hashes), np.int64))
 
     return {"minhash": minhash, "simhash": simhash, "exact": exact}.get(settings.method, spans)
