@@ -8,8 +8,9 @@
                  columns as JSON, the samples; little endian
     a sample     uint32 sizes of its columns of no fixed size, then the values of all, by name
 
-Encodings: str (UTF-8), json, bytes, int and the fixed numbers, ndarray:DTYPE (of one axis: a byte
-that tells the type of its length, the length, the values).
+Encodings: str (UTF-8), json, bytes, int and the fixed numbers; ndarray[:DTYPE[:SHAPE]] (a byte for
+the type where it is not given; where the shape is not, a byte of 4 x axes + the type of the lengths,
+and the lengths; the values). Pickles are never opened: they would run code.
 
 Source: the format of mosaicml-streaming 0.13, streaming/base/format/mds.
 """
@@ -32,6 +33,11 @@ FIXED = {
     "uint8": "u1", "uint16": "<u2", "uint32": "<u4", "uint64": "<u8",
     "float16": "<f2", "float32": "<f4", "float64": "<f8",
 }  # fmt: skip
+ARRAY_TYPES = {
+    8: "uint8", 9: "int8", 16: "uint16", 17: "int16", 18: "float16", 32: "uint32",
+    33: "int32", 34: "float32", 64: "uint64", 65: "int64", 66: "float64",
+}  # fmt: skip
+"""Of the values of an array, by the byte before it."""
 SHAPE_TYPES = ("u1", "<u2", "<u4", "<u8")
 """Of the lengths of an array, by the low two bits of its first byte."""
 MOST_BYTES = 1 << 26
@@ -81,18 +87,26 @@ def decode(encoding: str, data: bytes) -> Any:
         return data
     if kind in FIXED:
         return np.frombuffer(data, FIXED[kind])[0].item()
-    if kind == "ndarray" and rest and ":" not in rest:
+    if kind == "ndarray":
         return _array(rest, data).tolist()
     if kind in ("str_int", "str_float"):
         return int(data) if kind == "str_int" else float(data)
     raise NotMds(f"columns of {encoding}")
 
 
-def _array(dtype: str, data: bytes) -> np.ndarray[Any, Any]:
+def _array(form: str, data: bytes) -> np.ndarray[Any, Any]:
+    """An array; `form` is DTYPE:SHAPE, what is missing of it stands before the values."""
+    dtype, _, known = form.partition(":")
+    if not dtype:
+        dtype, data = ARRAY_TYPES.get(data[0], ""), data[1:]
+    if dtype not in FIXED:
+        raise NotMds(f"arrays of {dtype or 'an unknown type'}")
+    if known:
+        return np.frombuffer(data, FIXED[dtype]).reshape([int(axis) for axis in known.split(",")])
     axes, code = data[0] >> 2, data[0] & 3
     end = 1 + axes * np.dtype(SHAPE_TYPES[code]).itemsize
     shape = np.frombuffer(data[1:end], SHAPE_TYPES[code])
-    return np.frombuffer(data[end:], dtype).reshape(shape)
+    return np.frombuffer(data[end:], FIXED[dtype]).reshape(shape)
 
 
 def read_rows(file: Bytes, limit: int) -> Iterator[tuple[int, Row | NotMds]]:
@@ -129,6 +143,8 @@ def _sample(file: Bytes, size: int, limit: int, columns: list[Any]) -> Row | Not
         return reason
     except UnicodeDecodeError:
         return NotMds("not UTF-8")
+    except (ValueError, IndexError, struct.error):
+        return NotMds("damaged")
 
 
 def _exactly(file: Bytes, size: int) -> bytes:
