@@ -10,5 +10,6 @@ ELEVEN: int
 THIRTEEN: int
 PHONE_WORD: int
 ID_WORD: int
+SECRET_WORD: int
 
 def find_traces(text: str) -> list[tuple[int, int, int]]: ...

@@ -38,6 +38,7 @@ PYBIND11_MODULE(_personal, m) {
   m.attr("THIRTEEN") = mj::THIRTEEN;
   m.attr("PHONE_WORD") = mj::PHONE_WORD;
   m.attr("ID_WORD") = mj::ID_WORD;
+  m.attr("SECRET_WORD") = mj::SECRET_WORD;
   m.def("find_traces", &find_traces, py::arg("text"),
         "[(kinds, begin, end)]: where in the text's UTF-8 bytes personal data may stand, and what\n"
         "it may be: a sum of the constants here.");

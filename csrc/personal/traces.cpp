@@ -13,6 +13,7 @@ constexpr size_t GAP = 6;             // bytes between digits of one number: "MT
 constexpr size_t BEFORE = 48;         // bytes before a number in which a word may say what it is
 constexpr size_t AFTER = 12;          // bytes behind the last digit: letters that check an id
 constexpr size_t LONG_RUN = 16;       // letters and digits of a key
+constexpr size_t LONGEST_TOKEN = 4096;
 constexpr size_t LONGEST_KEY = 1 << 16;  // bytes of a private key
 constexpr size_t BLOCK = 64;
 
@@ -53,6 +54,9 @@ constexpr std::array<std::string_view, 16> PHONE_WORDS = {
     "call", "whatsapp", "sms", "portable", "dial", "t\xc3\xa9l", "t\xe9l"};
 constexpr std::array<std::string_view, 8> ID_WORDS = {"ssn", "social", "steuer", "id",
                                                       "tin", "bsn",    "sofi",   "sin"};
+
+constexpr std::array<std::string_view, 8> SECRET_WORDS = {"secret", "passw", "pwd",        "key",
+                                                          "token",  "auth",  "credential", "bearer"};
 
 uint8_t class_at(std::string_view text, size_t at) {
   return CLASSES[static_cast<uint8_t>(text[at])];
@@ -97,6 +101,14 @@ void find_key_blocks(std::string_view text, std::vector<Trace>& traces) {
     const size_t end = std::min(text.size(), at + LONGEST_KEY);
     traces.push_back({KEY_BLOCK, static_cast<int64_t>(at), static_cast<int64_t>(end)});
   }
+}
+
+template <size_t N>
+bool has_word(std::string_view near, const std::array<std::string_view, N>& words) {
+  const auto same = [](char a, char b) { return (a | 0x20) == b; };
+  return std::any_of(words.begin(), words.end(), [&](std::string_view word) {
+    return std::search(near.begin(), near.end(), word.begin(), word.end(), same) != near.end();
+  });
 }
 
 // Digits and what may stand between them, from the digit at `at` on.
@@ -153,14 +165,6 @@ class Cluster {
            capital(end_) || capital(end_ + 1);
   }
 
-  template <size_t N>
-  static bool has_word(std::string_view near, const std::array<std::string_view, N>& words) {
-    const auto same = [](char a, char b) { return (a | 0x20) == b; };
-    return std::any_of(words.begin(), words.end(), [&](std::string_view word) {
-      return std::search(near.begin(), near.end(), word.begin(), word.end(), same) != near.end();
-    });
-  }
-
   std::string_view text_;
   size_t begin_, end_;  // of the digits
   size_t digits_ = 0, most_ = 0, all_ = 0, dots_ = 0, colons_ = 0;
@@ -192,10 +196,14 @@ size_t find_token(std::string_view text, size_t at, std::vector<Trace>& traces) 
   while (begin > 0 && (class_at(text, begin - 1) & run)) --begin;
   while (end < text.size() && (class_at(text, end) & run)) ++end;
   const auto found = text.substr(begin, end - begin);
-  if (found.size() < LONG_RUN || !(begins_as_key(found) || looks_random(found))) return end;
+  if (found.size() < LONG_RUN) return end;
   const size_t context = begin > BEFORE ? begin - BEFORE : 0;
-  while (end < text.size() && !(class_at(text, end) & space) && end < begin + 4096) ++end;
-  traces.push_back({TOKEN, static_cast<int64_t>(context), static_cast<int64_t>(end)});
+  int64_t kinds = begins_as_key(found) ? TOKEN : 0;
+  if (looks_random(found) && has_word(text.substr(context, begin - context), SECRET_WORDS))
+    kinds |= SECRET_WORD;
+  if (!kinds) return end;
+  while (end < text.size() && !(class_at(text, end) & space) && end < begin + LONGEST_TOKEN) ++end;
+  traces.push_back({kinds, static_cast<int64_t>(context), static_cast<int64_t>(end)});
   return end;
 }
 

@@ -4,6 +4,7 @@ A folder with weights.npy (float32 [buckets, columns]) and facts.json. Shape let
 C columns (1 for two labels, else one a label).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +44,15 @@ class Calibration:
     slope: float = 1.0
     offset: float = 0.0
 
+    def probability(self, z: float) -> float:
+        """Of the second of two labels; of one text as of many, to the last bit."""
+        power = -(self.slope * z + self.offset)
+        return 1 / (1 + math.exp(power)) if power < 700 else 0.0
+
     def probabilities(self, z_TC: NDArray[np.float64]) -> NDArray[np.float64]:
         """[texts, labels]; of two labels the second is the one that z speaks for."""
         if z_TC.shape[1] == 1:
-            with np.errstate(over="ignore"):
-                p_T = 1 / (1 + np.exp(-(self.slope * z_TC[:, 0] + self.offset)))
+            p_T = np.array([self.probability(z) for z in z_TC[:, 0].tolist()], dtype=np.float64)
             return np.stack([1 - p_T, p_T], axis=1)
         z_TC = self.slope * z_TC
         e_TC = np.exp(z_TC - z_TC.max(axis=1, keepdims=True))
@@ -88,8 +93,11 @@ class LinearModel:
 
     def score(self, text: str) -> float:
         """Probability of the positive label, from 0 to 1."""
-        z = np.array([self._scorer.score(text)])
-        return float(self.calibration.probabilities(z)[0, self._place])
+        z = self._scorer.score(text)
+        if len(z) > 1:
+            return float(self.calibration.probabilities(np.array([z]))[0, self._place])
+        p = self.calibration.probability(z[0])
+        return p if self._place else 1 - p
 
     def scores(self, text: str) -> dict[str, float]:
         """Probability of each label."""

@@ -17,6 +17,7 @@ from megatron_jobs._personal import (
     LETTERED,
     NINE,
     PHONE_WORD,
+    SECRET_WORD,
     SEVEN,
     THIRTEEN,
     TOKEN,
@@ -86,7 +87,7 @@ SECRETS = [
     ),
     _kind(
         "secret",
-        TOKEN,
+        SECRET_WORD,
         rb"(?i:secret|passw(?:or)?d|pwd|api[_-]?key|access[_-]?key|auth(?:[_-]?token)?|token"
         rb"|credentials?|client[_-]?secret)[\"']?\]?\s{0,3}(?::=|=>|[:=])\s{0,3}[\"'`]?"
         rb"(?:[Bb]earer\s+)?(?P<value>[A-Za-z0-9_+/.~-]{16,}={0,2})",
@@ -94,7 +95,7 @@ SECRETS = [
     ),
     _kind(
         "secret",
-        TOKEN,
+        SECRET_WORD,
         rb"(?<![A-Za-z])[Bb]earer\s{1,3}(?P<value>[A-Za-z0-9_+/.~-]{20,}={0,2})",
         checks.random_token,
     ),
