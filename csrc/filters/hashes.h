@@ -25,10 +25,22 @@ inline uint64_t hash_of(std::u32string_view text) {
   return hash;
 }
 
-// The hash of two texts put together; `power` is kBase to the length of the second.
-inline uint64_t put_together(uint64_t first, uint64_t second, uint64_t power) {
-  return reduced(times(first, power) + second);
+// The hash of a text without its beginning; `power` is kBase to the length of the rest.
+inline uint64_t without(uint64_t whole, uint64_t beginning, uint64_t power) {
+  return reduced(whole + kPrime - times(beginning, power));
 }
+
+// kBase to any power, made as they are asked for.
+class Powers {
+ public:
+  uint64_t operator[](size_t power) {
+    while (powers_.size() <= power) powers_.push_back(times(powers_.back(), kBase));
+    return powers_[power];
+  }
+
+ private:
+  std::vector<uint64_t> powers_ = {1};
+};
 
 // Numbers seen, each with how often; open addressing, made for one use.
 class Tally {

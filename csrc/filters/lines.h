@@ -11,7 +11,7 @@ namespace mj {
 struct LineShapes {
   int64_t lines = 0, bulleted = 0, trailing = 0;
 };
-// Lines as str.splitlines has them; those that begin with - or a bullet, and that end in an ellipsis.
+// Lines as str.splitlines has them; those that begin with - or a bullet; that end in an ellipsis.
 LineShapes line_shapes(std::u32string_view text, const Characters& characters);
 
 struct Repeats {

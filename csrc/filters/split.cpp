@@ -9,8 +9,8 @@ namespace mj {
 namespace {
 
 constexpr std::array<std::u32string_view, 21> kAbbreviations = {
-    U"Mr.",  U"Mrs.", U"Ms.",  U"Dr.",  U"Prof.", U"St.",  U"Jr.",  U"Sr.", U"Inc.", U"Co.", U"Corp.",
-    U"Ltd.", U"vs.",  U"Gov.", U"Gen.", U"Jan.",  U"Feb.", U"Aug.", U"Sep.", U"Oct.", U"Dec."};
+    U"Mr.",   U"Mrs.", U"Ms.", U"Dr.",  U"Prof.", U"St.",  U"Jr.",  U"Sr.",  U"Inc.", U"Co.",
+    U"Corp.", U"Ltd.", U"vs.",  U"Gov.", U"Gen.", U"Jan.", U"Feb.", U"Aug.", U"Sep.", U"Oct.", U"Dec."};
 constexpr std::array<std::u32string_view, 5> kClitics = {U"re", U"ve", U"ll", U"d", U"m"};
 
 class Splitter {

@@ -14,8 +14,8 @@ struct Span {
 };
 
 // The words of a text, in order.  White space separates.  Of each piece between spaces
-//   - quotes, brackets and marks such as , ; : ! ? are words of their own at its ends, as are runs of
-//     two and more dots, and the dot that ends it, unless it is of an abbreviation;
+//   - quotes, brackets and marks such as , ; : ! ? are words of their own at its ends, as are runs
+//     of two and more dots, and the dot that ends it, unless it is of an abbreviation;
 //   - the English 's, n't, 're, 've, 'll, 'd and 'm are words of their own;
 //   - inside, hyphens and commas between letters, : < > = / before a letter, signs between digits
 //     and the dot of a lost space ("end.Start") separate, and are words;

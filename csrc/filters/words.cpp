@@ -55,29 +55,25 @@ Words::Words(const std::vector<std::u32string>& words, std::shared_ptr<const Cha
 
 void Words::measure() {
   hashes_.resize(size());
-  powers_.resize(size());
+  prefixes_.assign(1, 0);
+  lengths_.assign(1, 0);
   for (size_t i = 0; i < size(); ++i) {
     const auto word = (*this)[i];
-    uint64_t hash = 0, power = 1;
+    uint64_t hash = 0, prefix = prefixes_.back();
     bool solid = false, letter = false;
     for (const char32_t c : word) {
       hash = reduced(times(hash, kBase) + c + 1);
-      power = times(power, kBase);
+      prefix = reduced(times(prefix, kBase) + c + 1);
       solid = solid || !characters_->is(c, kSymbol);
       letter = letter || characters_->is(c, kLetter);
     }
     hashes_[i] = hash;
-    powers_[i] = power;
+    prefixes_.push_back(prefix);
+    lengths_.push_back(lengths_.back() + static_cast<int64_t>(word.size()));
     solid_ += solid;
     solid_characters_ += solid ? static_cast<int64_t>(word.size()) : 0;
     alphabetic_ += letter;
   }
-}
-
-int64_t Words::length(size_t first, size_t n) const {
-  int64_t length = 0;
-  for (size_t i = first; i < first + n; ++i) length += spans_[i].end - spans_[i].start;
-  return length;
 }
 
 uint64_t Words::key(size_t first, size_t n) const {
@@ -98,7 +94,7 @@ int64_t Words::top_run(size_t n) const {
   }
   size_t first = 0;  // of the equally frequent, the one that began first
   while (tally.times(keys[first]) != most) ++first;
-  return (static_cast<int64_t>(n) - 1 + length(first, n)) * most;
+  return (static_cast<int64_t>(n) - 1 + lengths_[first + n] - lengths_[first]) * most;
 }
 
 int64_t Words::repeated_runs(size_t n) const {
@@ -106,13 +102,15 @@ int64_t Words::repeated_runs(size_t n) const {
   if (size() < n) return 0;
   const size_t runs = size() - n + 1;
   Tally tally(runs);
+  Powers powers;
   int64_t characters = 0;
   for (size_t i = 0; i < runs;) {
     // Their characters alone are compared: "a bc" repeats "ab c", as in the peers.
-    uint64_t hash = 0;
-    for (size_t j = i; j < i + n; ++j) hash = put_together(hash, hashes_[j], powers_[j]);
+    const int64_t length = lengths_[i + n] - lengths_[i];
+    const uint64_t power = powers[static_cast<size_t>(length)];
+    const uint64_t hash = without(prefixes_[i + n], prefixes_[i], power);
     const bool seen = tally.count(hash) > 1;
-    characters += seen ? length(i, n) : 0;
+    characters += seen ? length : 0;
     i += seen ? n : 1;
   }
   return characters;

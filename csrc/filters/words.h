@@ -44,8 +44,8 @@ class Words {
     return std::u32string_view(text_).substr(spans_[i].start, spans_[i].end - spans_[i].start);
   }
 
-  // Characters that the most frequent run of n words takes up, spaces between its words counted: the
-  // first of those that are equally frequent; -1 when there is no run.
+  // Characters that the most frequent run of n words takes up, spaces between its words counted;
+  // the first of those that are equally frequent; -1 when there is no run.
   int64_t top_run(size_t n) const;
   // Characters in runs of n words that stood before; counted runs do not overlap.
   int64_t repeated_runs(size_t n) const;
@@ -59,12 +59,13 @@ class Words {
  private:
   void measure();
   uint64_t key(size_t first, size_t n) const;
-  int64_t length(size_t first, size_t n) const;
 
   std::u32string text_;
   std::shared_ptr<const Characters> characters_;
   std::vector<Span> spans_;
-  std::vector<uint64_t> hashes_, powers_;  // of each word; kBase to its length
+  std::vector<uint64_t> hashes_;    // of each word
+  std::vector<uint64_t> prefixes_;  // of the first words put together
+  std::vector<int64_t> lengths_;    // their characters
   int64_t solid_ = 0, solid_characters_ = 0, alphabetic_ = 0;
 };
 

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Verdicts and speed of the filters against datatrove's, on the same pages, in pairs.
 
-    tools/bench/filter.py --pages pages.jsonl --rounds 3 [--lid lid.176.ftz]
+    tools/bench/filter.py --pages pages.jsonl [--lid lid.176.ftz] [--lexicon en.txt]
+        [--languages chunks.jsonl]
 
-`pages.jsonl` holds objects with text, and perhaps language (what it is really in) and url. Needs
-datatrove 0.10 with spacy, nltk and fasttext beside this package; `--lid` is a fastText model.
+`pages.jsonl` holds objects with text, `chunks.jsonl` also with the language that each is in. Needs
+datatrove 0.10 with spacy, nltk, pyahocorasick and fasttext beside this package; `--lid` is a
+fastText model, `--lexicon` a list of bad words, one a line. Addresses are those in the pages.
 
 Printed are, for each rule that both have, how many verdicts are equal (the reason too) with spaCy's
 words in both and with our own words against spaCy's; then documents a second, each round of both
@@ -12,9 +14,12 @@ one after the other, the median of the ratios and their range; then how many lan
 """
 
 import argparse
+import importlib
 import json
+import re
 import statistics
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,15 +30,19 @@ from megatron_jobs.text.filters.c4 import C4
 from megatron_jobs.text.filters.fineweb import FineWeb
 from megatron_jobs.text.filters.gopher_quality import GopherQuality
 from megatron_jobs.text.filters.gopher_repetition import GopherRepetition
+from megatron_jobs.text.filters.identify import Identify
+from megatron_jobs.text.filters.lexicon import Lexicon
 from megatron_jobs.text.filters.page import Page, Splitter
-from megatron_jobs.text.filters.rule import Judge
+from megatron_jobs.text.filters.rule import Judge, Rule
 from megatron_jobs.text.filters.spacy_words import spacy_splitter
+from megatron_jobs.text.filters.urls import Urls
 from megatron_jobs.text.identify import detector
 from megatron_jobs.text.record import Record
 
 try:
     from datatrove.data import Document
     from datatrove.pipeline import filters as peers
+    from datatrove.pipeline.filters import c4_filters
     from datatrove.utils.text import split_into_parts
 except ImportError as error:
     sys.exit(f"bench: {error}; pip install 'datatrove[io]' spacy regex nltk")
@@ -67,6 +76,8 @@ REASONS = {
     "list_ratio": "new_lines",
 }
 """What datatrove calls our tests; those left out are called the same."""
+ALLOWED = [word for words in c4_filters._BADWORDS_ALLOWLIST.values() for word in words]
+ADDRESS = re.compile(r"https?://[A-Za-z0-9./_?=&%-]+")
 Outcome = tuple[str, str]
 """Why a text is rejected, or nothing; the text after."""
 
@@ -79,13 +90,18 @@ def main() -> int:
     parser.add_argument("--timed", type=int, default=300, help="pages of the timed rounds")
     parser.add_argument("--differences", type=int, default=3, help="examples to print")
     parser.add_argument("--lid", type=Path, help="a fastText model")
+    parser.add_argument("--lexicon", type=Path, help="bad words, one a line")
+    parser.add_argument("--languages", type=Path, help="texts with their languages")
     asked = parser.parse_args()
     pages = [json.loads(line) for line in asked.pages.open(encoding="utf-8")]
     texts = [page["text"] for page in pages]
     for name in PAIRS:
         compare_verdicts(name, texts, asked.differences)
+    compare_lists(texts, asked)
     compare_speed(texts[: asked.timed], asked.rounds)
-    compare_languages(pages, asked.lid)
+    if asked.languages:
+        chunks = [json.loads(line) for line in asked.languages.open(encoding="utf-8")]
+        compare_languages(chunks, asked.lid)
     return 0
 
 
@@ -142,6 +158,63 @@ def show_differences(what: str, wanted: list[Outcome], got: list[Outcome], examp
         print(f"  {what}: datatrove {a}, ours {b}: {times}, such as page {first}")
 
 
+def compare_lists(texts: Sequence[str], asked: argparse.Namespace) -> None:
+    """Rules by models and lists, with the same lists in both."""
+    found = {url.lower() for text in texts for url in ADDRESS.findall(text)}
+    addresses = sorted(found)[: len(texts)]
+    with tempfile.TemporaryDirectory() as folder:
+        rule, peer = url_rules(addresses, Path(folder))
+        report_lists("urls", rule, peer, [Document("", "", metadata={"url": a}) for a in addresses])
+    if asked.lid:
+        model = peers.LanguageFilter(languages=["en"])
+        model.model._model = importlib.import_module("fasttext").FastText._FastText(str(asked.lid))
+        rule = Identify(languages=("en",), min_score=0.65, model=asked.lid)
+        report_lists("identify, lid.176", rule, model, [Document(text, "") for text in texts])
+    if asked.lexicon:
+        c4_filters.cached_asset_path_or_download = lambda *_, **__: str(asked.lexicon)
+        rule = Lexicon(files={"en": asked.lexicon}, allow=tuple(ALLOWED))
+        report_lists("lexicon", rule, peers.C4BadWordsFilter(), [Document(t, "") for t in texts])
+
+
+def url_rules(addresses: Sequence[str], folder: Path) -> tuple[Rule, Any]:
+    """Both rules with every fifth domain of the addresses, and some words of theirs."""
+    extract = importlib.import_module("tldextract").TLDExtract(suffix_list_urls=())
+    lists = {
+        "domains": sorted({extract(a).registered_domain for a in addresses} - {""})[::5],
+        "words": ["click", "archive"],
+        "soft_words": ["html", "index", "www", "list", "mail"],
+        "parts": ["kernel"],
+    }
+    for name, entries in lists.items():
+        (folder / name).write_text("\n".join(entries), encoding="utf-8")
+    peer = peers.URLFilter(
+        use_integrated_lists=False,
+        extra_domains=lists["domains"],
+        banned_words=lists["words"],
+        soft_banned_words=lists["soft_words"],
+        banned_subwords=lists["parts"],
+    )
+    peer.tldextractor = extract
+    return Urls(**{name: folder / name for name in lists}), peer
+
+
+def report_lists(name: str, rule: Rule, peer: Any, documents: Sequence[Any]) -> None:
+    """How many are kept alike, and what of the others."""
+    judge, differ, rejected = rule.prepare(), Counter[str](), 0
+    for document in documents:
+        url = document.metadata.get("url", "")
+        verdict = judge(Page(Record("", document.text, url=url)))
+        found = peer.filter(document)
+        kept = found is True or (isinstance(found, tuple) and found[0])
+        rejected += not kept
+        if kept != (verdict is None):
+            differ["datatrove rejects" if not kept else f"ours {verdict and verdict.rule}"] += 1
+    same = 1 - differ.total() / max(len(documents), 1)
+    print(f"{name:18} {len(documents)}, {rejected} rejected by datatrove; {same:.2%} kept alike")
+    for what, times in differ.items():
+        print(f"  {what}: {times}")
+
+
 def compare_speed(texts: Sequence[str], rounds: int) -> None:
     """All rules in turn, a text's first verdict ending its trial, as pipelines do."""
 
@@ -193,7 +266,6 @@ def report_speed(what: str, seconds: list[tuple[float, float]], count: int) -> N
 
 def compare_languages(pages: list[dict[str, Any]], model: Path | None) -> None:
     """How many languages are right, by eldc and by a fastText model, and how fast."""
-    pages = [page for page in pages if page.get("language")]
     detectors = {"eldc, samples": detector(None, samples=8)}
     if model is not None:
         detectors["fastText"] = detector(model, samples=8)

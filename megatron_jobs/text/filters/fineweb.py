@@ -10,7 +10,7 @@ from megatron_jobs.text.filters.rule import Missed, Thresholds
 class FineWeb(Thresholds):
     """FineWeb's rules: punctuated lines, short lines, repeated characters, lists.
 
-    Source: Penedo et al. 2024, section 3.5, arXiv:2406.17557.
+    Source: Penedo et al. 2024, arXiv:2406.17557.
     """
 
     rule: Literal["fineweb"] = "fineweb"

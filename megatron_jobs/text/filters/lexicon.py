@@ -1,11 +1,11 @@
 """Words from lists by language, such as bad ones."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from megatron_jobs.config.settings import InputPath, Problem
-from megatron_jobs.text.filters.characters import phrases
+from megatron_jobs.text.filters.characters import characters, phrases
 from megatron_jobs.text.filters.page import Page
 from megatron_jobs.text.filters.rule import Judge, Rule
 from megatron_jobs.text.filters.word_lists import read_lines
@@ -13,6 +13,7 @@ from megatron_jobs.text.shards import Verdict
 
 UNSPACED = ("ja", "km", "lo", "my", "th", "zh")
 """Languages without spaces: entries are found inside of words."""
+RUN = re.compile(r"\w+")
 Count = Callable[[Page], int]
 """How many words of a page are listed."""
 
@@ -65,9 +66,41 @@ class Lexicon(Rule):
     def _counter(self, language: str) -> Count:
         allowed = {entry.lower() for entry in self.allow}
         entries = [entry.lower() for entry in read_lines(self.files[language])]
-        entries = [entry for entry in entries if entry not in allowed]
+        entries = [" ".join(entry.split()) for entry in entries if entry not in allowed]
         if language in UNSPACED:
             pattern = re.compile("|".join(map(re.escape, entries)) or "(?!)")
             return lambda page: sum(1 for _ in pattern.finditer(page.text.lower()))
-        listed = phrases(tuple(entries))
-        return lambda page: page.lowered.covered(listed)
+        return _spaced_counter(entries)
+
+
+def _spaced_counter(entries: Sequence[str]) -> Count:
+    """A count of words of entries that stand between other characters than those of words.
+
+    Most texts have none: runs of word characters tell so at once.
+    """
+    from megatron_jobs._filters import Words
+
+    patterns = {entry: re.compile(rf"(?<!\w){re.escape(entry)}(?!\w)") for entry in entries}
+    signs = [entry for entry in entries if not RUN.search(entry)]
+    runs = phrases(tuple(" ".join(RUN.findall(entry)) for entry in entries))
+
+    def count(page: Page) -> int:
+        text = page.text.lower()
+        words = Words.given(RUN.findall(text), characters())
+        if not words.present(runs) and not any(sign in text for sign in signs):
+            return 0
+        text = " ".join(text.split())
+        starts: set[int] = set()
+        for entry, pattern in patterns.items():
+            if entry in text:
+                starts.update(_word_starts(pattern, text))
+        return len(starts)
+
+    return count
+
+
+def _word_starts(pattern: re.Pattern[str], text: str) -> Iterator[int]:
+    """Where each word of each match begins."""
+    for match in pattern.finditer(text):
+        yield match.start()
+        yield from (match.start() + i + 1 for i, c in enumerate(match[0]) if c == " ")

@@ -13,7 +13,7 @@ Annotation = Literal["tiny", "short_sentences", "header", "footer", "noisy"]
 class Oscar(Rule):
     """OSCAR's annotations, kept as metadata `annotations`; pages that have one in `reject` go.
 
-    Source: Abadji et al. 2022, section 3, arXiv:2201.06642, and ungoliant, which makes OSCAR.
+    Source: Abadji et al. 2022, arXiv:2201.06642, and ungoliant, which makes OSCAR.
     """
 
     rule: Literal["oscar"] = "oscar"

@@ -30,7 +30,6 @@ class Page:
         self.splitter = splitter
         self.counts: Counter[str] = Counter() if counts is None else counts
         self._words: Words | None = None
-        self._lowered: Words | None = None
 
     @property
     def text(self) -> str:
@@ -44,13 +43,6 @@ class Page:
             self._words = self.cut(self.text)
         return self._words
 
-    @property
-    def lowered(self) -> "Words":
-        """The words of the text in lower case."""
-        if self._lowered is None:
-            self._lowered = self.cut(self.text.lower())
-        return self._lowered
-
     def cut(self, text: str) -> "Words":
         """The words of another text in this language."""
         from megatron_jobs._filters import Words
@@ -61,4 +53,4 @@ class Page:
 
     def rewrite(self, text: str) -> None:
         """Give the record another text."""
-        self.record.text, self._words, self._lowered = text, None, None
+        self.record.text, self._words = text, None

@@ -14,7 +14,7 @@ from megatron_jobs.text.shards import Verdict
 class Perplexity(Rule):
     """Keeps the perplexity and its bucket as metadata, and limits them.
 
-    Source: Wenzek et al. 2020, section 3.3, arXiv:1911.00359.
+    Source: Wenzek et al. 2020, arXiv:1911.00359.
     """
 
     rule: Literal["perplexity"] = "perplexity"

@@ -13,7 +13,7 @@ Bucket = Literal["head", "middle", "tail"]
 class Score(Thresholds):
     """Limits of a score; or CCNet's head, middle and tail, cut at quantiles of each language.
 
-    Source: Wenzek et al. 2020, section 3.3, arXiv:1911.00359, for the buckets.
+    Source: Wenzek et al. 2020, arXiv:1911.00359, for the buckets.
     """
 
     rule: Literal["score"] = "score"

@@ -10,10 +10,9 @@ from megatron_jobs.text.filters.rule import Missed, Thresholds, outside
 
 
 class Symbols(Thresholds):
-    """Limits of one's own; the papers disagree, so none is set from the start.
+    """Limits of one's own; corpora set them by language, so none is set from the start.
 
-    ROOTS, for one, limits characters that are no letters to 0.3 to 0.45 by language.
-    Source: Laurençon et al. 2022, appendix C, arXiv:2303.03915.
+    Source: Laurençon et al. 2022, arXiv:2303.03915 (ROOTS), for such limits by language.
     """
 
     rule: Literal["symbols"] = "symbols"

@@ -20,7 +20,7 @@ class Urls(Rule):
     """Lists of domains, prefixes and words; a record without an address passes.
 
     The kinds of lists are RefinedWeb's, as in datatrove, which looks for words with capitals in
-    the address in vain: here case does not count. Source: Penedo et al. 2023, appendix G.1,
+    the address in vain: here case does not count. Source: Penedo et al. 2023,
     arXiv:2306.01116.
     """
 

@@ -94,7 +94,7 @@ def test_addresses(tmp_path: Path, url: str, wanted: str) -> None:
 
 def test_lexicon_by_language(tmp_path: Path) -> None:
     files = {
-        "en": listed(tmp_path, "en", "Darn", "blue moon"),
+        "en": listed(tmp_path, "en", "Darn", "blue moon", "s&m", "🖕"),
         "de": listed(tmp_path, "de", "verflixt"),
         "ja": listed(tmp_path, "ja", "馬鹿", "鹿"),
     }
@@ -103,6 +103,10 @@ def test_lexicon_by_language(tmp_path: Path) -> None:
     assert judged(rule, "Oh, DARN!", language="en") == "words"
     assert judged(rule, "Once in a blue  moon.", language="en") == "words"
     assert judged(rule, "A moon, blue.", language="en") == ""
+    assert judged(rule, "see x.org/darn-it", language="en") == "words"
+    assert judged(rule, "That's m or n", language="en") == ""
+    assert judged(rule, "s&m", language="en") == "words"
+    assert judged(rule, "so 🖕", language="en") == "words"
     assert judged(rule, "Oh, darn!") == "words"
     assert judged(rule, "Oh, darn!", language="de") == ""
     assert judged(rule, "Verflixt nochmal", language="de") == "words"
