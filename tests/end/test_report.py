@@ -1,18 +1,15 @@
 """The report of a run, opened from its file in a real browser."""
 
-import html
-import json
 import math
 import os
-import shutil
 import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.end.browser import open_in, probe_page
 from tests.runs import FIRST, add_event, add_losses, add_receipt, add_starts, make_job
 
 ROOT = Path(__file__).parents[2]
@@ -44,30 +41,6 @@ addEventListener("load", () => {
 });
 </script>
 """
-FRAME = """<!doctype html><script>
-addEventListener("message", (event) => { document.body.dataset.found = event.data; });
-</script><body><iframe src="report-probed.html" style="width:%dpx;height:900px;border:0"></iframe>
-"""
-"""A browser's window cannot be as narrow as a phone, a frame can."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> str:
-    """Debian's chromium; installed where it is missing and may be."""
-    found = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
-    if browser := next(found, None):
-        return browser
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        pytest.skip("no chromium, and no right to install Debian's")
-    print("\nno chromium: apt-get install chromium", file=sys.stderr, flush=True)
-    update = ["apt-get", "update", "-qq"]
-    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"]
-    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (update, install):  # of the two the second tells: one list of many may fail
-        done = subprocess.run(command, capture_output=True, text=True, env=quiet, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"no chromium: {' '.join(install)}: {done.stderr.strip()[-300:]}")
-    return "/usr/bin/chromium"
 
 
 @pytest.fixture(scope="module")
@@ -104,27 +77,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def open_in(browser: str, page: Path, width: int, *words: str) -> subprocess.CompletedProcess[str]:
-    """Open a page in a window of its own, without a network."""
-    command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    command += ["--disable-background-networking", "--proxy-server=127.0.0.1:9", "--no-first-run"]
-    command += [f"--user-data-dir={page.parent}/profile", f"--window-size={width},900"]
-    command += ["--enable-logging=stderr", *words, page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-
-
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_opens_without_a_network_and_nothing_sticks_out(
     browser: str, report: Path, width: int
 ) -> None:
-    probed = report.read_text().replace("<style>", f"{PROBE}<style>", 1)
-    report.with_name("report-probed.html").write_text(probed)
-    page = report.with_name(f"frame-{width}.html")
-    page.write_text(FRAME % width)
-    done = open_in(browser, page, 1400, "--virtual-time-budget=3000", "--dump-dom")
-    found = found_in(done.stdout)
-    assert found["errors"] == []
-    assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    found = probe_page(browser, report, PROBE, width=width)
     assert found["page"] == [width, width]
     assert found["wide"] == []
     assert found["fetched"] == []
@@ -134,13 +91,6 @@ def test_it_opens_without_a_network_and_nothing_sticks_out(
     assert "training" in found["tips"][0]
     assert "start 2" in found["tips"][1]
     assert "Xid 79" in found["tips"][1]
-
-
-def found_in(dom: str) -> dict[str, Any]:
-    """What the probe left in the page."""
-    text = dom.partition('data-found="')[2].partition('"')[0]
-    found: dict[str, Any] = json.loads(html.unescape(text))
-    return found
 
 
 def test_it_can_be_seen(browser: str, report: Path) -> None:
