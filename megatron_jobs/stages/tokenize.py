@@ -80,7 +80,7 @@ class Config(Settings):
     does not depend on it."""
     max_line_mb: float = 50
     """Megabytes (10^6 bytes); a longer line is put aside. Where tokenizers encode, it takes some
-    115 times a line's size in memory: 6 GB for one of 50 MB; gigatoken takes XX times."""
+    115 times a line's size in memory: 6 GB for one of 50 MB; gigatoken takes some 20."""
     max_rejected_share: float = 0.05
     """Of all lines; when more are put aside the job fails and says which."""
 

@@ -13,6 +13,7 @@ import argparse
 import filecmp
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -21,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -32,20 +33,21 @@ OVERRIDE = """import typing, typing_extensions
 if not hasattr(typing, "override"): typing.override = typing_extensions.override
 """
 """Megatron-LM of 2026 imports what Python 3.11 lacks."""
-PEER_INNER = """import json, sys, time
+PEER_INNER = """import json, os, sys, time
 import gigatoken, numpy
 from megatron.core.datasets import indexed_dataset
 source, out, tokenizer, eod = sys.argv[1:]
 encoder = gigatoken.Tokenizer(tokenizer)
-start = time.perf_counter()
+start, used = time.perf_counter(), sum(os.times()[:4])
 ids = encoder.encode_files(gigatoken.JsonlFileSource([source], field="text"))
 builder = indexed_dataset.IndexedDatasetBuilder(out + ".bin", dtype=numpy.uint16)
 builder.add_documents(ids, eod_token=int(eod))
 builder.finalize(out + ".idx")
-print(json.dumps({"seconds": time.perf_counter() - start}))
+seconds, cpu = time.perf_counter() - start, sum(os.times()[:4]) - used
+print(json.dumps({"seconds": seconds, "cpu": cpu}))
 """
 """What preprocess_data_fast.py does, without its imports and its loading of the tokenizer."""
-OUR_INNER = """import json, sys, time
+OUR_INNER = """import json, os, sys, time
 from pathlib import Path
 from megatron_jobs.runtime.launch import fork_ranks
 from megatron_jobs.stages import tokenize
@@ -53,11 +55,12 @@ source, out, tokenizer, ranks = sys.argv[1:]
 config = tokenize.Config(input=[source], tokenizer=tokenizer)
 tokenize.preload(config)
 folder = Path(out)
-start = time.perf_counter()
+start, used = time.perf_counter(), sum(os.times()[:4])
 ended = fork_ranks(lambda rank: tokenize.run(config, rank, folder), int(ranks),
                    error_file=lambda rank: folder / f"error.{rank}")
 assert ended.status == 0, ended
-print(json.dumps({"seconds": time.perf_counter() - start}))
+seconds, cpu = time.perf_counter() - start, sum(os.times()[:4]) - used
+print(json.dumps({"seconds": seconds, "cpu": cpu}))
 """
 
 
@@ -66,6 +69,8 @@ class Outcome:
     """What one process took."""
 
     seconds: float
+    cpu: float
+    """Seconds of all its processes on all cores, which other work on the machine hardly changes."""
     megabytes: float
     """Peak of the resident memory of all its processes together."""
     said: str
@@ -143,6 +148,7 @@ def make(asked: argparse.Namespace, out: Path) -> Path:
 def measured(command: list[str], variables: dict[str, str], folder: Path) -> Outcome:
     """Run a command; its memory is looked at every 5 ms."""
     peak = [0.0]
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(
@@ -157,7 +163,9 @@ def measured(command: list[str], variables: dict[str, str], folder: Path) -> Out
         text = said.read()
     if status:
         sys.exit(f"bench: {' '.join(command)} ended with {status}:\n{text[-2000:]}")
-    return Outcome(seconds, peak[0], text)
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+    return Outcome(seconds, cpu, peak[0], text)
 
 
 def watch(process: "subprocess.Popen[bytes]", peak: list[float]) -> None:
@@ -182,13 +190,15 @@ def compare(
     for _ in range(rounds):
         found.append((theirs(), ours()))
     ratios = [their.seconds / our.seconds for their, our in found]
+    cpu = [their.cpu / our.cpu for their, our in found]
     memory = [our.megabytes / their.megabytes for their, our in found]
     peer, our = (
         f"{statistics.median(size / 1e6 / one.seconds for one in column):6.1f} MB/s "
         f"{statistics.median(one.megabytes for one in column):5.0f} MB"
         for column in zip(*found, strict=True)
     )
-    print(f"{what:34} peer {peer}   ours {our}   faster {span(ratios)}   memory {span(memory)}")
+    print(f"{what:34} peer {peer}   ours {our}")
+    print(f"{'':34} faster {span(ratios)}   less cpu {span(cpu)}   memory {span(memory)}")
     sys.stdout.flush()
 
 
@@ -220,8 +230,8 @@ def row_steady(bench: Bench) -> None:
 
 def inner(outcome: Outcome) -> Outcome:
     """The time that the process itself has taken."""
-    seconds = json.loads(outcome.said.strip().splitlines()[-1])["seconds"]
-    return Outcome(seconds, outcome.megabytes, outcome.said)
+    found = json.loads(outcome.said.strip().splitlines()[-1])
+    return replace(outcome, seconds=found["seconds"], cpu=found["cpu"])
 
 
 def row_whole(bench: Bench) -> None:
