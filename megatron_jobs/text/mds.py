@@ -9,7 +9,7 @@
     a sample     uint32 sizes of its columns of no fixed size, then the values of all, by name
 
 Encodings: str (UTF-8), json, bytes, int and the fixed numbers; ndarray[:DTYPE[:SHAPE]] (a byte for
-the type where it is not given; where the shape is not, a byte of 4 x axes + the type of the lengths,
+the type where it is not given; where the shape is not, a byte of 4 x axes + the type of lengths,
 and the lengths; the values). Pickles are never opened: they would run code.
 
 Source: the format of mosaicml-streaming 0.13, streaming/base/format/mds.

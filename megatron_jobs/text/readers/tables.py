@@ -25,7 +25,8 @@ def read(piece: Piece, rules: ReadRules) -> Iterator[Item]:
         try:
             for number, batch in _batches(piece, file):
                 yield from _rows(batch, number, piece.name, rules)
-        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        # a size that lies may ask for more memory than there is
+        except (pa.ArrowException, UnicodeDecodeError, MemoryError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # of the disk or the net, not of the content
             reason = "cut short" if number else "damaged"
