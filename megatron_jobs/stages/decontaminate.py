@@ -109,10 +109,13 @@ def read_phrases(config: Config) -> "EvaluationPhrases":
 def _items(given: EvaluationSet) -> "Iterator[Record]":
     from megatron_jobs.text.readers import ReadRules, cut_units, input_files, read_unit
     from megatron_jobs.text.record import Record
+    from megatron_jobs.text.shards import Skipped
 
     rules = ReadRules(key=given.keys[0].partition(".")[0])
     for unit in cut_units(input_files(given.input), WHOLE_FILE_BYTES):
         for item in read_unit(unit, rules):
+            if isinstance(item, Skipped):
+                continue
             if not isinstance(item, Record):
                 reason = f"{item.reason}; an evaluation set must be read whole"
                 raise UserError(f"against: {given.name}: {item.place}: {reason}")
