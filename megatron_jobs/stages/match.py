@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Problem, Settings
+from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.files import file_hash, remove, write_json
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.stages.documents import link
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 OUTPUTS = ("edges", "matches.json")
 RESOURCES = Resources(ranks=2)
+LAYOUT = ("partitions", "memory_mb")
 ENTRY_BYTES = 80
 """Memory of a key while its partition is worked on."""
 
@@ -102,6 +104,9 @@ def _partitions(config: Config, prints: "Fingerprints", rank: Rank) -> int:
 def _rules(config: Config, prints: "Fingerprints") -> "MatchRules":
     from megatron_jobs.text.copies.match import MatchRules
 
+    if config.verify == "exact" and prints.settings.of_spans:
+        found = f"exact, but a {prints.settings.method} is compared by 128 bits of its hash"
+        raise UserError(f"verify: {found}; leave it at none")
     least: dict[str, float | None] = {
         "minhash": config.threshold if config.verify == "signature" else None,
         "hamming": -prints.settings.differing_bits,

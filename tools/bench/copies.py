@@ -6,8 +6,9 @@
 
 The corpus is JSONL with `id` and `text`; a copy of every tenth document is planted, with 2 % of its
 words replaced. PEERS is a virtual environment of the same Python with gaoya, rensa and, for --disk,
-datatrove[processing] ("xxhash<4"). Each round runs the peer and ours in turn; printed are medians,
-of the ratios of each round the median and the range, and the recall of the planted copies.
+datatrove (with xxhash<4, regex, nltk, spacy, tldextract, tokenizers). Each round runs the peer and
+ours in turn; printed are medians, of the ratios of each round the median and the range, and the
+recall of the planted copies.
 """
 
 import argparse
@@ -240,8 +241,10 @@ def run_datatrove(python: Path, folder: Path) -> dict[str, Any]:
     shutil.rmtree(folder / "theirs", ignore_errors=True)
     script = Path(__file__).with_name("copies_datatrove.py")
     words = [str(python), str(script), str(folder / "in"), str(folder / "theirs")]
-    output = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-    found: dict[str, Any] = json.loads(output.splitlines()[-1])
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"bench: datatrove failed:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
