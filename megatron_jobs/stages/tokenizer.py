@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 OUTPUTS = ("tokenizer",)
 RESOURCES = Resources()
 BYTES = 256
+LEAST_COVERAGE = 0.98
 NAMES = {
     "bpe": ("<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"),
     "unigram": ("<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"),
@@ -141,9 +142,11 @@ class Config(Settings):
             yield "multiple", f"found {self.multiple}, {rule}"
         if self.max_line_mb <= 0:
             yield "max_line_mb", f"{self.max_line_mb} leaves no line, must be positive"
-        for name in ("share", "character_coverage"):
-            if not 0 < getattr(self, name) <= 1:
-                yield name, f"found {getattr(self, name)}, must be above 0 and at most 1"
+        if not 0 < self.share <= 1:
+            yield "share", f"found {self.share}, must be above 0 and at most 1"
+        if not LEAST_COVERAGE <= self.character_coverage <= 1:
+            rule = f"SentencePiece takes {LEAST_COVERAGE} to 1"
+            yield "character_coverage", f"found {self.character_coverage}, {rule}"
 
     def _unheeded(self) -> Iterator[Problem]:
         """Settings that the way to the tokenizer does not know."""

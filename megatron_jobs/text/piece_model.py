@@ -45,7 +45,7 @@ def model_of_tokenizer(tokenizer: Tokenizer, roles: dict[str, str]) -> SentenceP
     if shape is None or shape.others:
         raise UserError(_refused("it normalizes or writes spaces in another way"))
     pieces = _pieces(state)
-    _check_splitter(state["pre_tokenizer"], pieces, kind)
+    _check_splitter(state["pre_tokenizer"], pieces[: len(state["model"]["vocab"])], kind)
     places = {piece.text: place for place, piece in enumerate(pieces)}
     ids = {role: places.get(roles.get(f"{role}_token", ""), -1) for role in ("bos", "eos", "pad")}
     return SentencePieceModel(
