@@ -116,25 +116,29 @@ int64_t Words::repeated_runs(size_t n) const {
   return characters;
 }
 
-int64_t Words::present(const Phrases& phrases) const {
-  std::vector<bool> there(phrases.size());
-  for (size_t n = 1; n <= phrases.longest(); ++n) {
-    for (size_t i = 0; i + n <= size(); ++i) {
-      const int64_t number = phrases.find(n == 1 ? joined(0, hashes_[i]) : key(i, n));
-      if (number >= 0) there[static_cast<size_t>(number)] = true;
+template <typename Hit>
+void Words::each_phrase(const Phrases& phrases, const Hit& hit) const {
+  for (size_t i = 0; i < size(); ++i) {
+    uint64_t key = 0;
+    for (size_t j = i; j < std::min(size(), i + phrases.longest()); ++j) {
+      key = joined(key, hashes_[j]);
+      const int64_t number = phrases.find(key);
+      if (number >= 0) hit(static_cast<size_t>(number), i, j + 1);
     }
   }
+}
+
+int64_t Words::present(const Phrases& phrases) const {
+  std::vector<bool> there(phrases.size());
+  each_phrase(phrases, [&](size_t number, size_t, size_t) { there[number] = true; });
   return std::count(there.begin(), there.end(), true);
 }
 
 int64_t Words::covered(const Phrases& phrases) const {
   std::vector<bool> inside(size());
-  for (size_t n = 1; n <= phrases.longest(); ++n) {
-    for (size_t i = 0; i + n <= size(); ++i) {
-      if (phrases.find(key(i, n)) < 0) continue;
-      for (size_t j = i; j < i + n; ++j) inside[j] = true;
-    }
-  }
+  each_phrase(phrases, [&](size_t, size_t first, size_t last) {
+    for (size_t i = first; i < last; ++i) inside[i] = true;
+  });
   return std::count(inside.begin(), inside.end(), true);
 }
 

@@ -58,6 +58,9 @@ class Words {
 
  private:
   void measure();
+  // Call hit(number of the phrase, its first word, the word behind it) for each place of each.
+  template <typename Hit>
+  void each_phrase(const Phrases& phrases, const Hit& hit) const;
   uint64_t key(size_t first, size_t n) const;
 
   std::u32string text_;

@@ -80,27 +80,33 @@ def _spaced_counter(entries: Sequence[str]) -> Count:
     """
     from megatron_jobs._filters import Words
 
-    patterns = {entry: re.compile(rf"(?<!\w){re.escape(entry)}(?!\w)") for entry in entries}
-    signs = [entry for entry in entries if not RUN.search(entry)]
-    runs = phrases(tuple(" ".join(RUN.findall(entry)) for entry in entries))
+    cut = {entry: RUN.findall(entry) for entry in entries}
+    runs = phrases(tuple(" ".join(parts) for parts in cut.values()))
+    signs = [entry for entry, parts in cut.items() if not parts]
 
     def count(page: Page) -> int:
         text = page.text.lower()
-        words = Words.given(RUN.findall(text), characters())
-        if not words.present(runs) and not any(sign in text for sign in signs):
+        found = RUN.findall(text)
+        if not Words.given(found, characters()).present(runs) and not any(
+            sign in text for sign in signs
+        ):
             return 0
-        text = " ".join(text.split())
+        there, text = set(found), " ".join(text.split())
         starts: set[int] = set()
-        for entry, pattern in patterns.items():
-            if entry in text:
-                starts.update(_word_starts(pattern, text))
+        for entry, parts in cut.items():
+            if there.issuperset(parts):
+                starts.update(_word_starts(entry, text))
         return len(starts)
 
     return count
 
 
-def _word_starts(pattern: re.Pattern[str], text: str) -> Iterator[int]:
-    """Where each word of each match begins."""
-    for match in pattern.finditer(text):
-        yield match.start()
-        yield from (match.start() + i + 1 for i, c in enumerate(match[0]) if c == " ")
+def _word_starts(entry: str, text: str) -> Iterator[int]:
+    """Where each word begins of an entry that is no part of a longer word."""
+    place = text.find(entry)
+    while place >= 0:
+        end = place + len(entry)
+        if not RUN.match(text[place - 1 : place]) and not RUN.match(text[end : end + 1]):
+            yield place
+            yield from (place + i + 1 for i, c in enumerate(entry) if c == " ")
+        place = text.find(entry, place + 1)
