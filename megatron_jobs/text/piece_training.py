@@ -4,23 +4,22 @@ vocabulary each time (its sums go over a hash map), this one the same for the sa
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from megatron_jobs.errors import UserError
-from megatron_jobs.text.sentencepiece_format import (
-    ModelType,
-    Piece,
-    PieceType,
-    SentencePieceModel,
-    parse_model,
-)
+from megatron_jobs.text.sentencepiece_format import ModelType, SentencePieceModel, parse_model
 
 UNKNOWN = "<unk>"
 RULES = {"none": "identity", "nfkc": "nfkc", "nmt_nfkc": "nmt_nfkc"}
 """Normalizer -> its name in SentencePiece."""
-THREADS = 4
-"""A fixed number: sums are taken thread by thread, and the vocabulary must not depend on them."""
+ALWAYS: dict[str, Any] = {
+    "hard_vocab_limit": False,  # fewer pieces where the texts give no more
+    "remove_extra_whitespaces": False,
+    "allow_whitespace_only_pieces": True,
+    "num_threads": 4,  # sums go thread by thread: not by the machine's number of cores
+    "minloglevel": 2,
+}
+"""What the trainer is told besides."""
 _KEPT_OUT = "\\x00-\\x1f\\x7f▁▅"  # the trainer drops a text with a tab or one of its own signs
 LINE = re.compile(f"[^{_KEPT_OUT}]{{1,1000}}(?=[{_KEPT_OUT} ]|\\Z)|[^{_KEPT_OUT}]{{1,1000}}")
 """At most 1000 characters, cut before a space: under the 4192 bytes that the trainer takes."""
@@ -60,15 +59,11 @@ def train_pieces(
             model_writer=written,
             model_type=model_type.name.lower(),
             vocab_size=vocab_size,
-            hard_vocab_limit=False,
             character_coverage=coverage,
             byte_fallback=byte_fallback,
             split_digits=single_digits,
             normalization_rule_name=RULES[normalizer],
-            remove_extra_whitespaces=False,
-            allow_whitespace_only_pieces=True,
-            num_threads=THREADS,
-            minloglevel=2,
+            **ALWAYS,
             **_names(special),
         )
     except (RuntimeError, OSError) as error:
@@ -76,12 +71,6 @@ def train_pieces(
     finally:
         lines.reraise()
     return parse_model(written.getvalue())
-
-
-def with_reserved(model: SentencePieceModel, names: Sequence[str]) -> SentencePieceModel:
-    """A model with further special tokens at its end."""
-    more = [Piece(name, 0.0, PieceType.CONTROL) for name in names]
-    return replace(model, pieces=[*model.pieces, *more])
 
 
 def _names(special: Sequence[str]) -> dict[str, Any]:
