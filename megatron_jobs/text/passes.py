@@ -308,4 +308,5 @@ def units_done(folder: Path, numbers: Sequence[int]) -> Iterator[int]:
 
 
 def _size(record: Record) -> int:
-    return len(record.text.encode("utf-8", "surrogatepass"))
+    text = record.text
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

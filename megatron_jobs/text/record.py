@@ -23,7 +23,8 @@ from megatron_jobs.text.documents import NotADocument
 WORDS = ("source", "licence", "language", "url", "date")
 ALIASES = {"license": "licence", "lang": "language", "timestamp": "date", "added": "date"}
 """Names that other suites give to our fields."""
-NAMES = ("id", "text", *WORDS, "metadata")
+OTHERS = (*WORDS, "metadata")
+NAMES = ("id", "text", *OTHERS)
 
 
 @dataclass(slots=True)
@@ -46,9 +47,13 @@ def to_line(record: Record, **more: Any) -> bytes:
     """A record as a line of JSON, with its line end; `more` are keys of their own, such as
     the verdict of a record that was rejected."""
     assert not record.payload, f"{record.id}: bytes of a crawl are no text yet"
-    found = {name: getattr(record, name) for name in NAMES}
-    kept = {name: value for name, value in found.items() if value or name in ("id", "text")}
-    return orjson.dumps(kept | more, option=orjson.OPT_APPEND_NEWLINE)
+    kept: dict[str, Any] = {"id": record.id, "text": record.text}
+    for name in OTHERS:
+        if value := getattr(record, name):
+            kept[name] = value
+    if more:
+        kept |= more
+    return orjson.dumps(kept, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def from_line(line: bytes, *, place: str, key: str = "text") -> Record:
