@@ -57,11 +57,9 @@ class Config(Settings):
             yield "input", "found nothing, must name at least one file or folder"
         if not self.tokenizers:
             yield "tokenizers", "found none, must name at least one"
+        there = ", ".join(self.tokenizers) or "none"
         for name in sorted(set(self.patterns) - set(self.tokenizers)):
-            yield (
-                f"patterns.{name}",
-                f"no such tokenizer; there are {', '.join(self.tokenizers) or 'none'}",
-            )
+            yield f"patterns.{name}", f"no such tokenizer; there are {there}"
         if any(size < 512 for size in self.sizes):
             yield "sizes", f"found {min(self.sizes)}, must be at least 512"
         for name in ("sample_mb", "max_line_mb", "least_gain"):

@@ -49,28 +49,35 @@ def train_pieces(
     Raises: UserError when the texts cannot give such a vocabulary.
     Source: Kudo 2018, arXiv:1804.10959 (Unigram); Kudo and Richardson 2018, arXiv:1808.06226.
     """
+    raw = _train(
+        texts,
+        model_type=model_type.name.lower(),
+        vocab_size=vocab_size,
+        character_coverage=coverage,
+        byte_fallback=byte_fallback,
+        split_digits=single_digits,
+        normalization_rule_name=RULES[normalizer],
+        **_names(special),
+    )
+    return parse_model(raw)
+
+
+def _train(texts: Iterable[str], **settings: Any) -> bytes:
+    """A model file of the library's trainer."""
     import sentencepiece
 
     lines = _Lines(texts)
     written = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
-            model_writer=written,
-            model_type=model_type.name.lower(),
-            vocab_size=vocab_size,
-            character_coverage=coverage,
-            byte_fallback=byte_fallback,
-            split_digits=single_digits,
-            normalization_rule_name=RULES[normalizer],
-            **ALWAYS,
-            **_names(special),
+            sentence_iterator=iter(lines), model_writer=written, **settings, **ALWAYS
         )
     except (RuntimeError, OSError) as error:
-        raise UserError(f"vocab_size: found {vocab_size}, which cannot be: {error}") from error
+        size = settings["vocab_size"]
+        raise UserError(f"vocab_size: found {size}, which cannot be: {error}") from error
     finally:
         lines.reraise()
-    return parse_model(written.getvalue())
+    return written.getvalue()
 
 
 def _names(special: Sequence[str]) -> dict[str, Any]:
