@@ -5,7 +5,6 @@ ROOT/step-00000100/          megatron-core `torch_dist` files, random.pt, manife
 ROOT/step-00000200.partial/  being written, or left by a kill: never read
 """
 
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from megatron_jobs.runtime.files import (
     write_json,
     write_text,
 )
+from megatron_jobs.runtime.saved_steps import LATEST, NAME, STEP_FOLDER
+from megatron_jobs.runtime.saved_steps import find_checkpoint as find_checkpoint
+from megatron_jobs.runtime.saved_steps import latest_checkpoint as latest_checkpoint
 
-NAME = "manifest.json"
-LATEST = "latest"
 TENSORS = ".distcp"
 """How the names of files of tensors end."""
-STEP_FOLDER = re.compile(r"step-(\d{8,})")
 
 
 @dataclass(frozen=True)
@@ -110,27 +109,6 @@ def check_files(folder: Path, manifest: Manifest, *, part: int = 0, parts: int =
         if place % parts == part and file_hash(path) != wanted["sha256"]:
             return f"{path}: its bytes are not those that were saved (sha256 differs)"
     return ""
-
-
-def latest_checkpoint(root: Path) -> Path | None:
-    """The newest whole checkpoint below `root`, or None."""
-    try:
-        name = (root / LATEST).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return None
-    if not STEP_FOLDER.fullmatch(name) or not (root / name / NAME).is_file():
-        raise DataError(f"{root / LATEST}: names {name!r}, which is not a whole checkpoint there")
-    return root / name
-
-
-def find_checkpoint(path: Path) -> Path:
-    """`path` itself if it is a checkpoint, else the latest one below it."""
-    if (path / NAME).is_file():
-        return path
-    found = latest_checkpoint(path)
-    if found is None:
-        raise DataError(f"{path}: holds no whole checkpoint")
-    return found
 
 
 def set_latest(root: Path, folder: Path) -> None:

@@ -85,7 +85,7 @@ def build_sample_index(folder: Path, sources: Sequence[Source], plan: IndexPlan)
             "packing": plan.packing,
             "curriculum": plan.curriculum and plan.curriculum.model_dump(),
             **facts,
-            "earlier": _describe_earlier(folder, plan),
+            "earlier": _describe_earlier(folder, plan, earlier),
             "sources": [_describe(folder, source) for source in sources],
             "splits": splits,
         },
@@ -270,10 +270,13 @@ def _describe(folder: Path, source: Source) -> dict[str, Any]:
     }
 
 
-def _describe_earlier(folder: Path, plan: IndexPlan) -> dict[str, Any] | None:
-    if plan.earlier is None:
+def _describe_earlier(
+    folder: Path, plan: IndexPlan, earlier: Earlier | None
+) -> dict[str, Any] | None:
+    if plan.earlier is None or earlier is None:
         return None
-    return {"index": _portable(plan.earlier, folder), "samples": plan.earlier_samples}
+    index = _portable(plan.earlier, folder)
+    return {"index": index, "identity": earlier.identity, "samples": plan.earlier_samples}
 
 
 def _portable(prefix: Path, folder: Path) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from megatron_jobs._data import Shuffler
 from megatron_jobs.data.packing import PackedOrder, shuffled_epochs
-from megatron_jobs.data.sample_index import load_blend, load_order, read_facts
+from megatron_jobs.data.sample_index import index_identity, load_blend, load_order, read_facts
 from megatron_jobs.data.source_order import SourceOrder, extend_order
 from megatron_jobs.data.token_file import TokenFile
 from megatron_jobs.errors import UserError
@@ -93,6 +93,7 @@ class Earlier:
                 found = f"{folder} has {name} {facts[name]}, this index {shared[name]}"
                 raise UserError(f"earlier: {found}; its samples go on only with the same")
         self.folder = folder
+        self.identity = index_identity(facts)
         self.all = _read_given(folder, facts, samples)
         self._found: set[tuple[str, str]] = set()
 

@@ -8,6 +8,8 @@ A folder with index.json, which says all about it, and .npy files that are memor
         with phases SPLIT-phase-P-counts.npy
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,8 @@ from megatron_jobs.runtime.files import read_json
 
 NAME = "index.json"
 VERSION = 2
+DECIDES = ("seq_len", "seed", "split", "packing", "curriculum", "tokenizer_hash")
+"""What of an index decides on its train samples, beside their sources and the blend."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +160,20 @@ def read_facts(folder: Path) -> dict[str, Any]:
         found = f"found {version}, only {VERSION} can be read"
         raise DataError(f"{path}: version: {found}; build it again")
     return facts
+
+
+def index_identity(facts: dict[str, Any]) -> str:
+    """SHA-256 of what decides which train samples an index gives, wherever its files are.
+
+    Args:
+        facts: of `read_facts`.
+    """
+    own = [facts.get(name) for name in DECIDES]
+    sources = [[source["bin_hash"], source["idx_hash"]] for source in facts["sources"]]
+    before = facts.get("earlier") or {}
+    earlier = [before.get("identity"), before.get("samples")]
+    text = json.dumps([own, sources, facts["splits"].get("train"), earlier], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_order(folder: Path, name: str, *, packed: bool) -> SourceOrder | PackedOrder:

@@ -10,7 +10,7 @@ import pytest
 
 from megatron_jobs.config.curriculum import Phase
 from megatron_jobs.data.build_index import IndexPlan, Source, build_sample_index
-from megatron_jobs.data.sample_index import SampleIndex, SplitSamples
+from megatron_jobs.data.sample_index import SampleIndex, SplitSamples, index_identity
 from megatron_jobs.data.token_facts import TokenFacts
 from megatron_jobs.data.token_file import TokenFile, write_token_file
 from megatron_jobs.errors import UserError
@@ -213,5 +213,32 @@ def test_the_index_says_what_it_follows(tmp_path: Path) -> None:
     build(tmp_path / "1", [a], 50)
     build(tmp_path / "2", [a], 50, earlier=tmp_path / "1", earlier_samples=50, valid=10)
     facts = json.loads((tmp_path / "2/index.json").read_text())
-    assert facts["earlier"] == {"index": "../1", "samples": 50}
+    before = index_identity(json.loads((tmp_path / "1/index.json").read_text()))
+    assert facts["earlier"] == {"index": "../1", "identity": before, "samples": 50}
     assert facts["splits"]["valid"]["sources"][0]["first"] == 0
+
+
+def test_an_index_is_known_again_wherever_it_lies(tmp_path: Path) -> None:
+    """Not by its paths, nor by its other splits; by its sources, seed, weights, what it follows."""
+    a, other = (make_source(tmp_path / name, 1.0, i) for i, name in enumerate("ab"))
+    (tmp_path / "copy").mkdir()
+    for suffix in ("bin", "idx"):
+        (tmp_path / f"copy/a.{suffix}").write_bytes((tmp_path / f"a.{suffix}").read_bytes())
+    copy = make_source(tmp_path / "copy/a", 1.0, 0)
+    one = index_identity(build(tmp_path / "1", [a], 50).facts)
+    same = [
+        build(tmp_path / "copy/1", [copy], 50),
+        build(tmp_path / "2", [a], 50, valid=5),
+    ]
+    others = [
+        build(tmp_path / "3", [a], 50, seed=4),
+        build(tmp_path / "4", [other], 50),
+        build(tmp_path / "5", [a, other], 50),
+        build(tmp_path / "6", [a], 50, earlier=tmp_path / "1", earlier_samples=10),
+        build(tmp_path / "7", [a], 50, earlier=tmp_path / "1", earlier_samples=11),
+        build(tmp_path / "8", [a], 50, earlier=tmp_path / "3", earlier_samples=10),
+    ]
+    assert {index_identity(index.facts) for index in same} == {one}
+    identities = {index_identity(index.facts) for index in others}
+    assert len(identities) == len(others)
+    assert one not in identities
