@@ -31,10 +31,11 @@ ODD = [
     "e\u0301 \u00e9 ﬁ Ω \u2126 ½ ² Ⅷ ١٢٣ \u1e9b\u0323",
     "\x00\x01\x02 \x7f \x85 \xa0 \u200b \u2028 \u3000 \ufeff \ufffd",
     "1234567890 3.14159 1,000,000 12:30",
-    "I'm you're he'll we've they'd it's I'M YOU'RE DON'T",
+    "I'm you're he'll we've they'd it's I'M YOU'RE DON'T I'LLama you'REal it'Seven",
     "<s> </s> <unk> <0x41> <|endoftext|> [UNK] [SEP] <|im_start|>",
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
     "................................ ---------------- ====",
+    "ends;\n/ok ;\r\n//\n\n (x)\n",
     "camelCaseWords snake_case_words SHOUTING http://example.org/a_b?c=d&e=%20",
 ]
 
