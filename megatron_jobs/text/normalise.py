@@ -93,4 +93,8 @@ def _spaced(text: str) -> str:
         text = SPACES.sub(" ", text)
     if not text.isascii() or "\r" in text:
         text = LINE_ENDS.sub("\n", text)
-    return EMPTY_LINES.sub("\n\n", TRAILING.sub("", text)).strip("\n").rstrip()
+    if " \n" in text or "\t\n" in text:
+        text = TRAILING.sub("", text)
+    if "\n\n\n" in text:
+        text = EMPTY_LINES.sub("\n\n", text)
+    return text.strip("\n").rstrip()
