@@ -12,7 +12,7 @@ def suffix_array(text: bytes) -> NDArray[np.int32]:
 def repeated_stretches(
     text: bytes, ends: NDArray[np.int64], *, length: int, threads: int
 ) -> NDArray[np.int64]:
-    """[stretches, 2], (start, end) in bytes of what can be cut out of documents, in order and apart.
+    """[stretches, 2], (start, end) in bytes of what can be cut out of documents; in order, apart.
 
     It is each byte that lies in a window of `length` bytes, within one document, that stands
     earlier too, in the same document or another.

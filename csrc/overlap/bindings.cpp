@@ -25,7 +25,7 @@ PYBIND11_MODULE(_overlap, module) {
         return spans;
       },
       py::arg("text"));
-  py::class_<mj::Phrases>(module, "Phrases")
+  py::class_<mj::Phrases>(module, "Phrases", py::module_local())
       .def(py::init<std::int64_t, std::int64_t>(), py::kw_only(), py::arg("size"), py::arg("least"))
       .def("add", &mj::Phrases::add, py::arg("text"))
       .def(
