@@ -16,7 +16,6 @@ from megatron_jobs.errors import UserError
 from megatron_jobs.jobs import report
 from megatron_jobs.jobs.report import write_report
 from megatron_jobs.jobs.report.curve import POINTS, Curves, draw_curves, round_marks, thin
-from megatron_jobs.page.elements import tag
 from megatron_jobs.jobs.report.graph import HEIGHT, lay_out
 from megatron_jobs.jobs.report.nodes import held_against, natural
 from megatron_jobs.jobs.report.page import render_report
@@ -25,6 +24,7 @@ from megatron_jobs.jobs.report.story import Story, read_story
 from megatron_jobs.jobs.starts import Start
 from megatron_jobs.jobs.status import plan_status
 from megatron_jobs.jobs.tree import job_depths
+from megatron_jobs.page.elements import tag
 from tests.runs import FIRST, add_event, add_losses, add_receipt, add_starts, make_job
 
 HOSTILE = """a</script><script>alert('x')</script> "q" & $title\n${HOME}"""

@@ -15,6 +15,13 @@ from tests.runs import make_job
 RULES = [{"rule": "length", "min_characters": 10}, {"rule": "symbols", "max_digits": 0.5}]
 
 
+def text_of(number: int) -> str:
+    """Every fifth is short, of the others every sixth is of digits."""
+    if number % 5 == 0:
+        return "short"
+    return "2024 12 31 23 59 59" if number % 6 == 1 else f"a text of number {number}"
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """Job `sift`: of 20 records 4 are too short, 4 of digits; 1 line is no record."""
@@ -23,9 +30,8 @@ def run(tmp_path: Path) -> Path:
     make_job(run, "train")
     lines = []
     for i in range(20):
-        text = "short" if i % 5 == 0 else "2024 12 31 23 59 59" if i % 6 == 1 else f"a text of number {i}"
         source = "books" if i < 10 else "web"
-        record = {"id": f"r{i}", "text": text, "source": source, "url": f"https://x.org/{i}"}
+        record = {"id": f"r{i}", "text": text_of(i), "source": source, "url": f"https://x.org/{i}"}
         lines.append(json.dumps(record | {"language": "de" if i == 5 else "en"}))
     (tmp_path / "in.jsonl").write_text("\n".join([*lines, "{no record"]))
     given = {"input": [str(tmp_path / "in.jsonl")], "rules": RULES, "max_quarantined_share": 1}
