@@ -56,6 +56,11 @@ def mend_optimizer_after_load(optimizer: Any) -> None:
             state["step"] = state["step"].clone()
 
 
+def refresh_optimizer(optimizer: Any) -> None:
+    """Let the weights that are updated be those of the model, after it was loaded by itself."""
+    optimizer.reload_model_params()
+
+
 def prepare_for_save(chunks: Sequence[Any]) -> None:
     """Bring the weights of wrapped chunks up to date, and give the writer a queue in this process.
 

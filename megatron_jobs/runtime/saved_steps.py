@@ -14,6 +14,8 @@ from megatron_jobs.runtime.files import read_json
 
 NAME = "manifest.json"
 LATEST = "latest"
+LOADED = "loaded.json"
+"""In the folder of a job that goes on from the checkpoint of another one: which, at what step."""
 STEP_FOLDER = re.compile(r"step-(\d{8,})")
 
 

@@ -144,6 +144,7 @@ def promise(config: Config, inputs: Mapping[str, Facts]) -> Facts:
         "vocab_size": max(sizes, default=0) or None,
         "seq_len": config.seq_len,
         "train_samples": None if rounded else config.train_samples,
+        "earlier_samples": config.earlier_samples,
     }
 
 

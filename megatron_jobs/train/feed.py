@@ -61,18 +61,25 @@ def document_ends(
     return ends
 
 
-def open_feed(index: SampleIndex, batch: BatchConfig, *, ends: DocumentEnds | None = None) -> Feed:
+def open_feed(
+    index: SampleIndex,
+    batch: BatchConfig,
+    *,
+    ends: DocumentEnds | None = None,
+    index_step: int = 0,
+) -> Feed:
     """The batches of an index for this rank; process groups must be open.
 
     Args:
         ends: what the ends of documents change; None for `document_ends(index)`. Targets that
             follow one always count in validation: losses stay comparable.
+        index_step: the step behind which the index begins; its sample 0 is of the next one.
     """
     ends = document_ends(index) if ends is None else ends
     train = _reader(index.split("train"), batch, ends)
     valid = index.split("valid")
     return Feed(
-        train=lambda step: train(step - 1),
+        train=lambda step: train(step - 1 - index_step),
         validation=_reader(valid, batch, replace(ends, mask_eod=False)),
         validation_batches=-(-len(valid) // batch.global_size),
     )
@@ -117,8 +124,18 @@ def check_index(path: Path, model: ModelConfig, *, samples: int, mesh: Mesh = WH
         raise UserError(f"{found}; give at least {index.seq_len}")
     for setting, sentence in mesh.sequence_problems(index.seq_len):
         raise UserError(f"index: {setting}: {sentence}; build it with another")
+    check_samples(index, samples)
+    return index
+
+
+def check_samples(index: SampleIndex, samples: int, *, index_step: int = 0) -> None:
+    """Raise UserError when an index does not last for so many train samples.
+
+    Args:
+        index_step: the step behind which it begins; the message tells of it.
+    """
     held = len(index.split("train"))
     if held < samples:
-        found = f"steps x batch.global_size = {samples} samples, the index holds {held}"
+        steps = f"(steps - {index_step})" if index_step else "steps"
+        found = f"{steps} x batch.global_size = {samples} samples, the index holds {held}"
         raise UserError(f"index: {found}; build it with train_samples: {samples}")
-    return index

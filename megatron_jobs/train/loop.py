@@ -7,12 +7,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from megatron_jobs.checkpoint.load import load_checkpoint
 from megatron_jobs.checkpoint.manifest import latest_checkpoint
 from megatron_jobs.checkpoint.save import save_checkpoint
 from megatron_jobs.checkpoint.state import Training
 from megatron_jobs.config.loop import LoopConfig
-from megatron_jobs.errors import DataError, Stopped, UserError
+from megatron_jobs.errors import Stopped, UserError
 from megatron_jobs.parallel.device import engine_device, peak_bytes, wait_for_device
 from megatron_jobs.runtime.heartbeat import beat
 from megatron_jobs.runtime.rank import Rank
@@ -20,11 +19,8 @@ from megatron_jobs.runtime.stop import deferred_stop, stop_reason
 from megatron_jobs.runtime.switches import Wish, forget_save, wish_of_people
 from megatron_jobs.train.board import SilentBoard, open_board
 from megatron_jobs.train.feed import Feed
+from megatron_jobs.train.start import CHECKPOINTS, Load, resume
 from megatron_jobs.train.step import Engine, StepResult, evaluate_loss, train_step
-
-CHECKPOINTS = "checkpoints"
-SAME_SAMPLES = ("samples_per_step", "seq_len")
-"""Notes of a checkpoint that must be equal when it is gone on from."""
 
 
 @deferred_stop()
@@ -36,16 +32,18 @@ def train(
     rank: Rank,
     folder: Path,
     record: dict[str, Any],
+    load: Load | None = None,
 ) -> dict[str, float]:
     """Train from the latest checkpoint in `folder`, or from the start, to the last step.
 
     Args:
         record: goes into every checkpoint beside the loop's own notes.
+        load: what is gone on from while there is no checkpoint in `folder`.
     Returns: the last numbers.
     Raises: Stopped after a stop signal or by the switch KILL, with everything saved.
     """
     training, root = _training(engine, rank), folder / CHECKPOINTS
-    start, numbers = _resume(root, training, record)
+    start, numbers = resume(root, training, record, load)
     speed, skips = dict[str, float](), 0
     with open_board(rank, folder, start=start, steps=config.steps) as board:
         for step in range(start + 1, config.steps + 1):
@@ -111,37 +109,6 @@ def _count_skips(skips: int, result: StepResult, config: LoopConfig, root: Path)
     before = latest_checkpoint(root)
     last = f"; the latest checkpoint is {before.name}" if before else ""
     raise UserError(f"optim: {found}; lower lr or clip, or warm up for longer{last}")
-
-
-def _resume(root: Path, training: Training, record: dict[str, Any]) -> tuple[int, dict[str, float]]:
-    """The step and the numbers of the checkpoint that was loaded, or 0 and none.
-
-    Raises: UserError when it was made of other batches: steps would then mean other samples.
-    """
-    found = _latest(root)
-    if found is None:
-        return 0, {}
-    manifest = load_checkpoint(found, training)
-    for name in SAME_SAMPLES:
-        before, now = manifest.record.get(name), record.get(name)
-        if before != now:
-            raise UserError(f"{name}: {now}, but {found} was trained with {before}")
-    print(f"resumed from {found}", flush=True)
-    return manifest.step, manifest.record.get("numbers", {})
-
-
-def _latest(root: Path) -> Path | None:
-    """The checkpoint that the leader finds to be the latest; the same on every rank."""
-    found: list[Path | DataError | None] = [None]
-    if dist.get_rank() == 0:
-        try:
-            found = [latest_checkpoint(root)]
-        except DataError as error:
-            found = [error]
-    dist.broadcast_object_list(found)
-    if isinstance(found[0], DataError):
-        raise found[0]
-    return found[0]
 
 
 def _timed_step(engine: Engine, feed: Feed, step: int) -> tuple[StepResult, float]:
