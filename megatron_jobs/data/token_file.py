@@ -11,8 +11,8 @@ import contextlib
 import hashlib
 import struct
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -298,14 +298,11 @@ def merge_token_files(prefixes: Sequence[Path], prefix: Path) -> str:
     dtype = TokenFile.open(prefixes[0]).dtype
     digest = hashlib.sha256()
     with whole_file(idx_path(prefix)) as idx, whole_file(bin_path(prefix)) as binary:
+        counts = []
         with binary.open("wb") as file, ThreadPoolExecutor(1) as hasher:
-            counts = []
             for part in map(TokenFile.open, prefixes):
                 counts.append(_counts_of(part, dtype))
-                for chunk in _chunks(part):
-                    hashed = hasher.submit(digest.update, chunk)  # while it is written
-                    file.write(chunk)
-                    hashed.result()
+                _copy(part, file, lambda chunk: hasher.submit(digest.update, chunk))
         sequences, documents = (sum(column) for column in zip(*counts, strict=True))
         with idx.open("wb") as file:
             file.write(HEADER.pack(MAGIC, VERSION, CODES[dtype.name], sequences, documents + 1))
@@ -323,6 +320,14 @@ def _counts_of(part: TokenFile, dtype: np.dtype[Any]) -> tuple[int, int]:
         have = f"{len(part.ids)} tokens, its .idx tells of {part.tokens}"
         raise DataError(f"{bin_path(part.prefix)}: {have}; only whole files can be joined")
     return len(part), len(part.documents) - 1
+
+
+def _copy(part: TokenFile, file: BinaryIO, hash_it: Callable[[bytes], "Future[None]"]) -> None:
+    """Add a part's .bin to a file; each chunk is hashed while it is written."""
+    for chunk in _chunks(part):
+        hashed = hash_it(chunk)
+        file.write(chunk)
+        hashed.result()
 
 
 def _chunks(part: TokenFile) -> Iterator[bytes]:

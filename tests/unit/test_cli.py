@@ -5,7 +5,7 @@ import pytest
 from megatron_jobs.cli import main
 
 
-@pytest.mark.parametrize(("words", "commands"), [([], 14), (["cluster"], 3)])
+@pytest.mark.parametrize(("words", "commands"), [([], 15), (["cluster"], 3), (["data"], 3)])
 def test_no_line_is_cut_in_80_columns(
     words: list[str],
     commands: int,

@@ -73,16 +73,16 @@ def _documents(paragraphs: Iterator[str], chance: random.Random) -> Iterator[str
 def _paragraphs(trees: Sequence[Path], kept: list[str]) -> Iterator[str]:
     """Each paragraph once; those of some length are kept."""
     seen: set[bytes] = set()
-    for tree in trees:
-        for path in sorted(p for p in tree.rglob("*") if p.is_file() and not p.is_symlink()):
-            for paragraph in re.split(r"\n\s*\n+", _text_of(path)):
-                text = paragraph.strip("\n")
-                digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
-                if len(text) < LEAST or digest in seen:
-                    continue
-                seen.add(digest)
-                kept.append(text)
-                yield text
+    files = (path for tree in trees for path in sorted(tree.rglob("*")))
+    texts = (_text_of(path) for path in files if path.is_file() and not path.is_symlink())
+    for paragraph in (part for text in texts for part in re.split(r"\n\s*\n+", text)):
+        text = paragraph.strip("\n")
+        digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
+        if len(text) < LEAST or digest in seen:
+            continue
+        seen.add(digest)
+        kept.append(text)
+        yield text
 
 
 def _text_of(path: Path) -> str:

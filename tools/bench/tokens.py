@@ -101,12 +101,13 @@ class Bench:
         """The first lines of the corpus, so many of them; all of it over and over when it ends."""
         path = self.folder / f"{megabytes:g}.jsonl"
         left = int(megabytes * 1e6)
-        with path.open("wb") as out:
+        with path.open("wb") as out, self.corpus.open("rb") as source:
             while left > 0:
-                with self.corpus.open("rb") as source:
-                    while left > 0 and (lines := source.readlines(min(left, 1 << 24))):
-                        out.writelines(lines)
-                        left -= sum(map(len, lines))
+                lines = source.readlines(min(left, 1 << 24))
+                out.writelines(lines)
+                left -= sum(map(len, lines))
+                if not lines:
+                    source.seek(0)
         return path
 
 
