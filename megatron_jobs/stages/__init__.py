@@ -64,6 +64,7 @@ STAGES = (
     "tokenize",
     "index",
     "data_report",
+    "blend_report",
     "pretrain",
     "evaluate",
     "convert",
