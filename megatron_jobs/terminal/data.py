@@ -14,7 +14,7 @@ STEPS = 12
 """That are named of a document's."""
 
 
-@data_app.command(short_help="Print where documents went: shards, tokens, steps, checkpoints.")
+@data_app.command(short_help="Print where documents went: shards, steps, checkpoints.")
 def find(
     run: Run,
     ids: Annotated[list[str] | None, typer.Argument(help="Ids of documents.")] = None,
