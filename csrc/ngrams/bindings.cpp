@@ -216,31 +216,18 @@ class Grams {
         words_(vocabulary_.is_none() ? SPARE
                                      : mj::view<uint64_t>(vocabulary_, "vocabulary")) {}
 
-  py::tuple score_text(std::string_view text) const {
-    std::vector<double> log_p;
-    std::vector<int64_t> words;
-    {
-      const py::gil_scoped_release released;
-      thread_local std::vector<uint64_t> hashes;
-      hashes.clear();
-      mj::hash_words(text, splitting_, true, hashes);
-      for (const auto& line : scorer_.score(mj::number_words(hashes, words_))) {
-        log_p.push_back(line.log_p);
-        words.push_back(line.words);
-      }
-    }
-    return py::make_tuple(mj::hand_over(std::move(log_p)), mj::hand_over(std::move(words)));
+  std::pair<double, int64_t> score_text(std::string_view text) const {
+    const py::gil_scoped_release released;
+    thread_local std::vector<uint64_t> hashes;
+    hashes.clear();
+    mj::hash_words(text, splitting_, true, hashes);
+    return total(scorer_.score(mj::number_words(hashes, words_)));
   }
 
-  py::tuple score_lines(const py::array& words) const {
+  std::pair<double, int64_t> score_lines(const py::array& words) const {
     const auto word_view = mj::view<uint32_t>(words, "words");
-    std::vector<double> log_p;
-    std::vector<int64_t> counts;
-    for (const auto& line : scorer_.score(word_view)) {
-      log_p.push_back(line.log_p);
-      counts.push_back(line.words);
-    }
-    return py::make_tuple(mj::hand_over(std::move(log_p)), mj::hand_over(std::move(counts)));
+    const py::gil_scoped_release released;
+    return total(scorer_.score(word_view));
   }
 
   py::array score_words(const py::array& words) const {
@@ -249,6 +236,15 @@ class Grams {
 
  private:
   static constexpr std::array<uint64_t, 4> SPARE{};
+
+  static std::pair<double, int64_t> total(const std::vector<mj::LineScore>& lines) {
+    std::pair<double, int64_t> sum{};
+    for (const auto& line : lines) {
+      sum.first += line.log_p;
+      sum.second += line.words;
+    }
+    return sum;
+  }
 
   static std::vector<mj::Table> look_into(const py::list& tables) {
     std::vector<mj::Table> found;
@@ -288,8 +284,7 @@ void bind_grams(py::module_& m) {
            py::arg("tables"), py::kw_only(), py::arg("vocabulary") = py::none(),
            py::arg("folded") = true, py::arg("unknown_words") = 1.0)
       .def("score_text", &Grams::score_text, py::arg("text"),
-           "(float64 [lines], int64 [lines]): log10 p and words, ends of lines among them, of each\n"
-           "line that has a word.")
+           "(log10 p, words) of all lines that have a word; their ends count as words.")
       .def("score_lines", &Grams::score_lines, py::arg("words"),
            "The same for uint32 [tokens] word numbers, 2 at the end of each line.")
       .def("score_words", &Grams::score_words, py::arg("words"),

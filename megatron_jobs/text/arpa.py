@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from megatron_jobs._ngrams import GramScorer, fill_table, gram_keys, word_hashes
 from megatron_jobs.errors import DataError, UserError
-from megatron_jobs.text.perplexity import FIRST_WORD, Lines, LineScorer
+from megatron_jobs.text.perplexity import FIRST_WORD, TextScorer
 
 SPECIAL = {"<unk>": 0, "<UNK>": 0, "<s>": 1, "</s>": 2}
 NO_UNKNOWN = -100.0
@@ -21,7 +21,7 @@ NO_UNKNOWN = -100.0
 MAX_ORDER = 5
 
 
-def load_arpa(path: Path) -> LineScorer:
+def load_arpa(path: Path) -> TextScorer:
     """What scores texts by an .arpa or .arpa.gz; words are what stands between white space.
 
     Raises: UserError for a model of more than 5 words, DataError for what is no such file.
@@ -32,14 +32,9 @@ def load_arpa(path: Path) -> LineScorer:
         if len(counts) > MAX_ORDER:
             raise UserError(f"{path}: found {len(counts)}-grams, at most {MAX_ORDER} can be read")
         try:
-            scorer = _read_model(lines, counts)
+            return _read_model(lines, counts).score_text
         except (ValueError, KeyError, IndexError, StopIteration) as error:
             raise DataError(f"{path}: found a damaged ARPA file: {error!r}") from error
-
-    def score_text(text: str) -> Lines:
-        return scorer.score_text(text)
-
-    return score_text
 
 
 def _open(path: Path) -> IO[str]:

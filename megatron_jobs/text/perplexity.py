@@ -11,7 +11,7 @@ A folder of stage `perplexity_model` holds
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,32 +32,25 @@ ALL = "*"
 FIRST_WORD, END = 3, 2
 """Of csrc/ngrams/kneser_ney.h: 0 is unknown, 1 begins a line."""
 
-Lines = tuple[NDArray[np.float64], NDArray[np.int64]]
-"""log10 p and words (each line's end is one) of the lines that have a word."""
-
-
-class LineScorer(Protocol):
-    """What knows probabilities."""
-
-    def __call__(self, text: str) -> Lines: ...
+TextScorer = Callable[[str], tuple[float, int]]
+"""log10 p and words of a text's lines that have a word; the end of each is a word."""
 
 
 class Perplexity:
     """Perplexities of texts; ends of lines count as words, as KenLM counts them.
 
     Args:
-        score_text: a text's lines.
+        score_text: what knows probabilities.
         facts: what is known of the model; "quantiles" by language are used by `bucket`.
     """
 
-    def __init__(self, score_text: LineScorer, facts: dict[str, Any] | None = None) -> None:
+    def __init__(self, score_text: TextScorer, facts: dict[str, Any] | None = None) -> None:
         self._score_text = score_text
         self.facts = facts or {}
 
     def score(self, text: str) -> float:
         """Perplexity a word, 1 and more; NaN for a text without a word."""
-        log_p, words = self._score_text(text)
-        return perplexity(float(log_p.sum()), int(words.sum()))
+        return perplexity(*self._score_text(text))
 
     def line_scores(self, text: str) -> list[float]:
         """Perplexity of each line of text.split("\\n"); NaN for one without a word."""
@@ -115,7 +108,7 @@ def _load_folder(path: Path) -> Perplexity:
         raise DataError(f"{path}: found a damaged model: {error}; copy it again") from error
 
 
-def _folder_scorer(path: Path, facts: dict[str, Any]) -> LineScorer:
+def _folder_scorer(path: Path, facts: dict[str, Any]) -> TextScorer:
     tokens = facts["unit"] == "tokens"
     scorer = GramScorer(
         np.load(path / SINGLES, mmap_mode="r").reshape(-1),
@@ -146,7 +139,7 @@ def token_numbers(tokenizer: Path) -> Callable[[str], NDArray[np.uint32]]:
     return number
 
 
-def _load_kenlm(path: Path) -> LineScorer:
+def _load_kenlm(path: Path) -> TextScorer:
     try:
         import kenlm  # type: ignore[import-not-found,unused-ignore]
     except ModuleNotFoundError as error:
@@ -158,9 +151,9 @@ def _load_kenlm(path: Path) -> LineScorer:
     except OSError as error:
         raise DataError(f"{path}: KenLM cannot read it: {error}") from error
 
-    def score_text(text: str) -> Lines:
+    def score_text(text: str) -> tuple[float, int]:
         lines = [line.split() for line in text.split("\n") if line and not line.isspace()]
-        log_p = [model.score(" ".join(line), bos=True, eos=True) for line in lines]
-        return np.array(log_p, dtype=np.float64), np.array([len(line) + 1 for line in lines])
+        log_p = sum(model.score(" ".join(line), bos=True, eos=True) for line in lines)
+        return log_p, sum(len(line) + 1 for line in lines)
 
     return score_text

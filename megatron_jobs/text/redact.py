@@ -116,13 +116,7 @@ class Redactor:
     def _of_traces(self, data: bytes, traces: list[tuple[int, int, int]]) -> Iterator[Found]:
         for kinds, begin, end in _joined(traces):
             for kind in self._tried_at(kinds):
-                if kind.marks and not any(data.find(m, begin, end) >= 0 for m in kind.marks):
-                    continue
-                for match in kind.pattern.finditer(data, begin, end):
-                    first, last = _span(match)
-                    value = data[first:last]
-                    if size := kind.end(value):
-                        yield Found(kind.name, first, first + size, value[:size])
+                yield from _matches(kind, data, begin, end)
 
     def _tried_at(self, traces: int) -> list[Kind]:
         if traces not in self.by_traces:
@@ -138,6 +132,17 @@ class Redactor:
         if self.rules.style == "hash":
             placeholder = with_hash(placeholder, pseudonym(self.rules.key, one.kind, one.value))
         return Found(one.kind, one.begin, one.end, one.value, placeholder.encode())
+
+
+def _matches(kind: Kind, data: bytes, begin: int, end: int) -> Iterator[Found]:
+    """What a pattern and its check take of a part of the text."""
+    if kind.marks and not any(data.find(mark, begin, end) >= 0 for mark in kind.marks):
+        return
+    for match in kind.pattern.finditer(data, begin, end):
+        first, last = _span(match)
+        value = data[first:last]
+        if size := kind.end(value):
+            yield Found(kind.name, first, first + size, value[:size])
 
 
 def pseudonym(key: bytes, kind: str, value: bytes) -> str:

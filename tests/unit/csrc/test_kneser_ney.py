@@ -128,9 +128,9 @@ def test_unknown_words_share_one_probability() -> None:
     words = np.array([0, 3, 0, END], dtype=np.uint32)
     difference = alone.score_words(words) - shared.score_words(words)
     assert difference == pytest.approx([2, 0, 2, 0], abs=1e-6)
-    lines, counts = alone.score_lines(words)
-    assert lines[0] == pytest.approx(alone.score_words(words).sum(), abs=1e-5)
-    assert counts.tolist() == [4]
+    log_p, count = alone.score_lines(words)
+    assert log_p == pytest.approx(alone.score_words(words).sum(), abs=1e-5)
+    assert count == 4
 
 
 def test_what_cannot_be_trained() -> None:
