@@ -34,12 +34,11 @@ def train(
     record: dict[str, Any],
     load: Load | None = None,
 ) -> dict[str, float]:
-    """Train from the latest checkpoint in `folder`, or from the start, to the last step.
+    """Train from the latest checkpoint in `folder`, or from the start; returns the last numbers.
 
     Args:
         record: goes into every checkpoint beside the loop's own notes.
-        load: what is gone on from while there is no checkpoint in `folder`.
-    Returns: the last numbers.
+        load: gone on from while there is no checkpoint in `folder`.
     Raises: Stopped after a stop signal or by the switch KILL, with everything saved.
     """
     training, root = _training(engine, rank), folder / CHECKPOINTS
@@ -60,9 +59,8 @@ def train(
             wish = common_wish(rank, folder)
             if last or wish or due(step, config.save_every):
                 board.sync()
-                _save(root, step, training, record | {"numbers": numbers}, keep=config.keep)
-            if wish and rank.leads:
-                forget_save(folder)
+                _save(root, step, training, record | {"numbers": numbers}, config.keep)
+            _forget(wish, rank, folder)
             if wish == Wish.STOP and not last:
                 raise Stopped(f"after step {step}, state saved")
     return numbers | speed | {"steps": config.steps}
@@ -73,10 +71,16 @@ def _training(engine: Engine, rank: Rank) -> Training:
     return Training(engine.chunks, engine.optimizer, layout_of(engine, rank))
 
 
-def _save(root: Path, step: int, training: Training, notes: dict[str, Any], *, keep: int) -> None:
+def _save(root: Path, step: int, training: Training, notes: dict[str, Any], keep: int) -> None:
     beat(step, "save")
     samples = step * notes["samples_per_step"]
     save_checkpoint(root, step, training, notes | {"samples": samples}, keep=keep)
+
+
+def _forget(wish: Wish, rank: Rank, folder: Path) -> None:
+    """A wish that was heeded."""
+    if wish and rank.leads:
+        forget_save(folder)
 
 
 def due(step: int, every: int) -> bool:
