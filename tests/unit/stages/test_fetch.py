@@ -77,14 +77,24 @@ def test_another_hash(tmp_path: Path) -> None:
 
 def test_nothing_leads_out_of_the_folder(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
-        archive.writestr("../out.txt", "out")
+        archive.writestr("in.txt", "in")
+        archive.writestr("a/../../in.txt", "out")
     with tarfile.open(tmp_path / "t.tar", "w") as archive:
-        archive.addfile(tarfile.TarInfo("../../out.txt"))
-    out = fetched(tmp_path, Item(name="z", address=f"file://{tmp_path}/z.zip", take=("*",)))
-    assert (out / "z/out.txt").read_text() == "out"
-    with pytest.raises(UserError, match=r"t.tar: cannot be unpacked: .* outside the destination"):
-        fetched(tmp_path, Item(name="t", address=f"file://{tmp_path}/t.tar", take=("*",)))
-    assert not any((tmp_path / name / "out.txt").exists() for name in (".", "..", "job"))
+        archive.addfile(tarfile.TarInfo("../../in.txt"))
+    rooted = tarfile.TarInfo(f"{tmp_path}/rooted.txt")
+    with tarfile.open(tmp_path / "r.tar", "w") as archive:
+        archive.addfile(rooted)
+    for name, match in (
+        ("z.zip", r"z: z.zip cannot be unpacked: 'a/../../in.txt' leads outside the folder"),
+        ("t.tar", r"t: t.tar cannot be unpacked: .* outside the destination"),
+    ):
+        with pytest.raises(UserError, match=match):
+            fetched(tmp_path, Item(name=name[0], address=f"file://{tmp_path}/{name}", take=("*",)))
+        assert list((tmp_path / "job/files").iterdir()) == []
+    assert not any((tmp_path / name / "in.txt").exists() for name in (".", "..", "job"))
+    out = fetched(tmp_path, Item(name="r", address=f"file://{tmp_path}/r.tar", take=("*",)))
+    assert (out / "r" / rooted.name.lstrip("/")).is_file()
+    assert not (tmp_path / "rooted.txt").exists()
 
 
 def test_what_cannot_be_fetched(tmp_path: Path) -> None:
@@ -93,6 +103,13 @@ def test_what_cannot_be_fetched(tmp_path: Path) -> None:
     file = an_archive(tmp_path / "a.tar.gz")
     with pytest.raises(UserError, match=r"a: nothing in a.tar.gz is like \*.pdf"):
         fetched(tmp_path, Item(name="a", address=f"file://{file}", take=("*.pdf",)))
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(UserError, match=r"a: a.tar.gz cannot be unpacked: Compressed file ended"):
+        fetched(tmp_path, Item(name="a", address=f"file://{file}", take=("*",)))
+    (tmp_path / "b.tar.xz").write_bytes(b"\xfd7zXZ\0 and nothing")
+    with pytest.raises(UserError, match=r"b: b.tar.xz cannot be unpacked: "):
+        fetched(tmp_path, Item(name="b", address=f"file://{tmp_path}/b.tar.xz", take=("*",)))
+    assert list((tmp_path / "job/files").iterdir()) == []
 
 
 def test_bad_settings() -> None:
