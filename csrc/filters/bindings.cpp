@@ -125,6 +125,9 @@ void bind_words(py::module_& m) {
            "How many of the phrases stand in the text at all.")
       .def("covered", &Words::covered, py::arg("phrases"), free,
            "Words that are part of a phrase.")
+      .def("distinct_share", &Words::distinct_share, py::arg("window"), free,
+           "Share of different words in a window of so many, the mean over all windows; of all words\n"
+           "when there are fewer; 0 when there is none.")
       .def("sentences", &Words::sentences, free,
            "Sentences: each begins with the first word behind a terminal that is no punctuation.");
 }
@@ -154,5 +157,6 @@ PYBIND11_MODULE(_filters, m) {
         "(lines that are not blank, those that end in a terminal, those of at most `brief`\n"
         "characters, the characters of those that stood before, newlines).");
   m.def("kind_counts", &kind_counts, py::arg("text"), py::arg("characters"),
-        "How many characters are (white space, letters, capitals, digits, punctuation).");
+        "How many characters are (white space, letters with the marks on them, capitals, digits,\n"
+        "punctuation).");
 }

@@ -81,7 +81,7 @@ KindCounts kind_counts(std::u32string_view text, const Characters& characters) {
   KindCounts found;
   for (const char32_t c : text) {
     found.spaces += characters.is(c, kSpace);
-    found.letters += characters.is(c, kLetter);
+    found.letters += characters.is(c, kLetter | kMark);
     found.capitals += characters.is(c, kUpper);
     found.digits += characters.is(c, kDigit);
     found.punctuation += characters.is(c, kPunctuation);

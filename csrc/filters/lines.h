@@ -30,7 +30,7 @@ LineEnds line_ends(std::u32string_view text, const Characters& characters, int64
 struct KindCounts {
   int64_t spaces = 0, letters = 0, capitals = 0, digits = 0, punctuation = 0;
 };
-// How many characters are of which kind; a capital is a letter too.
+// How many characters are of which kind; capitals are letters too, and so are combining marks.
 KindCounts kind_counts(std::u32string_view text, const Characters& characters);
 
 }  // namespace mj

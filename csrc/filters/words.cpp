@@ -142,6 +142,23 @@ int64_t Words::covered(const Phrases& phrases) const {
   return std::count(inside.begin(), inside.end(), true);
 }
 
+double Words::distinct_share(size_t window) const {
+  MJ_CHECK(window >= 1, "window must be at least 1, got ", window);
+  if (size() == 0) return 0;
+  const auto width = static_cast<int64_t>(std::min(window, size()));
+  const auto starts = static_cast<int64_t>(size()) - width + 1;
+  std::unordered_map<uint64_t, int64_t> next;
+  int64_t distinct = 0;  // over all windows: a word counts in those where it stands last
+  for (int64_t i = static_cast<int64_t>(size()) - 1; i >= 0; --i) {
+    const auto [place, fresh] = next.try_emplace(hashes_[static_cast<size_t>(i)], i);
+    const int64_t before = fresh ? starts : std::min(starts, place->second - width + 1);
+    const int64_t first = std::max<int64_t>(0, i - width + 1);
+    distinct += std::max<int64_t>(0, std::min(before, i + 1) - first);
+    place->second = i;
+  }
+  return static_cast<double>(distinct) / static_cast<double>(starts * width);
+}
+
 int64_t Words::sentences() const {
   int64_t found = size() > 0;
   bool ended = false;

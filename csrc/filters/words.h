@@ -53,6 +53,9 @@ class Words {
   int64_t present(const Phrases& phrases) const;
   // Words that stand in one of the phrases; overlapping phrases count once.
   int64_t covered(const Phrases& phrases) const;
+  // Share of different words in `window` neighbours, the mean over all windows; of all words when
+  // there are fewer; 0 when there is none.
+  double distinct_share(size_t window) const;
   // Sentences: each begins with the first word behind a terminal that is no punctuation.
   int64_t sentences() const;
 

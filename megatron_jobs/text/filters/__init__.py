@@ -43,6 +43,7 @@ from megatron_jobs.text.filters.length import Length
 from megatron_jobs.text.filters.lexicon import Lexicon
 from megatron_jobs.text.filters.oscar import Oscar
 from megatron_jobs.text.filters.perplexity import Perplexity
+from megatron_jobs.text.filters.quality import Quality
 from megatron_jobs.text.filters.score import Score
 from megatron_jobs.text.filters.symbols import Symbols
 from megatron_jobs.text.filters.urls import Urls
@@ -60,6 +61,7 @@ AnyRule = Annotated[
     | Lexicon
     | Oscar
     | Perplexity
+    | Quality
     | Score
     | Symbols
     | Urls,

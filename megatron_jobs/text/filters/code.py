@@ -18,10 +18,14 @@ MARKERS = (
 )
 ENCODED = {
     "base64": re.compile(r"[A-Za-z0-9+/\n=]{64,}"),
+    # the paper's has no white space behind commas, and so misses most lists of numbers
     "hexadecimal": re.compile(r"(?:\b(?:0x|\\x)?[0-9a-fA-F]{2}(?:,\s*|\b\s*)){8,}"),
     "unicode": re.compile(r"(?:\\u[0-9a-fA-F]{4}){8,}"),
 }
-DATA_LIKE = ("html", "json", "markdown", "roff", "rmarkdown", "smt", "tex", "text", "xml")
+DATA_LIKE = (
+    "html", "json", "markdown", "roff", "roff manpage", "smt", "tex", "text", "xml"
+)  # fmt: skip
+DATA = ("graphviz (dot)", "json", "text", "web ontology language", "yaml")
 
 
 class Code(Thresholds):
@@ -34,6 +38,12 @@ class Code(Thresholds):
     rule: Literal["code"] = "code"
     metadata: str = "programming_language"
     """The name under which the metadata hold the language, such as Python; case does not count."""
+    max_lines: int = 100_000
+    """Lines; of languages in `data`, `max_data_lines`."""
+    data: tuple[str, ...] = DATA
+    """Languages whose long files are data."""
+    max_data_lines: int = 512
+    """Lines, of languages in `data`."""
     max_line: int = 1000
     """Characters in the longest line; of languages in `data_like`, `max_data_line`."""
     max_mean_line: float = 100
@@ -80,6 +90,9 @@ class Code(Thresholds):
 
     def _lines(self, text: str, language: str) -> Missed:
         lengths = [len(line) for line in text.splitlines()] or [0]
+        limit = self.max_data_lines if language in self.data else self.max_lines
+        if len(lengths) > limit:
+            yield "too_many_lines", len(lengths), limit
         data = language in self.data_like
         limit = self.max_data_line if data else self.max_line
         if max(lengths) > limit:

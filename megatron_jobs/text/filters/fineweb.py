@@ -10,7 +10,9 @@ from megatron_jobs.text.filters.rule import Missed, Thresholds
 class FineWeb(Thresholds):
     """FineWeb's rules: punctuated lines, short lines, repeated characters, lists.
 
-    Source: Penedo et al. 2024, arXiv:2406.17557.
+    The thresholds are those of datatrove, which made FineWeb; the paper says 0.1 where its code has
+    0.01 for repeated characters, and does not speak of lists.
+    Source: Penedo et al. 2024, section 3.6, arXiv:2406.17557.
     """
 
     rule: Literal["fineweb"] = "fineweb"
@@ -21,7 +23,7 @@ class FineWeb(Thresholds):
     short: int = 30
     """Characters; a line of more is not short."""
     max_repeated_characters: float = 0.01
-    """Share of characters in lines that stood before."""
+    """Share of characters in lines that stood before; 0.1 in the paper."""
     max_new_lines: float = 0.3
     """Line ends by words."""
 

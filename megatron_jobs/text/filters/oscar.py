@@ -13,7 +13,8 @@ Annotation = Literal["tiny", "short_sentences", "header", "footer", "noisy"]
 class Oscar(Rule):
     """OSCAR's annotations, kept as metadata `annotations`; pages that have one in `reject` go.
 
-    Source: Abadji et al. 2022, arXiv:2201.06642, and ungoliant, which makes OSCAR.
+    All thresholds are ungoliant's, which makes OSCAR; it counts the bytes of a header's lines, here
+    they are characters as everywhere. Source: Abadji et al. 2022, arXiv:2201.06642.
     """
 
     rule: Literal["oscar"] = "oscar"
@@ -28,8 +29,8 @@ class Oscar(Rule):
     edge_share: float = 0.2
     """Share of lines that are the header, and that are the footer."""
     max_other_share: float = 0.5
-    """Characters that are neither letters nor white space, of all but white space, in a page that
-    is not noisy."""
+    """Characters that are neither letters nor marks on them, white space too, in a page that is not
+    noisy."""
 
     def prepare(self) -> Judge:
         """The judge."""
@@ -60,8 +61,8 @@ class Oscar(Rule):
             limit = int(self.max_short_share * len(part))
             if sum(part) > limit and (edge or name == "short_sentences"):
                 found[name] = sum(part), limit
-        spaces, letters, *_ = kind_counts(text, characters())
-        other = 1 - letters / max(len(text) - spaces, 1)
+        _, letters, *_ = kind_counts(text, characters())
+        other = 1 - letters / max(len(text), 1)
         if other > self.max_other_share:
             found["noisy"] = other, self.max_other_share
         return found

@@ -17,7 +17,7 @@ class Symbols(Thresholds):
 
     rule: Literal["symbols"] = "symbols"
     min_letters: float | None = None
-    """Share of letters."""
+    """Share of letters, with the marks on them."""
     max_capitals: float | None = None
     """Share of capitals."""
     max_digits: float | None = None

@@ -161,15 +161,28 @@ def test_kinds_of_characters() -> None:
     text = "".join(map(chr, range(0x2FFF))) + "中\U0001f600\ud800"
     assert kind_counts(text, characters()) == (
         sum(map(str.isspace, text)),
-        sum(map(str.isalpha, text)),
+        sum(unicodedata.category(c)[0] in "LM" for c in text),
         sum(map(str.isupper, text)),
         sum(map(str.isdecimal, text)),
         sum(unicodedata.category(c).startswith("P") for c in text),
     )
 
 
+@pytest.mark.parametrize("window", [1, 2, 5, 100])
+def test_different_words_in_windows(window: int) -> None:
+    for seed in range(30):
+        words = random_words(seed)
+        width = min(window, len(words))
+        starts = range(len(words) - width + 1) if words else []
+        shares = [len(set(words[at : at + width])) / width for at in starts]
+        found = Words.given(words, characters()).distinct_share(window)
+        assert found == pytest.approx(sum(shares) / max(len(shares), 1), abs=1e-12)
+
+
 def test_messages() -> None:
     words = Words("a", characters())
+    with pytest.raises(ValueError, match=r"^window must be at least 1, got 0$"):
+        words.distinct_share(0)
     for call in (words.top_run, words.repeated_runs):
         with pytest.raises(ValueError, match=r"^n must be at least 1, got 0$"):
             call(0)

@@ -76,13 +76,15 @@ def test_oscars_annotations() -> None:
         "short_sentences": [LONG, "short"] * 3 + ["short"] * 3 + [LONG] * 2,
         "header": ["short", "brief", *page],
         "footer": [*page, "short", "brief"],
-        "noisy": ["12 + 34 = 46; " * 10] * 10,
+        "noisy": ["abc 12 de + " * 10] * 10,
     }
     for name, lines in cases.items():
         record = Record("", "\n".join(lines))
         found = verdict_of(Oscar(), record)
         assert (found[0] if found else "") == (name and f"oscar.{name}"), name
         assert (name in record.metadata.get("annotations", [])) == bool(name)
+    hindi = "यह एक लंबी पंक्ति है जिसमें हिन्दी के शब्द और मात्राएँ हैं, " * 3
+    assert judged(Oscar(), "\n".join([hindi] * 10)) == ""
     record = Record("", "\n".join(cases["header"]))
     assert verdict_of(Oscar(reject=("noisy",)), record) is None
     assert record.metadata["annotations"] == ["header"]
