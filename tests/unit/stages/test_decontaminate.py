@@ -8,11 +8,12 @@ import pytest
 
 from megatron_jobs.config.settings import all_problems
 from megatron_jobs.errors import UserError
-from megatron_jobs.runtime.files import tree_hash
+from megatron_jobs.runtime.files import read_json, tree_hash
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.stages import decontaminate
-from megatron_jobs.stages.decontaminate import Config, EvaluationSet
+from megatron_jobs.stages.decontaminate import Config, Embedding, EvaluationSet
 from megatron_jobs.text.shards import read_shard, shards_below
+from tests.unit.infer.encoders import write_encoder
 
 ASKED = "which of the seven seas is said to be the saltiest of them all today"
 CHOICE = "an inland lake between two old countries that has no outlet at all"
@@ -92,3 +93,44 @@ def test_bad_settings(tmp_path: Path) -> None:
         ("least_hits", "0 must be at least 1"),
         ("margin", "does nothing when contaminated documents are rejected"),
     ]
+
+
+def test_other_words_by_an_encoder(tmp_path: Path) -> None:
+    """Two items with letters changed, which no phrase finds; hits of tasks are those of one."""
+    encoder = Embedding(model=write_encoder(tmp_path / "encoder", places=128), min_cosine=0.96)
+    config = settings(tmp_path, embedding=encoder)
+    texts = [ASKED.replace("saltiest", "saltiezt"), "a short and dry text of other things", ASKED]
+    lines_of = [json.dumps({"id": f"d{i}", "text": f"Why. {texts[i % 3]}."}) for i in range(60)]
+    (tmp_path / "docs.jsonl").write_text("".join(line + "\n" for line in lines_of))
+    numbers = decontaminate.run(config, Rank(), tmp_path / "one")
+    assert (numbers["documents"], numbers["rejected"]) == (20, 40)
+    assert (numbers["contaminated.quiz"], numbers["similar.quiz"]) == (20, 40)
+    rejected = read_json(tmp_path / "one/counts.json")["rejected"]
+    assert rejected == {"decontaminate.embedding": 20, "decontaminate.overlap": 20}
+    hits = [hit for hit in lines(tmp_path / "one/hits") if hit["document"] == "d0"]
+    assert [(hit["item"], hit["asked"], hit["word"]) for hit in hits] == [("q1", ASKED, 1)]
+    assert hits[0]["phrase"] == f"{texts[0]}."
+    assert 0.96 <= float(str(hits[0]["cosine"])) < 1
+    tasks = [tmp_path / f"task{i}" for i in range(2)]
+    for task, folder in enumerate(tasks):
+        decontaminate.run(config, replace(Rank(), task=task, tasks=2), folder)
+    (tmp_path / "all").mkdir()
+    assert decontaminate.gather(config, tmp_path / "all", tasks) == numbers
+    for name in decontaminate.OUTPUTS:
+        assert tree_hash(tmp_path / "all" / name) == tree_hash(tmp_path / "one" / name)
+
+
+def test_bad_settings_of_the_encoder(tmp_path: Path) -> None:
+    none = Embedding(model=tmp_path, min_cosine=0, window_words=0)
+    config = settings(tmp_path, action="cut", embedding=none)
+    assert list(all_problems(config)) == [
+        ("action", "cut is of phrases; documents that embedding finds can be rejected only"),
+        (
+            "embedding.model",
+            f"{tmp_path} has no config.json with a model_type; must be an encoder's folder",
+        ),
+        ("embedding.min_cosine", "0.0 must be above 0 and at most 1"),
+        ("embedding.window_words", "0 must be at least 1"),
+    ]
+    later = Embedding(model=tmp_path / "made by another job")
+    assert list(all_problems(settings(tmp_path, embedding=later))) == []
