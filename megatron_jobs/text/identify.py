@@ -8,12 +8,16 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from megatron_jobs.config.tree import no_such
 from megatron_jobs.errors import DataError, UserError
 
 UNKNOWN = "und"
 """ISO 639-2's word for a language that nobody could tell."""
 SAMPLE = 500
 """Characters of a sample of a long text."""
+
+TOLD_AS = {"nb": "no", "nn": "no", "id": "ms", "bs": "hr", "jv": "ms"}
+"""Languages that eldc takes for another, and which."""
 
 Detector = Callable[[str], tuple[str, float]]
 """text -> its language, ISO 639-1 where there is one, and how sure that is, from 0 to 1."""
@@ -25,6 +29,17 @@ def detector(model: Path | None, *, samples: int) -> Detector:
     Raises: UserError, DataError.
     """
     return _eldc(samples) if model is None else _fast_text(model)
+
+
+def unknown_language(language: str) -> str:
+    """Why eldc never names this language, in words; "" when it does."""
+    from eldc import LANGUAGES
+
+    if language in LANGUAGES:
+        return ""
+    if language in TOLD_AS:
+        return f"{language!r} is told as {TOLD_AS[language]!r} by eldc; say that"
+    return no_such("language", language, list(LANGUAGES))
 
 
 def spread(text: str, samples: int) -> list[str]:

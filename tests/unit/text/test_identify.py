@@ -1,9 +1,15 @@
 """Languages of short texts of our own, whole and among others."""
 
+import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
+from eldc import LANGUAGES
+from justext import get_stoplist
 
+from megatron_jobs.config.build import build_settings
 from megatron_jobs.errors import DataError
 from megatron_jobs.text.filters.identify import Identify
 from megatron_jobs.text.identify import SAMPLE, UNKNOWN, detector, spread
@@ -24,6 +30,15 @@ TEXTS = {
     "zh": "任务在队列中等待,直到集群有空闲的节点。",
     "ar": "تنتظر المهمة في الطابور حتى تتوفر عقدة حرة.",
 }  # fmt: skip
+
+LISTS = {
+    "Arabic": "ar", "Catalan": "ca", "Czech": "cs", "Danish": "da", "Dutch": "nl", "English": "en",
+    "Finnish": "fi", "French": "fr", "German": "de", "Greek": "el", "Hebrew": "he", "Hindi": "hi",
+    "Hungarian": "hu", "Italian": "it", "Korean": "ko", "Norwegian_Bokmal": "no", "Persian": "fa",
+    "Polish": "pl", "Portuguese": "pt", "Romanian": "ro", "Russian": "ru", "Spanish": "es",
+    "Swedish": "sv", "Turkish": "tr", "Ukrainian": "uk", "Vietnamese": "vi",
+}  # fmt: skip
+"""What jusText calls its lists of frequent words -> ISO 639-1."""
 
 
 @pytest.mark.parametrize("language", TEXTS)
@@ -88,3 +103,28 @@ def test_what_cannot_work() -> None:
         ("min_score", "2.0 must be from 0 to 1"),
         ("samples", "0 must be at least 1"),
     ]
+    assert problems_of(Identify, languages=["en", "nb", "ger", "pt"]) == [
+        ("languages.1", "'nb' is told as 'no' by eldc; say that"),
+        ("languages.2", "no such language: 'ger'; there are " + ", ".join(LANGUAGES)),
+    ]
+    assert problems_of(Identify, languages=["nb"], trust=True) == []
+
+
+def test_norwegian_in_yaml() -> None:
+    given = yaml.safe_load("languages: [en, no]")
+    rule, problems = build_settings(Identify, given)
+    assert rule is not None, problems
+    assert rule.languages == ("en", "no")
+
+
+@pytest.mark.parametrize("words", [25, 120])
+def test_frequent_words_in_any_order(words: int) -> None:
+    """jusText's lists for 26 languages: at least 98 of 100 are right, no language under 80."""
+    detect, draw, right = detector(None, samples=8), random.Random(1), Counter[str]()
+    for name, language in LISTS.items():
+        known = get_stoplist(name)
+        for _ in range(20):
+            text = " ".join(draw.sample(sorted(known), words))
+            right[language] += detect(text)[0] == language
+    assert right.total() >= 0.98 * 20 * len(LISTS), right
+    assert min(right[language] for language in LISTS.values()) >= 16, right
