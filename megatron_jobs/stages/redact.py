@@ -60,8 +60,8 @@ class Config(DocumentSettings):
     """Further kinds by name: regular expressions over the text's UTF-8 bytes. A group called
     `value`, if there is one, is what is replaced."""
     names: str = ""
-    """Also names of people (<NAME>): spacy:MODEL or presidio:LANGUAGE, if it is installed; "" for
-    no. Slow: some kB/s to 100 kB/s."""
+    """Also names of people (<NAME>): spacy:MODEL (such as spacy:en_core_web_sm; extra `ner`) or
+    presidio:LANGUAGE; "" for no. Slow: some 40 kB/s on a core with that model, less with others."""
     review: int = 20
     """Examples of each kind for review.jsonl, by chance, the same ones for any number of tasks."""
 

@@ -1,16 +1,12 @@
-"""Redaction: recall and precision on planted values, replacements, names."""
+"""Redaction: recall and precision on planted values, replacements."""
 
 import re
-import sys
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from megatron_jobs.errors import UserError
-from megatron_jobs.text.redact import Found, Redactor, RedactRules, pseudonym, with_hash
-from megatron_jobs.text.redact_names import check_names, load_names
+from megatron_jobs.text.redact import Redactor, RedactRules, pseudonym, with_hash
 from tests.unit.text.planted import DRAWN, EXAMPLES, INNOCENT, plant
 
 SENTENCES = [
@@ -110,52 +106,3 @@ def test_an_unfinished_key_goes_to_its_last_line() -> None:
     assert redact(f"a -----BEGIN {mark}-----\nabc\ndef==") == "a <PRIVATE_KEY>"
     public = "-----BEGIN PUBLIC KEY-----\nabc\n-----END PUBLIC KEY-----"
     assert redact(public) == public
-
-
-def names_in(text: str) -> list[tuple[int, int]]:
-    return [match.span() for match in re.finditer("Zoë|Karl", text)]
-
-
-def test_names_stand_in_characters() -> None:
-    redactor = Redactor(RedactRules(), names_in)
-    text, found = redactor.redact("Für Zoë, von Karl (karl@example.org), è Zoë")
-    assert text == "Für <NAME>, von <NAME> (<EMAIL>), è <NAME>"
-    assert found[0] == Found("name", 5, 9, "Zoë".encode(), b"<NAME>")
-
-
-def test_names_by_spacy(monkeypatch: Any) -> None:
-    monkeypatch.setitem(sys.modules, "spacy", None)
-    with pytest.raises(UserError, match="names: the package spacy is not installed; pip install"):
-        load_names("spacy:en_core_web_sm")
-
-    def load(model: str) -> Any:
-        if model != "mine":
-            raise OSError("no model")
-        entities = [("Zoë", "PERSON"), ("Karl", "ORG")]
-        return lambda text: SimpleNamespace(ents=[
-            SimpleNamespace(label_=label, start_char=m.start(), end_char=m.end())
-            for name, label in entities for m in re.finditer(name, text)
-        ])  # fmt: skip
-
-    monkeypatch.setitem(sys.modules, "spacy", SimpleNamespace(load=load))
-    assert list(load_names("spacy:mine")("Zoë, Karl")) == [(0, 3)]
-    long = "x" * 60000 + " Zoë"
-    assert list(load_names("spacy:mine")(long)) == [(60001, 60004)]
-    with pytest.raises(UserError, match="names: spaCy has no model 'other'"):
-        load_names("spacy:other")
-
-
-def test_names_by_presidio(monkeypatch: Any) -> None:
-    class Engine:
-        def analyze(self, text: str, *, language: str, entities: list[str]) -> list[Any]:
-            assert (language, entities) == ("en", ["PERSON"])
-            return [SimpleNamespace(start=0, end=3)]
-
-    monkeypatch.setitem(sys.modules, "presidio_analyzer", SimpleNamespace(AnalyzerEngine=Engine))
-    assert list(load_names("presidio:en")("Zoë")) == [(0, 3)]
-
-
-def test_who_finds_names_is_checked() -> None:
-    assert check_names("spacy:x") == check_names("presidio:en") == ""
-    assert check_names("nltk:x") == "found 'nltk:x', must be spacy:MODEL or presidio:LANGUAGE"
-    assert check_names("spacy:") != ""
