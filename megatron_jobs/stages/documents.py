@@ -66,7 +66,7 @@ class DocumentSettings(Settings):
     divide_by: Literal["", "source", "language", "licence"] = ""
     """Puts the documents into folders of their own, `documents/VALUE`, to be gone on with apart."""
     max_quarantined_share: float = 0.05
-    """Of all that is read; when more is no record the job fails and says what."""
+    """Of all that all tasks read; when more is no record the job fails and says what."""
 
     def problems(self) -> Iterator[Problem]:
         """Values that cannot work."""
@@ -149,7 +149,8 @@ def run_documents(
         return {}
     _wait_for_units(folder, of_task)
     progress.update(progress.total)
-    return _settle(config, folder, counts_below(folder, of_task))
+    counts = counts_below(folder, of_task)
+    return _settle(config, folder, counts, whole=rank.tasks == 1)
 
 
 def _wait_for_units(folder: Path, numbers: Sequence[int]) -> None:
@@ -177,7 +178,7 @@ def gather_documents(
         for name in kinds:
             for shard in whole_files(task / name):
                 link(shard, folder / name / shard.relative_to(task / name))
-    return _settle(config, folder, total)
+    return _settle(config, folder, total, whole=True)
 
 
 def link(file: Path, name: Path) -> None:
@@ -257,13 +258,15 @@ def _sweep(folder: Path) -> None:
             remove(part)
 
 
-def _settle(config: DocumentSettings, folder: Path, counts: "Counts") -> dict[str, float]:
-    """Write counts.json; UserError when too much was no record."""
+def _settle(
+    config: DocumentSettings, folder: Path, counts: "Counts", *, whole: bool
+) -> dict[str, float]:
+    """Write counts.json; UserError when too much of the whole was no record."""
     numbers = counts.as_numbers()
     _sweep(folder)
     write_json(folder / "counts.json", asdict(counts))
     share = numbers["quarantined"] / max(counts.read, 1)
-    if share > config.max_quarantined_share:
+    if whole and share > config.max_quarantined_share:
         reasons = ", ".join(f"{n} {reason}" for reason, n in counts.quarantined.items())
         found = f"{numbers['quarantined']:.0f} of {counts.read} are no records ({reasons})"
         rule = f"at most {config.max_quarantined_share:.1%} may be (max_quarantined_share)"

@@ -133,6 +133,20 @@ def unpack(file: IO[bytes], name: str) -> Iterator[Chunk | Gap]:
         at += len(data)
 
 
+def unpack_part(file: IO[bytes], start: int, end: int, head: bytes) -> Iterator[Chunk | Gap]:
+    """Of a file packed as gzip, what lies from the first member in [start, end) that begins with
+    `head` to the first such member at or behind `end`; from the beginning when `start` is 0.
+
+    Parts of a file that lie side by side give each byte once, damaged ones too.
+    """
+    members = _Members(file, zstd=False)
+    if start:
+        members.go_to(start)
+        if not members.seek_head(end, head):
+            return
+    yield from members.all(end, head)
+
+
 class _Members:
     """A window of packed bytes that moves over the file."""
 
@@ -146,12 +160,23 @@ class _Members:
         """The place of reading, in the packed file."""
         return self.base + self.pos
 
-    def all(self) -> Iterator[Chunk | Gap]:
-        """The members in order."""
+    def all(self, end: int | None = None, head: bytes = b"") -> Iterator[Chunk | Gap]:
+        """The members in order, to the first at or behind `end` that begins with `head`."""
         while self._more():
             if self.zstd and self._skippable():
                 continue
+            if end is not None and self.at >= end and self._starts_here(head):
+                return
             yield from self._member()
+
+    def go_to(self, place: int) -> None:
+        """Read on from this place of the packed file."""
+        self.file.seek(place)
+        self.window, self.base, self.pos = b"", place, 0
+
+    def seek_head(self, end: int, head: bytes) -> bool:
+        """Go to the next member before `end` that begins with `head`; whether there is one."""
+        return self._seek(head, end) and self.at < end
 
     def _more(self, wanted: int = 1) -> bool:
         """Whether `wanted` bytes stand at the place of reading; reads on for them."""
@@ -172,7 +197,7 @@ class _Members:
         try:
             while member.unused < 0:
                 if not self._more():
-                    yield Gap(start, self.at - start, "cut short")
+                    yield self._gap(start, "cut short")
                     return
                 packed = self.window[self.pos : self.pos + member.SLICE]
                 self.pos += len(packed)
@@ -181,32 +206,41 @@ class _Members:
                     first = False
             self.pos -= member.unused
         except Broken:
-            self._seek_next(start)
-            yield Gap(start, self.at - start, "damaged")
+            yield self._gap(start, "damaged")
 
-    def _seek_next(self, start: int) -> None:
-        """Go to where the next member begins, behind `start`, or to the end."""
-        magic = self._begin().MAGIC
+    def _gap(self, start: int, reason: str) -> Gap:
+        """From a member that cannot be read to where the next begins, or to the end. A member of
+        which the end is missing may take those behind it for its own until the file ends."""
         self.pos = max(start + 1, self.base) - self.base
-        while self._more(PROBE) or self._more(len(magic)):
+        found = self._seek()
+        return Gap(start, self.at - start, "damaged" if found else reason)
+
+    def _seek(self, head: bytes = b"", end: int | None = None) -> bool:
+        """Go to the next member that begins with `head`, or to the end; look no further than
+        `end`, about. Whether there is one."""
+        magic = self._begin().MAGIC
+        while (end is None or self.at < end) and (self._more(PROBE) or self._more(len(magic))):
             found = self.window.find(magic, self.pos)
             if found < 0:
                 self.pos = len(self.window) - len(magic) + 1
                 continue
             self.pos = found
-            if self._starts_here():
-                return
+            if self._starts_here(head):
+                return True
             self.pos += 1
         self.pos = len(self.window)
+        return False
 
-    def _starts_here(self) -> bool:
+    def _starts_here(self, head: bytes = b"") -> bool:
+        """Whether the first bytes here can be unpacked, and begin with `head`."""
         self._more(PROBE)
+        data = b""
         try:
-            for _ in self._begin().feed(self.window[self.pos : self.pos + PROBE]):
-                pass
+            for part in self._begin().feed(self.window[self.pos : self.pos + PROBE]):
+                data = data or part
         except Broken:
             return False
-        return True
+        return data.startswith(head)
 
     def _skippable(self) -> bool:
         """Pass a frame that is to be skipped; keep the dictionary when it is one."""

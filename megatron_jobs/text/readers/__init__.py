@@ -44,6 +44,8 @@ TOKENS = {".bin": "tokens"}
 CUT = (".jsonl", ".ndjson", ".parquet", ".bin")
 """May be cut anywhere when they are not packed: their lines, groups of rows, or documents
 belong to where they start."""
+CUT_AT_MEMBERS = (".warc", ".wet")
+"""May be cut when they are packed as .gz: crawls pack each record on its own."""
 FACTS = {
     "index.json": ("*.mds", "*.mds.*"),
     "state.json": ("*.arrow",),
@@ -55,7 +57,7 @@ FACTS = {
 
 @dataclass(frozen=True)
 class Piece:
-    """A file, or the lines of one that start in [start, end)."""
+    """A file, or what starts in [start, end) of one: lines, records."""
 
     path: Path
     start: int
@@ -189,7 +191,11 @@ def cut_units(files: Iterable[Piece], unit_bytes: int) -> list[Unit]:
 
 
 def _cut(file: Piece, most: int) -> Iterator[Piece]:
-    cut = file.format in CUT and not file.path.name.lower().endswith(PACKED)
+    name = file.path.name.lower()
+    if name.endswith(PACKED):
+        cut = file.format in CUT_AT_MEMBERS and name.endswith(".gz")
+    else:
+        cut = file.format in CUT
     step = most if cut else max(file.size, 1)
     for start in range(0, file.size, step):
         yield replace(file, start=start, end=min(start + step, file.end))

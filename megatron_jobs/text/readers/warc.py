@@ -5,6 +5,10 @@
     conversion           a record with a text, as WET files hold it
     all others           skipped, counted by type
 
+An archive packed as .gz can be cut: a piece holds what lies from the first member in it that begins
+a record to the first such behind it. One whose records are not packed one by one is read whole with
+its first piece.
+
 A place is FILE@OFFSET, the offset of the member, in a plain file of the record; several records of
 one member are FILE@OFFSET+BYTES of what is unpacked. A record whose length is wrong is quarantined,
 and reading goes on at the next line that begins one.
@@ -14,9 +18,10 @@ Source: ISO 28500:2017 (WARC 1.1), sections 4 to 6; lines may end in LF alone.
 
 import re
 from collections.abc import Iterator
+from typing import IO
 
 from megatron_jobs.text.http import Answer, content_type, parse_answer, parse_headers
-from megatron_jobs.text.members import PACKED, Chunk, Gap, unpack
+from megatron_jobs.text.members import PACKED, Chunk, Gap, unpack, unpack_part
 from megatron_jobs.text.readers import Item, Piece, ReadRules
 from megatron_jobs.text.readers.tape import Tape
 from megatron_jobs.text.record import Record
@@ -38,16 +43,22 @@ class _NoRecord(Exception):
 
 
 def read(piece: Piece, rules: ReadRules) -> Iterator[Item]:
-    """All records of the file; see the module."""
+    """All records of the piece; see the module."""
     packed = piece.path.name.lower().endswith(PACKED)
     with piece.open() as file:
-        chunks = unpack(file, piece.path.name)
+        chunks = _chunks(file, piece)
         first = next(chunks, None)
         while first is not None:
             segment = _Segment(first, chunks)
             tape = Tape(iter(segment), None if packed else piece.size)
             yield from _records(tape, _Places(piece.name, first.at, packed), rules)
             first = segment.next_first
+
+
+def _chunks(file: IO[bytes], piece: Piece) -> Iterator[Chunk | Gap]:
+    if piece.path.name.lower().endswith(".gz"):
+        return unpack_part(file, piece.start, piece.end, b"WARC/")
+    return unpack(file, piece.path.name)
 
 
 class _Segment:

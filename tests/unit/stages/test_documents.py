@@ -110,3 +110,24 @@ def test_too_much_that_is_no_record(tmp_path: Path) -> None:
         "input: 30 of 300 are no records (30 not JSON), at most 5.0% may be "
         f"(max_quarantined_share); they are in {tmp_path / 'out/quarantined'}"
     )
+
+
+def test_a_damage_is_weighed_against_all_that_the_tasks_read(tmp_path: Path) -> None:
+    """One of ten lines in one task is bad, of all the lines 2 in 100 are."""
+    (tmp_path / "in").mkdir()
+    good = "".join(f'{{"text": "text {n}"}}\n' for n in range(10))
+    for name in "abcde":
+        bad = good[:-1].replace('"text 9"}', "") if name == "c" else good
+        (tmp_path / f"in/{name}.jsonl").write_text(bad)
+    config = shorten.Config(input=[tmp_path / "in"], unit_mb=0.0002)
+    folders = [tmp_path / str(task) for task in range(5)]
+    found = [
+        shorten.run(config, replace(Rank(), task=task, tasks=5), folder)["quarantined"]
+        for task, folder in enumerate(folders)
+    ]
+    assert sorted(found) == [0, 0, 0, 0, 1]
+    assert shorten.gather(config, tmp_path / "all", folders)["quarantined"] == 1
+    strict = config.model_copy(update={"max_quarantined_share": 0.01})
+    with pytest.raises(UserError) as caught:
+        shorten.gather(strict, tmp_path / "all", folders)
+    assert str(caught.value).startswith("input: 1 of 50 are no records (1 not JSON), at most 1.0%")
