@@ -9,9 +9,10 @@ The format is Megatron's, to the byte (little endian):
 
 import contextlib
 import hashlib
+import os
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -288,46 +289,74 @@ class TokenFileWriter:
             file.write(self.documents.tobytes())
 
 
-def merge_token_files(prefixes: Sequence[Path], prefix: Path) -> str:
+def merge_token_files(prefixes: Iterable[Path], prefix: Path) -> str:
     """Join token files, in order, into one that equals what a single writer had written.
 
+    Each is copied when `prefixes` gives it, so that they may come while others are being made.
     Holds no more in memory than one of them has in its .idx.
     Returns: SHA-256 of the .bin, in hex.
     Raises: DataError when they differ in dtype or one is damaged.
     """
-    dtype = TokenFile.open(prefixes[0]).dtype
-    digest = hashlib.sha256()
     with whole_file(idx_path(prefix)) as idx, whole_file(bin_path(prefix)) as binary:
-        counts = []
-        with binary.open("wb") as file, ThreadPoolExecutor(1) as hasher:
-            for part in map(TokenFile.open, prefixes):
-                counts.append(_counts_of(part, dtype))
-                _copy(part, file, lambda chunk: hasher.submit(digest.update, chunk))
-        sequences, documents = (sum(column) for column in zip(*counts, strict=True))
+        with binary.open("wb") as file, ThreadPoolExecutor(2) as beside:
+            merger = _Merger(file, beside)
+            for one in prefixes:
+                merger.add(one)
+            merger.wait()
         with idx.open("wb") as file:
-            file.write(HEADER.pack(MAGIC, VERSION, CODES[dtype.name], sequences, documents + 1))
-            for piece in _merged_index([TokenFile.open(part) for part in prefixes]):
-                file.write(piece.data)
+            file.writelines(merger.index())
         idx_path(prefix).unlink(missing_ok=True)  # never an old .idx beside the new .bin
-    return digest.hexdigest()
+    return merger.digest.hexdigest()
 
 
-def _counts_of(part: TokenFile, dtype: np.dtype[Any]) -> tuple[int, int]:
-    """(sequences, documents) of a part that can be joined."""
+class _Merger:
+    """Copies .bin after .bin to `file`; hashing and syncing go on beside it."""
+
+    def __init__(self, file: BinaryIO, beside: ThreadPoolExecutor) -> None:
+        self.digest = hashlib.sha256()
+        self._file = file
+        self._beside = beside
+        self._syncing: Future[None] | None = None
+        self._prefixes: list[Path] = []
+        self._sequences = self._documents = 0
+        self._dtype = np.dtype("uint16")
+
+    def add(self, prefix: Path) -> None:
+        """Add the token file of a prefix."""
+        part = TokenFile.open(prefix)
+        self._dtype = self._dtype if self._prefixes else part.dtype
+        _check_whole(part, self._dtype)
+        self._prefixes.append(prefix)
+        self._sequences += len(part)
+        self._documents += len(part.documents) - 1
+        for chunk in _chunks(part):
+            hashed = self._beside.submit(self.digest.update, chunk)
+            self._file.write(chunk)
+            hashed.result()
+        if self._syncing is None or self._syncing.done():  # so that little is left at the end
+            self.wait()
+            self._syncing = self._beside.submit(os.fdatasync, self._file.fileno())
+
+    def wait(self) -> None:
+        """Return when what goes on beside it has ended; raises what that has raised."""
+        if self._syncing is not None:
+            self._syncing.result()
+
+    def index(self) -> Iterator[bytes | memoryview]:
+        """The .idx of all."""
+        code = CODES[self._dtype.name]
+        yield HEADER.pack(MAGIC, VERSION, code, self._sequences, self._documents + 1)
+        for piece in _merged_index(self._prefixes):
+            yield piece.data
+
+
+def _check_whole(part: TokenFile, dtype: np.dtype[Any]) -> None:
+    """Raise DataError unless a part can be joined to others of `dtype`."""
     if part.dtype != dtype:
         raise DataError(f"{part.prefix}: dtype: found {part.dtype}, must be {dtype}")
     if part.tokens != len(part.ids):
         have = f"{len(part.ids)} tokens, its .idx tells of {part.tokens}"
         raise DataError(f"{bin_path(part.prefix)}: {have}; only whole files can be joined")
-    return len(part), len(part.documents) - 1
-
-
-def _copy(part: TokenFile, file: BinaryIO, hash_it: Callable[[bytes], "Future[None]"]) -> None:
-    """Add a part's .bin to a file; each chunk is hashed while it is written."""
-    for chunk in _chunks(part):
-        hashed = hash_it(chunk)
-        file.write(chunk)
-        hashed.result()
 
 
 def _chunks(part: TokenFile) -> Iterator[bytes]:
@@ -336,16 +365,16 @@ def _chunks(part: TokenFile) -> Iterator[bytes]:
             yield chunk
 
 
-def _merged_index(parts: Sequence[TokenFile]) -> Iterator[NDArray[Any]]:
+def _merged_index(prefixes: Sequence[Path]) -> Iterator[NDArray[Any]]:
     """Lengths, pointers and documents of all parts as if they were one file."""
-    yield from (part.lengths for part in parts)
+    yield from (part.lengths for part in map(TokenFile.open, prefixes))
     start = 0
-    for part in parts:
+    for part in map(TokenFile.open, prefixes):
         ends = np.cumsum(part.lengths, dtype=np.int64) * part.dtype.itemsize
         yield start + ends - part.lengths * np.int64(part.dtype.itemsize)
         start += part.ids.nbytes
     yield np.zeros(1, np.int64)
     first = 0
-    for part in parts:
+    for part in map(TokenFile.open, prefixes):
         yield part.documents[1:] + first
         first += len(part)

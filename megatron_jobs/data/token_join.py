@@ -1,7 +1,10 @@
 """Parts of a token file, made by `token_parts`, to one that is what a single part had been."""
 
+import contextlib
+import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +21,7 @@ from megatron_jobs.data.document_names import (
 from megatron_jobs.data.token_facts import TokenFacts
 from megatron_jobs.data.token_file import idx_path, merge_token_files
 from megatron_jobs.data.token_parts import FACTS, NAMELESS, TOKENS, Counts
+from megatron_jobs.errors import MegatronJobsError
 from megatron_jobs.runtime.files import file_hash, read_json, whole_file
 from megatron_jobs.text.encoder import Encoder
 from megatron_jobs.text.rejects import write_rejects
@@ -25,18 +29,52 @@ from megatron_jobs.text.sources import Piece
 
 NAMED_AT_ONCE = 1 << 18
 """Documents."""
+LOOK_SECONDS = 0.01
+"""How often it is looked whether the next part is made."""
+
+
+@contextlib.contextmanager
+def merged_as_made(
+    parts: Sequence[Path], is_made: Callable[[Path], bool], folder: Path
+) -> Iterator[Callable[[], str]]:
+    """While inside, a thread joins the tokens of `parts`, each when it is made, into folder/tokens.
+
+    Gives a function that returns the SHA-256 of the .bin when all are joined. Whatever leaves it
+    before that ends the thread.
+    """
+    over = threading.Event()
+
+    def as_made() -> Iterator[Path]:
+        for part in parts:
+            while not is_made(part):
+                if over.wait(LOOK_SECONDS):
+                    raise MegatronJobsError(f"{part}: the job ended before it was made")
+            yield part / TOKENS
+
+    with ThreadPoolExecutor(1) as joiner:
+        merged = joiner.submit(merge_token_files, as_made(), folder / TOKENS)
+        try:
+            yield merged.result
+        finally:
+            over.set()
 
 
 def join_tokens(
-    parts: Sequence[Path], plan: Sequence[Sequence[Piece]], folder: Path, encoder: Encoder
+    parts: Sequence[Path],
+    plan: Sequence[Sequence[Piece]],
+    folder: Path,
+    encoder: Encoder,
+    *,
+    merged: Callable[[], str] | None = None,
 ) -> TokenFacts:
     """Join the parts into folder/tokens.{bin,idx,json}, and .names where they have them.
 
     Args:
         plan: the pieces of each part.
+        merged: of `merged_as_made`, where that is making the .bin and .idx.
     """
     prefix = folder / TOKENS
-    bin_hash = merge_token_files([part / TOKENS for part in parts], prefix)
+    bin_hash = merged() if merged else merge_token_files((part / TOKENS for part in parts), prefix)
     named = names_path(parts[0] / TOKENS).exists()
     if named:
         join_names(parts, plan, prefix)

@@ -4,6 +4,8 @@ Cut into tasks, each task makes its share of the parts, and `gather` joins those
 is the same to the byte.
 """
 
+import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -35,8 +37,8 @@ FORMAT = 2
 """Of the parts; those of another format are made again."""
 TOKENS, REJECTED = OUTPUTS
 PUNKT = "punkt.json"
-SAMPLE_LETTERS = 1 << 16
-"""Of the input, on which encoders are compared: 20 ms of work."""
+SAMPLE_LETTERS = 1 << 15
+"""Of the input, on which each rank compares encoders: 15 ms of work."""
 SAMPLED = 8
 """Places that they are taken from."""
 PUNKT_LETTERS = 1 << 24
@@ -76,8 +78,8 @@ class Config(Settings):
     """What finds the sentences: a punkt.json of an earlier job, or a language's folder of nltk's
     punkt_tab; null to learn it from the input (its first 16 million letters)."""
     parts: int = 0
-    """Parts that are made apart and not made again after a kill; 0 for one per 64 MiB. The result
-    does not depend on it."""
+    """Parts that are made apart and not made again after a kill; 0 for such of 16 to 64 MiB. The
+    result does not depend on it."""
     max_line_mb: float = 50
     """Megabytes (10^6 bytes); a longer line is put aside. Where tokenizers encode, it takes some
     115 times a line's size in memory: 6 GB for one of 50 MB; gigatoken takes some 20."""
@@ -89,7 +91,7 @@ class Config(Settings):
         if not self.input:
             yield "input", "found nothing, must name at least one file or folder"
         if self.parts < 0:
-            yield "parts", f"{self.parts} is negative; 0 takes one per 64 MiB"
+            yield "parts", f"{self.parts} is negative; 0 takes such of 16 to 64 MiB"
         if self.max_line_mb <= 0:
             yield "max_line_mb", f"{self.max_line_mb} leaves no line, must be positive"
         if not 0 <= self.max_rejected_share <= 1:
@@ -111,10 +113,14 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     out = folder / TOKENS
     if not out.exists():
         work = _Work(config, folder, rank)
-        work.make_parts(out)
-        if rank.leads:
-            work.wait_for_parts()
-            work.join(out) if rank.tasks == 1 else work.leave_parts(out)
+        work.claims.begin()
+        if not rank.leads:
+            work.make_parts()
+        elif rank.tasks == 1:
+            work.make_and_join(out)
+        else:
+            work.make_all_parts()
+            work.leave_parts(out)
     if not rank.leads:
         return {}
     return _numbers(out) if rank.tasks == 1 else _task_numbers(out)
@@ -129,12 +135,25 @@ def gather(config: Config, folder: Path, tasks: list[Path]) -> dict[str, float]:
 
 
 def preload(config: Config) -> None:
-    """Load the tokenizer now: ranks forked later need not do it again."""
-    from megatron_jobs.text import bulk
+    """Load the tokenizer and all modules now: ranks forked later need not do it again."""
+    with _without_collection():
+        from megatron_jobs.data import token_join  # noqa: F401  (only to be there)
+        from megatron_jobs.text.bulk import preload
 
-    encoder = _load(config)
-    if config.encoder != "tokenizers":
-        bulk.preload(encoder)
+        encoder = _load(config)
+        if config.encoder != "tokenizers":
+            preload(encoder)
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """What is made inside stays: nothing of it is looked through for garbage, now or later."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _load(config: Config) -> "Encoder":
@@ -161,6 +180,7 @@ class _Work:
     """The parts of one tokenize job: a function of its settings and inputs, equal on all ranks."""
 
     def __init__(self, config: Config, folder: Path, rank: Rank) -> None:
+        from megatron_jobs.data.part_claims import Claims
         from megatron_jobs.text.sources import cut, default_parts, text_files
 
         self.config, self.rank, self.folder = config, rank, folder
@@ -172,6 +192,7 @@ class _Work:
         self.plan = self.whole_plan[first:end]
         self.home = folder / f"parts-{self._key()}"
         self.parts = [self.home / f"part-{i:06d}" for i in range(first, end)]
+        self.claims = Claims(self.home, rank)
         self.progress = Progress(folder, total=self._size(self.plan), unit="bytes")
 
     def _key(self) -> str:
@@ -234,31 +255,50 @@ class _Work:
         texts = first_texts(whole, PUNKT_LETTERS, key=self.config.key, limit=self.limit)
         save_punkt(train_punkt(texts), model)
 
-    def make_parts(self, out: Path) -> None:
-        """Make the parts of this rank that are not there yet."""
+    def make_parts(self) -> None:
+        """Make parts that no other rank makes, until none is left."""
         from megatron_jobs.data.token_parts import make_part, part_is_whole
 
         rules = self._rules()
-        for i in range(self.rank.index, len(self.plan), self.rank.world):
-            # the leader removes parts only after `out` is there
-            if out.exists() or (self.parts[i].exists() and part_is_whole(self.parts[i])):
+        for part, pieces in zip(self.parts, self.plan, strict=True):
+            if not self.claims.take(part):
                 continue
-            remove(self.parts[i])
-            done = self._bytes_done() if self.rank.leads else 0
-            make_part(self.parts[i], self.plan[i], rules, partial(self._report, done))
+            if not part_is_whole(part):
+                remove(part)
+                done = self._bytes_done() if self.rank.leads else 0
+                make_part(part, pieces, rules, partial(self._report, done))
+            self.claims.note_made(part)
+        self.claims.note_end()
 
-    def wait_for_parts(self) -> None:
-        """Return when every rank has made its parts."""
-        wait_for(self._all_done, "the other ranks' parts", seconds=LONGEST_WAIT, every=0.02)
+    def make_all_parts(self) -> None:
+        """The same; return when every rank has done so."""
+        self.make_parts()
+        others = "the other ranks' parts"
+        wait_for(self.claims.all_ended, others, seconds=LONGEST_WAIT, every=0.02)
+        self.progress.update(self.progress.total)
+
+    def make_and_join(self, out: Path) -> None:
+        """The same; parts are joined while others are being made, and then they are not needed."""
+        from megatron_jobs.data.token_join import merged_as_made
+
+        with (
+            whole_folder(out) as unfinished,
+            merged_as_made(self.parts, self.claims.is_made, unfinished) as merged,
+        ):
+            self.make_all_parts()
+            self._join(unfinished, merged)
+        remove(self.home)
 
     def leave_parts(self, out: Path) -> None:
         """Of one task of several: put the parts where `gather` looks for them.
 
         The line numbers in rejected.jsonl are those in what this task has read of a file.
         """
+        from megatron_jobs.data.part_claims import remove_claims
         from megatron_jobs.data.token_join import join_rejects
 
         join_rejects(self.parts, self.plan, self.folder / REJECTED)
+        remove_claims(self.home)
         publish_folder(self.home, out)
 
     def gather(self, tasks: list[Path], out: Path) -> None:
@@ -276,24 +316,19 @@ class _Work:
             cure = "the input is not what it was; run the tasks again"
             raise DataError(f"{missing[0]}: no such part ({len(missing)} are missing); {cure}")
         self.home = tasks[0]
-        self._join(out)
+        with whole_folder(out) as unfinished:
+            self._join(unfinished, None)
 
-    def join(self, out: Path) -> None:
-        """Join the parts that are in this job's folder; then they are not needed."""
-        self._join(out)
-        remove(self.home)
-
-    def _join(self, out: Path) -> None:
-        """Write rejected.jsonl, judge it, and join the tokens."""
+    def _join(self, unfinished: Path, merged: Callable[[], str] | None) -> None:
+        """Write rejected.jsonl, judge it, and join what is not yet `merged`."""
         from megatron_jobs.data.token_join import count_parts, join_rejects, join_tokens
 
         rejected = self.folder / REJECTED
         examples = join_rejects(self.parts, self.plan, rejected)
         self._judge(count_parts(self.parts), examples, rejected)
-        with whole_folder(out) as unfinished:
-            join_tokens(self.parts, self.plan, unfinished, self.encoder)
-            if (self.home / PUNKT).exists():
-                shutil.copy(self.home / PUNKT, unfinished)
+        join_tokens(self.parts, self.plan, unfinished, self.encoder, merged=merged)
+        if (self.home / PUNKT).exists():
+            shutil.copy(self.home / PUNKT, unfinished)
 
     def _judge(self, counts: "Counts", examples: list[str], rejected: Path) -> None:
         """Raise UserError when too many lines, or all, were put aside."""
@@ -314,8 +349,8 @@ class _Work:
         raise UserError(f"input: {found}, {rule}; all are in {rejected}, the first:{first}")
 
     def _bytes_done(self) -> int:
-        pairs = zip(self.parts, self.plan, strict=True)
-        return self._size([pieces for part, pieces in pairs if part.exists()])
+        """About so many: parts are of about one size."""
+        return self.progress.total * self.claims.made() // len(self.parts)
 
     @staticmethod
     def _size(plan: "list[list[Piece]]") -> int:
@@ -324,10 +359,6 @@ class _Work:
     def _report(self, before: int, done: int) -> None:
         if self.rank.leads:
             self.progress.update(before + done)
-
-    def _all_done(self) -> bool:
-        self.progress.update(self._bytes_done())
-        return all(part.exists() for part in self.parts)
 
 
 def _numbers(out: Path) -> dict[str, float]:

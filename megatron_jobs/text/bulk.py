@@ -99,6 +99,10 @@ def bulk_encoder(
         return by_tokenizers(encoder, why=str(reason))
 
 
+MORE_THAN_A_FRAME = "the template does more than to begin and end a text"
+OTHER_IDS = "its ids differ from those of tokenizers"
+
+
 class _Unfit(Exception):
     """Why gigatoken cannot encode for this tokenizer."""
 
@@ -125,15 +129,14 @@ def _joined(ids: Iterable[Sequence[int] | Ids], separator: int) -> Ids:
 def _proven(encoder: Encoder, slow: BulkEncoder, sample: Iterable[str]) -> BulkEncoder:
     """gigatoken's encoder, compared with the slow one: batches at once, or else text by text."""
     backend = _backend(encoder, slow.separator)
-    texts = [*HARD, *_with_marks(encoder), *sample]
-    raws = [text.encode("utf-8") for text in texts]
-    sizes = np.array([len(raw) for raw in raws], dtype=np.int64)
+    ways, before, after = _proven_on_hard_texts(encoder, slow.separator)
+    texts = list(sample)
     bare = replace(encoder, template=False).encode(texts)
-    before, after = _frame(bare, encoder.encode(texts)) if encoder.template else ((), ())
-    wanted = _joined(bare, slow.separator)
-    for one_by_one in (False, True):
+    if encoder.template and not _fits(bare, encoder.encode(texts), before, after):
+        raise _Unfit(MORE_THAN_A_FRAME)
+    for one_by_one in ways:
         encode = _gigatoken(backend, encoder, slow.separator, one_by_one)
-        if np.array_equal(encode(BETWEEN.join(raws), sizes), wanted):
+        if _gives(encode, texts, bare, slow.separator):
             return BulkEncoder(
                 name="gigatoken",
                 why="",
@@ -142,7 +145,34 @@ def _proven(encoder: Encoder, slow: BulkEncoder, sample: Iterable[str]) -> BulkE
                 after=after,
                 encode=encode,
             )
-    raise _Unfit("its ids differ from those of tokenizers")
+    raise _Unfit(OTHER_IDS)
+
+
+@lru_cache(maxsize=1)
+def _proven_on_hard_texts(
+    encoder: Encoder, separator: int
+) -> tuple[list[bool], list[int], list[int]]:
+    """What does not depend on the input: which of batches at once (False) and text by text (True)
+    give the slow encoder's ids, and what a template puts before and after each text."""
+    backend = _backend(encoder, separator)
+    texts = [*HARD, *_with_marks(encoder)]
+    bare = replace(encoder, template=False).encode(texts)
+    before, after = _frame(bare, encoder.encode(texts)) if encoder.template else ([], [])
+    ways = [
+        one_by_one
+        for one_by_one in (False, True)
+        if _gives(_gigatoken(backend, encoder, separator, one_by_one), texts, bare, separator)
+    ]
+    if not ways:
+        raise _Unfit(OTHER_IDS)
+    return ways, before, after
+
+
+def _gives(encode: Encode, texts: list[str], ids: list[list[int]], separator: int) -> bool:
+    """Whether the ids of texts are these."""
+    raws = [text.encode("utf-8") for text in texts]
+    sizes = np.array([len(raw) for raw in raws], dtype=np.int64)
+    return np.array_equal(encode(BETWEEN.join(raws), sizes), _joined(ids, separator))
 
 
 def _backend(encoder: Encoder, separator: int) -> Any:
@@ -173,9 +203,9 @@ def _loaded(file: Path, _hash: str, special: bool, separator: int) -> Any:
 
 
 def preload(encoder: Encoder) -> None:
-    """Load gigatoken's tokenizer now: ranks forked later need not do it again."""
+    """Load and try gigatoken's tokenizer now: ranks forked later need not do it again."""
     with suppress(_Unfit):
-        _backend(encoder, encoder.vocab_size)
+        _proven_on_hard_texts(encoder, encoder.vocab_size)
 
 
 def _gigatoken(backend: Any, encoder: Encoder, separator: int, one_by_one: bool) -> Encode:
@@ -208,12 +238,14 @@ def _with_marks(encoder: Encoder) -> list[str]:
 def _frame(bare: list[list[int]], framed: list[list[int]]) -> tuple[list[int], list[int]]:
     """What a template puts before and after each text."""
     size = len(framed[0]) - len(bare[0])
-    cuts = [cut for cut in range(size + 1) if _fits(bare, framed, cut, size - cut)]
-    if not cuts:
-        raise _Unfit("the template does more than to begin and end a text")
-    return framed[0][: cuts[0]], framed[0][len(framed[0]) - size + cuts[0] :]
+    for cut in range(size + 1):
+        before, after = framed[0][:cut], framed[0][len(framed[0]) - size + cut :]
+        if _fits(bare, framed, before, after):
+            return before, after
+    raise _Unfit(MORE_THAN_A_FRAME)
 
 
-def _fits(bare: list[list[int]], framed: list[list[int]], first: int, last: int) -> bool:
-    before, after = framed[0][:first], framed[0][len(framed[0]) - last :]
-    return all(before + ids + after == whole for ids, whole in zip(bare, framed, strict=True))
+def _fits(
+    bare: list[list[int]], framed: list[list[int]], before: list[int], after: list[int]
+) -> bool:
+    return all([*before, *ids, *after] == whole for ids, whole in zip(bare, framed, strict=True))

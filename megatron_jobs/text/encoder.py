@@ -56,8 +56,7 @@ def load_encoder(
     number = tokenizer.token_to_id(name) if name else None
     if name and number is None:
         raise UserError(f"eod: found {name!r}, which {file} does not know; name one of its tokens")
-    size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
-    return Encoder(tokenizer, size, number, file_hash(file), template, file)
+    return Encoder(tokenizer, _least_vocab(tokenizer), number, file_hash(file), template, file)
 
 
 def check_tokenizer(path: Path, expected_hash: str | None, what: str) -> None:
@@ -89,6 +88,14 @@ def _read_tokenizer(file: Path) -> Tokenizer:
     except Exception as error:  # the library raises no narrower one
         kind = "not a tokenizer" if _is_json(raw) else "not JSON"
         raise DataError(f"{file}: {kind}: {error}") from error
+
+
+def _least_vocab(tokenizer: Tokenizer) -> int:
+    """One more than the largest id."""
+    tokens = tokenizer.get_vocab_size(with_added_tokens=True)
+    if None not in map(tokenizer.id_to_token, range(tokens)):  # as nearly always, and quick to see
+        return tokens
+    return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
 
 def _is_json(raw: bytes) -> bool:

@@ -15,7 +15,10 @@ WHOLE = (".txt",)
 """One document a file."""
 READABLE = [kind + packed for kind in (*LINES, *WHOLE) for packed in ("", *PACKED)]
 PART_BYTES = 1 << 26
-LEAST_PARTS = 8
+"""Of a part, at most."""
+SMALL_PART_BYTES = 1 << 24
+"""While there are fewer than MANY_PARTS: ranks that take part after part end closer together."""
+LEAST_PARTS, MANY_PARTS = 8, 64
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,9 @@ def text_files(inputs: Iterable[Path]) -> list[TextFile]:
 
 
 def default_parts(files: Sequence[TextFile]) -> int:
-    """Parts of some 64 MiB each: enough to share out, small enough to do again."""
-    return max(LEAST_PARTS, -(-sum(file.size for file in files) // PART_BYTES))
+    """Parts of some 16 to 64 MiB: enough to share out, small enough to do again."""
+    size = sum(file.size for file in files)
+    return max(LEAST_PARTS, min(size // SMALL_PART_BYTES, MANY_PARTS), -(-size // PART_BYTES))
 
 
 def cut(files: Sequence[TextFile], parts: int) -> list[list[Piece]]:

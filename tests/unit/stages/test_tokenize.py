@@ -251,7 +251,7 @@ def test_settings_that_cannot_work(tokenizer: Path) -> None:
     config = Config(input=[], tokenizer=tokenizer, parts=-1, max_line_mb=0, max_rejected_share=2)
     assert dict(all_problems(config)) == {
         "input": "found nothing, must name at least one file or folder",
-        "parts": "-1 is negative; 0 takes one per 64 MiB",
+        "parts": "-1 is negative; 0 takes such of 16 to 64 MiB",
         "max_line_mb": "0.0 leaves no line, must be positive",
         "max_rejected_share": "2.0 must be from 0 to 1",
     }

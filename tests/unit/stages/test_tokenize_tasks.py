@@ -180,7 +180,7 @@ def test_parts_that_a_lost_node_left_are_made_again(
     config = Config(input=[corpus], tokenizer=tokenizer, parts=4)
     run(config, ALONE, tmp_path / "whole")
 
-    def die(*_: Any) -> None:
+    def die(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
