@@ -2,11 +2,13 @@
 
 Beside its counts each unit leaves ids/N.u64, the sorted 64-bit hashes of the ids of its documents.
 They are merged range by range of the hashes, so that some 16 million are held at a time. A
-collision of hashes (1 in 37 at 10^9 documents) counts as a duplicate.
+collision of hashes (1 in 37 at 10^9 documents) counts as a duplicate. Ids that look as if they had
+been made different (NAME#2) are in ids/N.taken as well: none is given a second time.
 """
 
 import hashlib
 import itertools
+import re
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,9 +22,11 @@ from megatron_jobs.runtime.files import whole_file
 from megatron_jobs.text.shards import COUNTS, DOCUMENTS, read_shard, shard_name, write_shard
 
 IDS = "ids"
+TAKEN = ".taken"
 AT_ONCE = 1 << 24
 """Hashes in memory; each takes some 40 bytes while they are sorted."""
 EXAMPLES = 10
+NUMBERED = re.compile(r"#\d+\Z")
 
 Hashes = NDArray[np.uint64]
 
@@ -37,18 +41,22 @@ class IdList:
     """The ids of a unit's documents."""
 
     def __init__(self) -> None:
-        self.hashes = array("Q")
+        self.hashes, self.taken = array("Q"), array("Q")
 
     def add(self, name: str) -> None:
         """One more."""
         self.hashes.append(id_hash(name))
+        if NUMBERED.search(name):
+            self.taken.append(self.hashes[-1])
 
     def write(self, folder: Path, unit: int) -> None:
         """Leave them in `folder`, and begin anew."""
-        found = np.sort(np.frombuffer(self.hashes, np.uint64)) if self.hashes else np.empty(0, "u8")
-        with whole_file(id_file(folder, unit)) as part:
-            part.write_bytes(found.tobytes())
-        self.hashes = array("Q")
+        path = id_file(folder, unit)
+        for file, hashes in ((path, self.hashes), (path.with_suffix(TAKEN), self.taken)):
+            found = np.sort(np.array(hashes, np.uint64))
+            with whole_file(file) as part:
+                part.write_bytes(found.tobytes())
+        self.hashes, self.taken = array("Q"), array("Q")
 
 
 def id_file(folder: Path, unit: int) -> Path:
@@ -65,8 +73,8 @@ class Duplicates:
 
     def __init__(self, files: dict[int, Path], at_once: int = AT_ONCE) -> None:
         self.units = sorted(files)
-        self.hashes = [_mapped(files[unit]) for unit in self.units]
-        total = sum(map(len, self.hashes))
+        self.files = [files[unit] for unit in self.units]
+        total = sum(file.stat().st_size for file in self.files) // 8
         self.ranges = max(1, -(-total // at_once))
         self.count = 0
         """Documents whose id another one had before."""
@@ -95,10 +103,11 @@ class Duplicates:
     def _between(self, low: int, high: int) -> tuple[Hashes, NDArray[np.int64]]:
         """Hashes in [low, high), sorted, with the place of each one's unit."""
         parts = []
-        for found in self.hashes:
+        for file in self.files:
+            found = _mapped(file)  # one at a time: each takes a descriptor
             start = np.searchsorted(found, np.uint64(low))
             end = len(found) if high >> 64 else np.searchsorted(found, np.uint64(high))
-            parts.append(found[start:end])
+            parts.append(np.array(found[start:end]))
         hashes = np.concatenate(parts) if parts else np.empty(0, np.uint64)
         units = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
         order = np.argsort(hashes, kind="stable")
@@ -116,11 +125,16 @@ class Duplicates:
         return dict(sorted(found.items()))
 
     def rename(self, folder: Path) -> None:
-        """All but the first of a name are called NAME#2, NAME#3, ...; in the shards of `folder`."""
+        """All but the first of a name are called NAME#2, NAME#3, ...; in the shards of `folder`.
+
+        A name that some document has of its own is left out.
+        """
+        marked = [_mapped(file.with_suffix(TAKEN)).tolist() for file in self.files]
+        taken = frozenset(itertools.chain.from_iterable(marked))
         for unit, before in sorted(self.first.items()):
             seen = dict(before)
             for shard in _shards(folder, unit):
-                _rename_in(shard, seen)
+                _rename_in(shard, seen, taken)
 
 
 def _runs(hashes: Hashes, units: NDArray[np.int64]) -> Iterator[tuple[int, list[int]]]:
@@ -134,14 +148,14 @@ def _runs(hashes: Hashes, units: NDArray[np.int64]) -> Iterator[tuple[int, list[
         yield int(hashes[start]), units[start : end + 1].tolist()
 
 
-def _rename_in(shard: Path, seen: dict[int, int]) -> None:
+def _rename_in(shard: Path, seen: dict[int, int], taken: frozenset[int]) -> None:
     """Rewrite a shard; `seen` counts, by hash, those of a name that came before."""
     with write_shard(shard) as out:
         for line in read_shard(shard):
-            out.write(_renamed(line, seen) + b"\n")
+            out.write(_renamed(line, seen, taken) + b"\n")
 
 
-def _renamed(line: bytes, seen: dict[int, int]) -> bytes:
+def _renamed(line: bytes, seen: dict[int, int], taken: frozenset[int]) -> bytes:
     record = orjson.loads(line)
     value = id_hash(record["id"])
     if value not in seen:
@@ -149,7 +163,14 @@ def _renamed(line: bytes, seen: dict[int, int]) -> bytes:
     seen[value] += 1
     if seen[value] == 1:
         return line
-    return orjson.dumps(record | {"id": f"{record['id']}#{seen[value]}"})
+    return orjson.dumps(record | {"id": _nth_name(record["id"], seen[value], taken)})
+
+
+def _nth_name(name: str, count: int, taken: frozenset[int]) -> str:
+    """NAME#2 for the second of a name, and so on; past those that are taken."""
+    names = (f"{name}#{number}" for number in itertools.count(2))
+    free = (found for found in names if id_hash(found) not in taken)
+    return next(itertools.islice(free, count - 2, None))
 
 
 def _records(folder: Path, unit: int) -> Iterator[dict[str, Any]]:
@@ -163,7 +184,7 @@ def _shards(folder: Path, unit: int) -> list[Path]:
 
 
 def _mapped(path: Path) -> Hashes:
-    if not path.stat().st_size:
+    if not path.exists() or not path.stat().st_size:
         return np.empty(0, np.uint64)
     return np.asarray(np.memmap(path, np.uint64, mode="r"))
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import resource
 from collections import Counter
 from pathlib import Path
 
@@ -51,6 +52,36 @@ def test_against_a_dictionary(tmp_path: Path, names: int, at_once: int) -> None:
     for _ in range(2):  # the second time there is nothing left to do
         duplicates.rename(tmp_path)
         assert ids_in(tmp_path, 12) == wanted
+
+
+def test_names_that_are_taken_are_given_to_nobody(tmp_path: Path) -> None:
+    given = [["a", "a#2", "a"], ["a#4", "a", "a#2", "a", "b#2"]]
+    for unit, names in enumerate(given):
+        ids = IdList()
+        with write_shard(tmp_path / "documents" / shard_name(unit)) as out:
+            for name in names:
+                ids.add(name)
+                out.write(json.dumps({"id": name, "text": "x"}).encode() + b"\n")
+        ids.write(tmp_path, unit)
+    duplicates = Duplicates({unit: id_file(tmp_path, unit) for unit in (0, 1)})
+    duplicates.find(table=True)
+    for _ in range(2):
+        duplicates.rename(tmp_path)
+        found = ids_in(tmp_path, 2)
+        assert found == ["a", "a#2", "a#3", "a#4", "a#5", "a#2#2", "a#6", "b#2"]
+
+
+def test_more_units_than_files_can_be_open(tmp_path: Path) -> None:
+    found = corpus(tmp_path, 60, 10)
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 20, most))
+    try:
+        duplicates = Duplicates({unit: id_file(tmp_path, unit) for unit in found})
+        duplicates.find(table=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
+    assert duplicates.count == sum(map(len, found.values())) - 10
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:
