@@ -15,6 +15,7 @@ constexpr size_t AFTER = 12;          // bytes behind the last digit: letters th
 constexpr size_t LONG_RUN = 16;       // letters and digits of a key
 constexpr size_t LONGEST_TOKEN = 4096;
 constexpr size_t LONGEST_KEY = 1 << 16;  // bytes of a private key
+constexpr size_t LONGEST_GROUP = 64;  // hexadecimal digits before the first colon that are looked at
 constexpr size_t BLOCK = 64;
 
 enum Class : uint8_t { digit = 1, letter = 2, gap = 4, run = 8, space = 16 };
@@ -75,6 +76,10 @@ size_t next_digit(std::string_view text, size_t at) {
   return at;
 }
 
+bool is_hexadecimal(char c) {
+  return (c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'f');
+}
+
 // Widen to where letters and digits end, so that no word is cut.
 Trace whole_words(std::string_view text, int64_t kinds, size_t begin, size_t end) {
   const size_t least = begin > LONG_RUN * 4 ? begin - LONG_RUN * 4 : 0;
@@ -92,6 +97,24 @@ void find_addresses(std::string_view text, std::vector<Trace>& traces) {
     while (begin > least && !(class_at(text, begin - 1) & space)) --begin;
     while (end < most && !(class_at(text, end) & space)) ++end;
     traces.push_back({AT_SIGN, static_cast<int64_t>(begin), static_cast<int64_t>(end)});
+  }
+}
+
+// Runs of hexadecimal digits and colons with a decimal digit, and :: or six colons.
+void find_colons(std::string_view text, std::vector<Trace>& traces) {
+  for (size_t at = text.find(':'); at != text.npos;) {
+    size_t begin = at, end = at, colons = 0;
+    bool twice = false, decimal = false;
+    while (begin > 0 && at - begin < LONGEST_GROUP && is_hexadecimal(text[begin - 1])) --begin;
+    for (size_t i = begin; i < text.size() && (text[i] == ':' || is_hexadecimal(text[i])); end = ++i) {
+      const bool colon = text[i] == ':';
+      colons += colon;
+      twice |= colon && i > begin && text[i - 1] == ':';
+      decimal |= text[i] >= '0' && text[i] <= '9';
+    }
+    if (decimal && (twice || colons >= 6))
+      traces.push_back(whole_words(text, COLONS, begin, std::min(text.size(), end + AFTER)));
+    at = text.find(':', end);
   }
 }
 
@@ -124,7 +147,7 @@ class Cluster {
         end_ = at + 1;
         since = 0;
       } else {
-        between(text[at], at);
+        between(text[at]);
         ++since;
       }
     }
@@ -135,7 +158,6 @@ class Cluster {
   int64_t kinds(size_t context) const {
     int64_t found = 0;
     if (dots_ >= 3 && all_ >= 4) found |= DOTTED;
-    if (double_colon_ || colons_ >= 6) found |= COLONS;
     if (most_ >= 6 && is_lettered()) found |= LETTERED;
     if (most_ >= 7) found |= SEVEN;
     if (most_ >= 9) found |= NINE;
@@ -148,11 +170,9 @@ class Cluster {
   }
 
  private:
-  // A colon ends a number, but of IPv6: there are as many digits as in its longest part.
-  void between(char c, size_t at) {
+  // A colon ends a number.
+  void between(char c) {
     dots_ += c == '.';
-    colons_ += c == ':';
-    double_colon_ |= c == ':' && at > 0 && text_[at - 1] == ':';
     capitals_ |= c >= 'A' && c <= 'Z';
     if (c == ':') digits_ = 0;
   }
@@ -167,8 +187,8 @@ class Cluster {
 
   std::string_view text_;
   size_t begin_, end_;  // of the digits
-  size_t digits_ = 0, most_ = 0, all_ = 0, dots_ = 0, colons_ = 0;
-  bool double_colon_ = false, capitals_ = false;
+  size_t digits_ = 0, most_ = 0, all_ = 0, dots_ = 0;
+  bool capitals_ = false;
 };
 
 bool begins_as_key(std::string_view run) {
@@ -227,6 +247,7 @@ std::vector<Trace> find_traces(std::string_view text) {
   std::vector<Trace> traces;
   find_addresses(text, traces);
   find_key_blocks(text, traces);
+  find_colons(text, traces);
   find_numbers(text, traces);
   return traces;
 }

@@ -1,6 +1,7 @@
 """The redact stage: counts, sample, and the same output for any number of tasks."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.stages import redact
 from megatron_jobs.text.redact_records import partly
 from megatron_jobs.text.shards import read_shard, shards_below
+from tests.unit.text.personal_lines import INNOCENT_LINES, LINES, unmarked
+from tests.unit.text.test_redact_lines import FIGURES
 
 
 def corpus(folder: Path) -> Path:
@@ -50,6 +53,19 @@ def test_records_are_redacted_and_counted(tmp_path: Path) -> None:
     both = "Write to <EMAIL> today. Call <PHONE> or <PHONE>."
     assert found["r0"] == f"Record 0 of é many. {both}"
     assert found["r1"] == "Record 1 of é many."
+
+
+def test_kinds_in_receipt_and_sample(tmp_path: Path) -> None:
+    """All that was taken of mails, pages and logs is counted by kind, and a few of each shown."""
+    lines = [unmarked(line)[0] for line in [*LINES, *INNOCENT_LINES]]
+    (tmp_path / "in.txt").write_text("\n".join(lines))
+    config = redact.Config(input=[tmp_path / "in.txt"], review=10)
+    numbers = redact.run(config, Rank(), tmp_path / "out")
+    taken = {kind: right + wrong for kind, (right, _, wrong) in FIGURES.items()}
+    found = {name: count for name, count in numbers.items() if name.startswith("redacted.")}
+    assert found == {f"redacted.{kind}": count for kind, count in taken.items()}
+    shown = Counter(note["kind"] for note in reviewed(tmp_path / "out"))
+    assert shown == {kind: min(count, 10) for kind, count in taken.items()}
 
 
 def test_a_sample_to_review_shows_no_value(tmp_path: Path) -> None:

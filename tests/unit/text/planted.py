@@ -8,6 +8,7 @@ import random
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "email": (
@@ -140,6 +141,10 @@ def draw_phone(draw: random.Random) -> str:
 
 
 def draw_ip(draw: random.Random) -> str:
+    if draw.random() < 0.5:
+        groups = [draw.choice([0, 0, 9, draw.randrange(65536)]) for _ in range(6)]
+        long = ":".join(f"{group:x}" for group in (0x2A00 + draw.randrange(16), *groups, 0xDEAD))
+        return draw.choice([long, long.upper(), str(IPv6Address(long))])
     first = draw.choice([23, 45, 66, 81, 104, 142, 185, 203, 212])
     rest = [draw.randint(10, 250) for _ in range(3)]
     if first == 203:
