@@ -6,6 +6,7 @@ A stage of this kind derives its Config from `DocumentSettings`, takes OUTPUTS, 
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,7 @@ OUTPUTS = ("documents", "rejected", "quarantined", "counts.json")
 LONGEST_WAIT = 7 * 86400.0
 """Seconds; a rank that dies ends the job long before."""
 MADE_OF = "made_of.json"
+MOST_UNITS = 1_000_000
 
 
 class DocumentSettings(Settings):
@@ -202,6 +204,10 @@ def list_units(config: DocumentSettings) -> "list[Unit]":
     units = cut_units(files, int(config.unit_mb * 1e6))
     if not units:
         raise UserError("input: found no byte in it; give it some text")
+    if len(units) > MOST_UNITS:  # their shards are named by six digits, and sort by name
+        least = math.ceil(config.unit_mb * len(units) / MOST_UNITS)
+        found = f"{config.unit_mb:g} cuts the input into {len(units):,} units"
+        raise UserError(f"unit_mb: {found}, at most {MOST_UNITS:,} can be; {least} would do")
     return units
 
 

@@ -23,15 +23,18 @@ RESOURCES = Resources(cpus=2)
 
 
 class Config(DocumentSettings):
-    """What is a repetition. Units are compared within themselves: make them as large as memory
-    allows (seven bytes for each byte of text), and sort documents that may share text together."""
+    """What is a repetition. Each unit is compared within itself alone: what two units share stays.
+    Make them as large as memory allows: seven bytes for each byte of text, at most 2 GiB of text;
+    input that fits into one unit is compared as a whole."""
 
     unit_mb: float = 256
-    """Megabytes (10^6 bytes) on disk that are compared as one."""
+    """Megabytes (10^6 bytes) on disk that are compared as one; packed shards hold some three times
+    as much text."""
     min_bytes: int = 200
     """The least that must repeat; Lee et al. 2022 take 50 tokens, some 200 bytes."""
     min_left: int = 100
-    """Bytes beside white space that a document must have left after a cut, or it is rejected."""
+    """Bytes, without white space at both ends, that a document must have left after a cut, or it is
+    rejected."""
 
     def problems(self) -> Iterator[Problem]:
         """Values that cannot work."""

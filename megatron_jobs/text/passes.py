@@ -16,6 +16,7 @@ from typing import IO, Any, Protocol, cast, runtime_checkable
 
 import orjson
 
+from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.files import read_json, write_json
 from megatron_jobs.text.forms import Form, Sink, as_shards
 from megatron_jobs.text.readers import ReadRules, Unit, read_unit
@@ -32,6 +33,8 @@ from megatron_jobs.text.shards import (
     write_shard,
 )
 
+MOST_FOLDERS = 500
+"""That the documents of a unit are divided into: each has a file open."""
 NO_NAME = re.compile(r"[^\w.+-]|^\.+")
 """What stands for nothing good in the name of a folder."""
 
@@ -251,6 +254,7 @@ class _Outputs:
         size = _size(record)
         place = self.outlets.folder_of(record)
         if place not in self.documents:
+            self._check_room()
             self.documents[place] = self._begin(place)
         self.documents[place].write(record)
         counts.kept += 1
@@ -263,6 +267,13 @@ class _Outputs:
             (counts.lengths, str(size.bit_length()), 1),
         ):
             by[name] = by.get(name, 0) + count
+
+    def _check_room(self) -> None:
+        if len(self.documents) < MOST_FOLDERS:
+            return
+        by, some = self.outlets.divide_by, ", ".join(list(self.documents)[-3:])
+        found = f"more than {MOST_FOLDERS} values of {by} in one unit (such as {some})"
+        raise UserError(f"divide_by: found {found}; divide by what has fewer")
 
     def reject(self, record: Record, verdict: Verdict, counts: Counts) -> None:
         record.payload = b""

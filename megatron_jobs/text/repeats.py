@@ -25,7 +25,7 @@ class Repeats:
 
     Args:
         length: bytes, the least that must repeat.
-        least: bytes, not counting white space, that a text must have left after a cut.
+        least: bytes, without white space at both ends, that a text must have left after a cut.
     """
 
     def __init__(self, length: int, least: int) -> None:

@@ -9,7 +9,9 @@ import pytest
 from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.files import tree_hash
 from megatron_jobs.runtime.rank import Rank
+from megatron_jobs.stages import documents
 from megatron_jobs.stages.documents import OUTPUTS
+from megatron_jobs.text import passes
 from megatron_jobs.text.shards import read_shard, shards_below
 from tests.stages import shorten
 
@@ -74,8 +76,8 @@ def test_tasks_give_what_one_gives(tmp_path: Path, tasks: int) -> None:
 def test_divided_by_source(tmp_path: Path) -> None:
     config = settings(tmp_path).model_copy(update={"divide_by": "source"})
     shorten.run(config, Rank(), tmp_path / "one")
-    documents = tmp_path / "one/documents"
-    assert sorted(path.name for path in documents.iterdir()) == ["a", "b"]
+    divided = tmp_path / "one/documents"
+    assert sorted(path.name for path in divided.iterdir()) == ["a", "b"]
     found = records(tmp_path / "one", "documents/b")
     assert len(found) == 110
     assert {record["source"] for record in found} == {"b"}
@@ -84,7 +86,26 @@ def test_divided_by_source(tmp_path: Path) -> None:
         shorten.run(config, replace(Rank(), task=task, tasks=2), folder)
     (tmp_path / "all").mkdir()
     shorten.gather(config, tmp_path / "all", tasks)
-    assert tree_hash(tmp_path / "all/documents") == tree_hash(documents)
+    assert tree_hash(tmp_path / "all/documents") == tree_hash(divided)
+
+
+def test_too_many_values_to_divide_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes, "MOST_FOLDERS", 1)
+    config = settings(tmp_path).model_copy(update={"divide_by": "source", "unit_mb": 1})
+    words = "divide_by: found more than 1 values of source in one unit [(]such as documents/a[)]"
+    with pytest.raises(UserError, match=words):
+        shorten.run(config, Rank(), tmp_path / "one")
+
+
+def test_more_units_than_there_are_names_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(documents, "MOST_UNITS", 3)
+    config = settings(tmp_path)
+    words = r"unit_mb: 0\.003 cuts the input into 6 units, at most 3 can be; 1 would do"
+    with pytest.raises(UserError, match=words):
+        shorten.run(config, Rank(), tmp_path / "one")
+    assert not (tmp_path / "one").exists()
 
 
 def test_units_that_are_done_are_not_done_again(tmp_path: Path) -> None:
