@@ -152,7 +152,10 @@ commit 83db48f7a1b2c3d4, parent bf2a9c1
 ES12 3456 7890 1234 5678 9012 is no account
 GB00 WEST 1234 5698 7654 32
 XX89 3704 0044 0532 0130 00
-000-45-6789 and 900-45-6789 were never given out
+000-45-6789, 900-45-6789, 536-00-4399 and 536-90-0000 were never given out
+300.168.2.45 and 45.300.1.77 are no addresses
++999 12 34 56 78 is of no country
+12 345 678 903 and 11 223 344 561 are no Steuer-ID
 123-456-789, 12-34-56
 user@host, root@localhost:~$
 foo@2.0.1, @angular/core@12.1.0, lib@^1.0
