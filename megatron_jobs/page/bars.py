@@ -1,12 +1,15 @@
 """Plots of counts: bars that lie, one a row, and columns that stand side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil, floor, log10
 
-from megatron_jobs.page.elements import Element, tag
+from megatron_jobs.page.elements import Element, join, tag
 
-TONES = ("kept", "first", "second", "third")
+TONES = ("kept", "first", "second", "third", "fourth", "fifth")
 """Of the parts of a bar; page.css knows their colours."""
+STEPS = 4
+"""Of the scale beside columns, at most."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +24,7 @@ class Bar:
 
 
 def draw_bars(title: str, bars: Sequence[Bar]) -> Element:
-    """Rows of bars on one scale from 0.
-
-    Args:
-        title: read out by screen readers.
-    """
+    """Rows of bars on one scale from 0, below a title that says what is counted."""
     most = max((sum(value for _, value in bar.parts) for bar in bars), default=0) or 1
     rows = [
         tag(
@@ -38,7 +37,7 @@ def draw_bars(title: str, bars: Sequence[Bar]) -> Element:
         )
         for bar in bars
     ]
-    return tag("div", *rows, class_="bars", role="list", aria_label=title)
+    return _figure(title, tag("div", *rows, class_="bars", role="list", aria_label=title))
 
 
 def _parts(bar: Bar, most: float) -> list[Element]:
@@ -64,17 +63,23 @@ class Column:
     """What is shown when it is pointed at."""
 
 
-def draw_columns(title: str, series: Sequence[str], columns: Sequence[Column]) -> Element:
+def draw_columns(
+    title: str, series: Sequence[str], columns: Sequence[Column], *, along: str = ""
+) -> Element:
     """Columns on one scale from 0, those of each place side by side.
 
     Args:
+        title: says what is counted, and in what unit.
         series: names, for the key; their tones are TONES in order.
+        along: what the names below the columns are; empty where that is plain.
     """
-    most = max((value for column in columns for value in column.values), default=0) or 1
+    most = max((value for column in columns for value in column.values), default=0)
+    step = _step(most or 1)
+    top = step * ceil((most or 1) / step)
     places = [
         tag(
             "div",
-            tag("div", *_columns(column, most), class_="pair"),
+            tag("div", *_columns(column, top), class_="pair"),
             tag("span", column.name, class_="under"),
             title=column.said,
             class_="place",
@@ -83,16 +88,34 @@ def draw_columns(title: str, series: Sequence[str], columns: Sequence[Column]) -
         )
         for column in columns
     ]
-    plot = tag("div", *places, class_="columns", role="list", aria_label=title)
-    return Element(plot + key_of(dict(zip(series, TONES, strict=False))))
+    scale = tag("div", *_scale(step, top), class_="scale", aria_hidden="true")
+    plot = tag("div", scale, *places, class_="columns", role="list", aria_label=title)
+    below = tag("p", along, class_="along") if along else Element("")
+    return _figure(title, join(plot, below, key_of(dict(zip(series, TONES, strict=False)))))
 
 
-def _columns(column: Column, most: float) -> list[Element]:
-    heights = [100 * value / most for value in column.values]
+def _step(most: float) -> float:
+    """1, 2 or 5 times a power of ten: the least that reaches `most` in a few steps."""
+    power = 10.0 ** floor(log10(most / STEPS))
+    return next(power * times for times in (1, 2, 5, 10) if power * times * STEPS >= most)
+
+
+def _scale(step: float, top: float) -> Iterator[Element]:
+    for number in range(round(top / step) + 1):
+        value = number * step
+        yield tag("span", f"{value:,.10g}", style=f"bottom:{100 * value / top:.2f}%")
+
+
+def _columns(column: Column, top: float) -> list[Element]:
+    heights = [100 * value / top for value in column.values]
     return [
         tag("i", class_=f"part is-{tone}", style=f"height:max({height:.2f}%,{int(height > 0)}px)")
         for tone, height in zip(TONES, heights, strict=False)
     ]
+
+
+def _figure(title: str, plot: Element) -> Element:
+    return tag("figure", tag("figcaption", title), plot)
 
 
 def key_of(tones: Mapping[str, str]) -> Element:

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from megatron_jobs.page import render_page
-from megatron_jobs.page.bars import Bar, draw_bars
-from megatron_jobs.page.elements import Element, join, tag
+from megatron_jobs.page.bars import TONES, Bar, Column, draw_bars, draw_columns
+from megatron_jobs.page.elements import Element, join, table, tag
 
 ALL = "all"
 TABLES = (
@@ -33,11 +33,8 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 def page(report: Mapping[str, Any]) -> str:
     """The report as an HTML page of its own."""
-    sections = [
-        (title, join(_html_table(*_by_language(report, name)), tag("p", note)))
-        for title, name, note in TABLES
-    ]
-    sections.append(("Vocabularies", _html_table(*_vocabularies(report))))
+    sections = [(title, _fertility(report, *what)) for title, *what in TABLES]
+    sections.append(("Vocabularies", _numbers("Vocabularies", *_vocabularies(report))))
     sections.append(("Longest tokens", _longest(report)))
     if report["curve"]:
         sections.append(
@@ -46,6 +43,40 @@ def page(report: Mapping[str, Any]) -> str:
     texts, size = report["texts"], report["bytes"] / 1e6
     head = join(tag("h1", "Tokenizers"), tag("p", f"{texts} texts, {size:.1f} MB"))
     return render_page("Tokenizers", head, sections)
+
+
+def draw_fertility(report: Mapping[str, Any]) -> Element:
+    """What the tokenizers of a report make of each language: plots, and tables to open."""
+    plots = [_columns(report, name, f"{title} ({note})") for title, name, note in TABLES]
+    titles = [tag("h3", title) for title, _, _ in TABLES]
+    numbers = [_numbers(title, *_by_language(report, name)) for title, name, _ in TABLES]
+    parts = [part for pair in zip(titles, numbers, strict=True) for part in pair]
+    vocabularies = _numbers("Vocabularies", *_vocabularies(report))
+    details = tag("details", tag("summary", "as numbers"), *parts, vocabularies)
+    return join(*plots, details)
+
+
+def _fertility(report: Mapping[str, Any], name: str, note: str) -> Element:
+    title = next(title for title, other, _ in TABLES if other == name)
+    numbers = _numbers(title, *_by_language(report, name))
+    return join(_columns(report, name, f"{title} ({note})"), numbers)
+
+
+def _columns(report: Mapping[str, Any], name: str, title: str) -> Element:
+    """Columns by language, of as many tokenizers as there are colours."""
+    (_, *names), rows = _by_language(report, name)
+    shown = names[: len(TONES)]
+    if len(names) > len(shown):
+        title = f"{title}; the first {len(shown)} of {len(names)} tokenizers"
+    columns = [
+        Column(
+            language,
+            [float(cell) for cell in cells[: len(shown)]],
+            f"{language}: {', '.join(map(' '.join, zip(shown, cells, strict=False)))}",
+        )
+        for language, *cells in rows
+    ]
+    return draw_columns(title, shown, columns, along="language")
 
 
 def _by_language(report: Mapping[str, Any], name: str) -> tuple[Row, list[Row]]:
@@ -95,7 +126,7 @@ def _longest(report: Mapping[str, Any]) -> Element:
     rows = [
         [name, "  ".join(map(repr, one["longest"]))] for name, one in report["tokenizers"].items()
     ]
-    return _html_table(["tokenizer", "longest tokens"], rows)
+    return table("Longest tokens", ["tokenizer", "longest tokens"], rows, foot=[])
 
 
 def _bars(report: Mapping[str, Any]) -> Element:
@@ -120,10 +151,7 @@ def _line(row: Row, widths: Sequence[int]) -> str:
     return f"| {' | '.join([first, *others])} |"
 
 
-def _html_table(head: Row, rows: Sequence[Row]) -> Element:
-    body = [tag("tr", *[tag("td", cell) for cell in row]) for row in rows]
-    return tag(
-        "table",
-        tag("thead", tag("tr", *[tag("th", cell) for cell in head])),
-        tag("tbody", *body),
-    )
+def _numbers(caption: str, head: Row, rows: list[Row]) -> Element:
+    """A table of a page, all but its first column to the right."""
+    first, *others = head
+    return table(caption, [first, *(f"#{name}" for name in others)], rows, foot=[])

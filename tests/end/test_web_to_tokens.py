@@ -4,15 +4,20 @@ import json
 import os
 import random
 import re
+import statistics
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset
 import pytest
 from tokenizers import Tokenizer
 
 from megatron_jobs.data.document_names import DocumentNames
+from megatron_jobs.data.ledger import Ledger
+from megatron_jobs.data.sample_index import SampleIndex
 from megatron_jobs.data.token_file import TokenFile
 from megatron_jobs.runtime.files import read_json
 from megatron_jobs.text.shards import SUFFIX, read_shard
@@ -20,8 +25,10 @@ from tests.end.browser import probe_page
 
 ROOT = Path(__file__).parents[2]
 EXTRACTS = ("web", "handbook", "kernel", "mails", "spam", "books")
-FUNNEL = ("filter", "deduplicate", "repeats", "redact", "decontaminate")
-SOURCES = ("web", "handbook", "kernel", "mails", "books")
+FUNNEL = ("filter", "deduplicate", "paragraphs", "repeats", "redact", "decontaminate")
+SOURCES = ("web", "mails", "books", "handbook", "kernel")
+MAILS, KERNEL = 1, 4
+"""Their places among the sources."""
 PROBE = """
 <script>
 const found = {errors: []};
@@ -119,6 +126,69 @@ def five_words(text: str) -> set[tuple[str, ...]]:
     return {tuple(words[at : at + 5]) for at in range(len(words) - 4)}
 
 
+def test_no_paragraph_stands_twice(run: Path) -> None:
+    """Those of some length, their letters alone; near copies of whole documents were taken out."""
+    before = paragraphs(run / "deduplicate/documents")
+    after = paragraphs(run / "paragraphs/documents")
+    assert sum(count > 1 for count in before.values()) > 200
+    assert set(after) <= set(before)
+    assert [text for text, count in after.items() if count > 1] == []
+
+
+def paragraphs(folder: Path) -> Counter[str]:
+    texts = [record["text"] for record in documents(folder).values()]
+    parts = (" ".join(part.split()) for text in texts for part in re.split(r"\n\s*\n", text))
+    return Counter(part for part in parts if len(part) > 200)
+
+
+def test_other_suites_read_what_was_exported(run: Path) -> None:
+    last = documents(run / "decontaminate/documents")
+    table = pyarrow.dataset.dataset(run / "parquet/documents").to_table()
+    texts = dict(zip(table["id"].to_pylist(), table["text"].to_pylist(), strict=True))
+    assert texts == {name: record["text"] for name, record in last.items()}
+    shards = read_json(run / "mds/documents/index.json")["shards"]
+    assert sum(shard["samples"] for shard in shards) == numbers(run, "mds")["documents"]
+    assert numbers(run, "mds")["documents"] == numbers(run, "blend")["documents"]
+
+
+def test_vocabularies_are_compared(run: Path) -> None:
+    """GPT-2 has no Cyrillic words, cl100k and Llama have; ours learnt from these very texts."""
+    found = read_json(run / "fertility/report.json")["tokenizers"]
+    sizes = {"ours": 16384, "GPT-2": 50257, "cl100k": 100277, "Llama": 32000}
+    assert {name: one["vocabulary"] for name, one in found.items()} == sizes
+    russian = {name: one["languages"]["ru"]["bytes_per_token"] for name, one in found.items()}
+    assert russian["GPT-2"] < 2 < 4 < min(russian[name] for name in ("ours", "cl100k", "Llama"))
+    assert all(one["all"]["texts"] == found["ours"]["all"]["texts"] for one in found.values())
+
+
+def test_usual_words_come_first(run: Path) -> None:
+    """By the perplexities of the documents that samples are made of: first tenth, last half."""
+    score = {
+        name: record["metadata"]["perplexity"]
+        for name, record in documents(run / "decontaminate/documents").items()
+    }
+    ledger = Ledger(SampleIndex.open(run / "blend/index"))
+
+    def scores(samples: range, source: int) -> list[float]:
+        found = [one for sample in samples for one in ledger.passages("train", sample)]
+        return [score[ledger.name(source, one.sequence)] for one in found if one.source == source]
+
+    for source in (MAILS, KERNEL):
+        first, last = scores(range(400), source), scores(range(4000, 8000), source)
+        assert statistics.median(first) < 0.8 * statistics.median(last)
+
+
+def test_licences_of_what_training_reads(run: Path) -> None:
+    facts = read_json(run / "made-of/blend_report.json")
+    groups = facts["licence_groups"]
+    assert set(groups) == {"public domain", "copyleft code", "share-alike", "unknown"}
+    assert sum(groups.values()) == pytest.approx(facts["tokens"])
+    names = [f"{source}-tokens" for source in SOURCES]
+    assert [part["name"] for part in facts["parts"]] == names
+    tokens = numbers(run, "blend")["train_samples"] * 512
+    assert 0.98 * tokens < facts["tokens"] <= tokens
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_tokens_are_those_of_the_documents(run: Path, source: str) -> None:
     """Documents drawn by chance, encoded by the library itself."""
@@ -149,5 +219,6 @@ def test_the_report_in_a_browser(browser: str, run: Path, width: int) -> None:
     assert found["page"] == [width, width]
     assert found["wide"] == []
     assert found["fetched"] == []
-    plotted = {"funnel", "what-the-rules-took", "languages", "lengths", "copies", "tokens", "blend"}
+    plotted = {"funnel", "what-the-rules-took", "languages", "lengths", "licences", "copies"}
+    plotted |= {"personal-data", "tokens", "vocabularies", "blend", "who-is-spoken-of"}
     assert plotted <= set(found["plots"]) <= set(found["sections"])

@@ -29,6 +29,8 @@ class Corpus:
     title: str
     steps: Sequence[Step]
     """In order; each reads what the one before it kept."""
+    licences: Element = Element("")  # noqa: RUF009 - a text
+    """More about them, beside those of the documents."""
     sections: Sequence[Section] = ()
     """More of them, in order, after the languages and lengths."""
     headline: Sequence[tuple[str, str]] = field(default=())
@@ -59,5 +61,6 @@ def _sections(corpus: Corpus) -> Iterator[Section]:
     yield "What the rules took", draw_rules([(step.name, step.counts) for step in corpus.steps])
     yield "Languages", draw_shares("Documents by language", last.languages, last.kept)
     yield "Lengths", draw_lengths(corpus.steps[0].counts, last)
-    yield "Licences", draw_shares("Documents by licence", last.licences, last.kept)
+    documents = draw_shares("Documents by licence", last.licences, last.kept)
+    yield "Licences", join(documents, corpus.licences)
     yield from corpus.sections

@@ -5,7 +5,7 @@ from itertools import groupby
 from math import exp
 from typing import Any
 
-from megatron_jobs.data.report.mixture import draw_shares
+from megatron_jobs.data.report.mixture import draw_orders, draw_shares
 from megatron_jobs.data.report.words import say_bytes, say_count, say_share
 from megatron_jobs.page import Section, figures, render_page
 from megatron_jobs.page.bars import Bar, Column, draw_bars, draw_columns
@@ -39,13 +39,13 @@ def _head(facts: Facts) -> Iterator[Element]:
 def _sections(facts: Facts) -> Iterator[Section]:
     whole = facts["tokens"]
     yield "Sources", _sources(facts)
-    yield "Licences", _licences(facts)
+    yield "Licences", draw_licences(facts)
     yield "Languages", draw_shares("Tokens by language", facts["languages"], whole)
     yield "Years", draw_shares("Tokens by year of their date", facts["years"], whole)
     yield "Domains", _domains(facts)
     yield "Lengths and readability", _lengths(facts)
-    yield "Who is spoken of", join(*_groups(facts))
-    yield "Words near groups", _associations(facts)
+    yield "Who is spoken of", draw_groups(facts)
+    yield "Words near groups", draw_associations(facts)
     if facts["suggestion"]:
         yield "Suggested weights", join(*_suggestion(facts["suggestion"]))
 
@@ -68,26 +68,24 @@ def _sources(facts: Facts) -> Element:
         for part, row in zip(facts["parts"], rows, strict=True)
     ]
     named = draw_shares("Tokens by the source that records name", facts["sources"], facts["tokens"])
-    title = tag("h3", "As the records name them")
-    return join(
-        draw_bars("Shares of the blend", bars), table("Sources", heads, rows, foot=[]), title, named
-    )
+    numbers = table("Sources", heads, rows, foot=[])
+    return join(draw_bars("Shares of the blend", bars), numbers, named)
 
 
 def _grade(grade: float | None) -> str:
     return "–" if grade is None else f"{grade:.1f}"
 
 
-def _licences(facts: Facts) -> Element:
+def draw_licences(facts: Facts) -> Element:
+    """What training reads, by group of licences and by licence."""
     whole, unnamed = facts["tokens"], facts["unnamed_licence"]
     unknown = facts["licence_groups"].get(UNKNOWN, 0.0)
     said = f"{say_share(unknown, whole)} of the tokens have a licence that is unknown"
     why = f"{say_share(unnamed, whole)} name none, {say_share(unknown - unnamed, whole)} one that"
     return join(
         tag("p", f"{said}: {why} is in no group."),
-        draw_shares("Tokens by group of licences", facts["licence_groups"], whole),
-        tag("h3", "By licence"),
-        draw_shares("Tokens by licence", facts["licences"], whole),
+        draw_shares("Tokens read by group of licences", facts["licence_groups"], whole),
+        draw_shares("Tokens read by licence", facts["licences"], whole),
     )
 
 
@@ -101,48 +99,49 @@ def _domains(facts: Facts) -> Element:
 
 
 def _lengths(facts: Facts) -> Element:
-    lengths = [
-        Column(f"2^{order}", [count], f"{say_count(count)} of less than 2^{order} bytes")
-        for order, count in facts["lengths"].items()
-    ]
     grades = [
         Column(year, [count], f"{say_count(count)} documents of school year {year}")
         for year, count in facts["grades"].items()
     ]
     said = f"All words together ask for school year {_grade(facts['grade'])} (automated "
+    title = "Documents read by the school year that they ask for"
     return join(
-        draw_columns("Documents read by bytes", ("documents",), lengths),
-        tag("h3", "School year that documents ask for"),
+        draw_orders("Documents read by length", {"documents": facts["lengths"]}),
+        tag("h3", "Readability"),
         tag("p", f"{said}readability index, English only).", class_="muted"),
-        draw_columns("Documents read by school year", ("documents",), grades),
+        draw_columns(title, ("documents",), grades, along="school year"),
     )
 
 
-def _groups(facts: Facts) -> Iterator[Element]:
+def draw_groups(facts: Facts, most: int | None = None) -> Element:
+    """Mentions of groups of people, by category.
+
+    Args:
+        most: groups of a category that are told; the others as one sum. None for all.
+    """
     share = say_share(facts["documents_with_words"], 1)
-    yield tag(
-        "p",
-        f"In a million of {say_count(facts['words'])} words; {share} of the documents "
-        "read are in the languages whose words were counted.",
-    )
+    words = say_count(facts["words"])
+    said = f"In a million of {words} words, and as shares of the mentions in each category; "
+    parts = [tag("p", f"{said}{share} of the documents are in the languages that were counted.")]
     for category, found in groupby(facts["groups"], key=lambda one: one["category"]):
-        groups = [*found]
-        whole = sum(one["mentions"] for one in groups)
-        yield tag("h3", category.capitalize())
-        yield draw_bars(
-            f"Mentions by {category}",
-            [
-                Bar(
-                    one["group"],
-                    [("first", one["per_million"])],
-                    f"{one['per_million']:,.1f} · {say_share(one['mentions'], whole)}",
-                )
-                for one in groups
-            ],
-        )
+        title = f"{category.capitalize()}: mentions in a million words"
+        parts.append(draw_bars(title, [*_mentions([*found], most)]))
+    return join(*parts)
 
 
-def _associations(facts: Facts) -> Element:
+def _mentions(groups: Sequence[Facts], most: int | None) -> Iterator[Bar]:
+    whole = sum(one["mentions"] for one in groups)
+    shown = [(one["group"], "first", one) for one in groups[:most]]
+    if rest := groups[len(shown) :]:
+        sums = {of: sum(one[of] for one in rest) for of in ("per_million", "mentions")}
+        shown.append((f"{len(rest)} more", "third", sums))
+    for name, tone, one in shown:
+        share = say_share(one["mentions"], whole)
+        yield Bar(name, [(tone, one["per_million"])], f"{one['per_million']:,.1f} · {share}")
+
+
+def draw_associations(facts: Facts, most: int = ROWS) -> Element:
+    """Words of each tone near each group beside those elsewhere, most different first."""
     found: Sequence[Facts] = facts["associations"]
     if not found:
         return tag("p", "No group was mentioned.", class_="muted")
@@ -157,7 +156,7 @@ def _associations(facts: Facts) -> Element:
             f"{exp(one['low']):.2f} – {exp(one['high']):.2f}",
             f"{say_count(one['hits'])} of {say_count(one['words'])}",
         ]
-        for one in found[:ROWS]
+        for one in found[:most]
     ]
     clear = sum(1 for one in found if one["distance"] > 0)
     chance = f"by chance alone some {len(found) / 20:.0f} would"

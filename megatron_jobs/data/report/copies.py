@@ -9,6 +9,8 @@ from megatron_jobs.page.elements import Element, join, short, table, tag
 
 Facts = Mapping[str, Any]
 """duplicates.json of a cluster job."""
+ITEMS = {"line": "lines", "paragraph": "paragraphs", "sentence": "sentences"}
+"""What is compared, by method; documents by the others."""
 PAIRS = 8
 LETTERS = 200
 
@@ -19,17 +21,20 @@ def draw_copies(facts: Facts) -> Element:
 
 
 def _parts(facts: Facts) -> Iterator[Element]:
-    removed, items = facts["removed"], facts["items"]
-    found = f"{say_count(facts['clusters'])} clusters by {facts['method']}"
-    yield tag("p", f"{found}; {say_count(removed)} of {say_count(items)} removed. {_recall(facts)}")
+    what = ITEMS.get(facts["method"], "documents")
+    how = "equal" if facts["method"] in ITEMS else facts["method"]
+    found = f"{say_count(facts['clusters'])} clusters ({how})"
+    took = f"{say_count(facts['removed'])} of {say_count(facts['items'])} {what} removed"
+    yield tag("h3", what.capitalize())
+    yield tag("p", f"{found}; {took}. {_recall(facts)}")
     sizes = facts["clusters_by_size"]
     if sizes:
-        yield tag("h3", "Clusters by size")
-        yield draw_columns("Clusters by size", ("clusters",), [*_sizes(sizes)])
+        columns = [*_sizes(sizes, what)]
+        yield draw_columns("Clusters by size", ("clusters",), columns, along=f"{what} in a cluster")
     by_source = facts.get("removed_by_source") or {}
     if any(by_source.values()):
-        yield tag("h3", "Removed by source")
-        yield draw_bars("Copies removed by source", [*_sources(by_source, facts["sources"])])
+        sources = [*_sources(by_source, facts["sources"])]
+        yield draw_bars("Copies removed, of the documents of each source", sources)
     pairs = (facts.get("pairs") or {}).get("examples") or []
     if pairs:
         heads = ["similarity", "one", "other"]
@@ -46,13 +51,13 @@ def _recall(facts: Facts) -> str:
     return f"Of pairs as similar as those found, {recall:.1%} are found, by estimate."
 
 
-def _sizes(sizes: Mapping[str, int]) -> Iterator[Column]:
+def _sizes(sizes: Mapping[str, int], what: str) -> Iterator[Column]:
     """By binary order: "3" counts those of 4 to 7 documents."""
     orders = [int(order) for order in sizes]
     for order in range(min(orders), max(orders) + 1):
         count = sizes.get(str(order), 0)
         name = f"{max(1 << (order - 1), 2)}–{(1 << order) - 1}"
-        yield Column(name, [count], f"{say_count(count)} clusters of {name} documents")
+        yield Column(name, [count], f"{say_count(count)} clusters of {name} {what}")
 
 
 def _sources(removed: Mapping[str, int], kept: Mapping[str, int]) -> Iterator[Bar]:

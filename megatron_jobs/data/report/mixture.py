@@ -29,17 +29,28 @@ def draw_shares(title: str, counts: Mapping[str, float], whole: float) -> Elemen
 
 def draw_lengths(before: Counts, after: Counts) -> Element:
     """Documents by their bytes, in powers of two: kept by the first stage and by the last."""
-    orders = [int(order) for order in before.lengths | after.lengths]
+    series = {"extracted": before.lengths, "in the end": after.lengths}
+    return draw_orders("Documents by length", series)
+
+
+def draw_orders(title: str, series: Mapping[str, Mapping[str, float]]) -> Element:
+    """Columns of what was counted by the binary order of its bytes: "3" is from 4 to 7.
+
+    Args:
+        series: name -> order -> count.
+    """
+    orders = [int(order) for counts in series.values() for order in counts]
     if not orders:
         return tag("p", "Nothing was kept.", class_="muted")
     columns = []
     for order in range(min(orders), max(orders) + 1):
         low = _power(order - 1) if order else "0"
-        values = [counts.lengths.get(str(order), 0) for counts in (before, after)]
-        numbers = f"{say_count(values[0])} extracted, {say_count(values[1])} in the end"
+        values = [counts.get(str(order), 0) for counts in series.values()]
+        numbers = ", ".join(
+            f"{say_count(n)} {name}" for n, name in zip(values, series, strict=True)
+        )
         columns.append(Column(low, values, f"{low} to {_power(order)} bytes: {numbers}"))
-    title = "Documents by length"
-    return draw_columns(title, ("extracted", "in the end"), columns)
+    return draw_columns(title, tuple(series), columns, along="bytes at least")
 
 
 def _power(order: int) -> str:

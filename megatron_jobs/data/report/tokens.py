@@ -55,9 +55,19 @@ def draw_blend(index: Mapping[str, Any]) -> Element:
         passes = weight / sum(weights) * train["samples"] * index["seq_len"] / source["tokens"]
         rows.append([name, share, held, f"{passes:.2f}", say_count(order["samples"])])
     heads = ["source", "#of the samples", "#of the tokens", "#times read", "#samples built"]
-    words = f"{say_count(train['samples'])} samples of {say_count(index['seq_len'])} tokens."
+    words = f"{say_count(train['samples'])} samples of {say_count(index['seq_len'])} tokens"
     numbers = table("The blend", heads, rows, foot=[])
-    return join(tag("p", words), draw_bars("Shares of the blend", bars), numbers)
+    plot = draw_bars("Samples of each source", bars)
+    return join(tag("p", f"{words}{_order(index)}."), plot, numbers)
+
+
+def _order(index: Mapping[str, Any]) -> str:
+    """In which order samples come, where they are not simply shuffled."""
+    found = index.get("curriculum")
+    if not found:
+        return ""
+    by = found["key"] if found["by"] == "score" else found["by"]
+    return f", the easy ones first, by {by}; all are drawn from after {found['until']:.0%} of them"
 
 
 def source_name(prefix: str) -> str:

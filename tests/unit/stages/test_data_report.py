@@ -13,10 +13,11 @@ from megatron_jobs.config.settings import all_problems
 from megatron_jobs.data.report.words import say_bytes, say_count, say_share
 from megatron_jobs.errors import DataError
 from megatron_jobs.runtime.rank import Rank
-from megatron_jobs.stages import data_report
+from megatron_jobs.stages import blend_report, data_report
 from megatron_jobs.stages.data_report import Config, FunnelStep
 from megatron_jobs.text.passes import Counts
 from tests.unit.data.test_ledger import open_ledger
+from tests.unit.stages.test_blend_report import settings as settings_of_blend
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -92,7 +93,7 @@ def test_the_page(tmp_path: Path) -> None:
     assert "extract 1,300 of 1,500 filter 325 of 1,300" in text
     assert "extract: extract.empty 150 · 10.0 %" in text
     assert "email 17 phone 3" in text
-    assert "9 clusters by minhash; 40 of 1,300 removed." in text
+    assert "9 clusters (minhash); 40 of 1,300 documents removed." in text
     assert "93.1% are found, by estimate" in text
     assert "0.877" in text
     assert "source0 16.7 % of the samples" in text
@@ -113,6 +114,35 @@ def test_widths_are_shares_of_the_longest(tmp_path: Path) -> None:
         ("kept", "0.00", "21.67"),
         ("second", "21.67", "65.00"),
     ]
+
+
+def test_reports_of_tokenizers_and_of_the_blend(tmp_path: Path) -> None:
+    """Their numbers are on the page as they stand in their files."""
+    (tmp_path / "blend").mkdir()
+    blend = settings_of_blend(tmp_path / "blend")
+    made_of = tmp_path / "made-of"
+    blend_report.run(blend, Rank(), made_of)
+    ratios = {"bytes_per_token": 4.321, "tokens_per_word": 1.234}
+    shares = {"one_byte": 0.5, "broken": 0.25, "unknown": 0.0}
+    one = {"vocabulary": 512, "unused": 0.125, "all": ratios | shares, "languages": {"de": ratios}}
+    (tmp_path / "fertility.json").write_text(json.dumps({"tokenizers": {HOSTILE: one}}))
+    more = {"made_of": made_of / "blend_report.json", "fertility": tmp_path / "fertility.json"}
+    config = settings(tmp_path).model_copy(update=more)
+    data_report.run(config, Rank(), tmp_path)
+    words = Words((tmp_path / "report.html").read_text())
+    text = " ".join(" ".join(words.texts).split())
+    assert words.tags.count("script") == 1
+    assert (
+        "Tokens read by group of licences unknown 3,200 · 66.7 % share-alike 1,600 · 33.3 %" in text
+    )
+    assert "Pronoun: mentions in a million words he 62,500.0 · 50.0 % she 62,500.0" in text
+    assert f"language {HOSTILE} de 4.32 all 4.32" in text
+    assert "512 50.00% 25.00% 0.00% 12.5%" in text
+    bad = config.model_copy(update={"made_of": tmp_path / "fertility.json"})
+    with pytest.raises(
+        DataError, match="has no 'licence_groups'; must be the report of a blend_re"
+    ):
+        data_report.run(bad, Rank(), tmp_path)
 
 
 def test_what_is_no_counts(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from megatron_jobs.runtime.rank import ALONE, Rank
 from megatron_jobs.stages.tokenizer import Config as TokenizerConfig
 from megatron_jobs.stages.tokenizer import run as train_tokenizer
 from megatron_jobs.stages.tokenizer_report import SHOW, Config, run
+from megatron_jobs.text.tokenizer_report import draw_fertility
 from tests.multilingual import SENTENCES, corpus
 
 
@@ -77,8 +79,28 @@ def test_tables_say_what_the_numbers_say(report: Path) -> None:
     assert [cell.strip() for cell in row.strip("|").split("|")] == ["en", *english]
     assert "| language | bpe | unigram |" in " ".join(tables.split())
     page = (report / "report.html").read_text(encoding="utf-8")
-    assert all(f"<td>{number}</td>" in page for number in english)
+    assert f'<th scope="row">en</th>{_cells(english)}' in page
+    languages = found["bpe"]["languages"]
+    wanted = [f"{languages[code]['tokens_per_word']:.2f}" for code in ("de", "en")]
+    told = re.findall(r'title="(de|en): bpe ([\d.]+), unigram', page)
+    assert [number for _, number in told[2:]] == wanted  # behind bytes per token
     assert "Longest tokens" in page
+
+
+def _cells(numbers: list[str]) -> str:
+    return "".join(f'<td class="number">{number}</td>' for number in numbers)
+
+
+def test_more_tokenizers_than_colours(report: Path) -> None:
+    """A plot shows the first of them and says so; tables have all."""
+    facts = read_json(report / "report.json")
+    one = facts["tokenizers"]["bpe"]
+    facts["tokenizers"] = {f"t{number}": one for number in range(7)}
+    page = str(draw_fertility(facts))
+    assert "Bytes per token (more is better); the first 6 of 7 tokenizers" in page
+    assert page.count(">t6</th>") == 3
+    assert ">t5</li>" in page
+    assert ">t6</li>" not in page
 
 
 def test_sizes_of_vocabularies(report: Path) -> None:
