@@ -10,7 +10,13 @@ def hash128(data: bytes, seed: int = 0) -> int: ...
 
 class Shingles:
     def __init__(
-        self, table: NDArray[np.uint32], *, words: int, letters: int, longest: float
+        self,
+        table: NDArray[np.uint32],
+        *,
+        words: int,
+        letters: int,
+        longest: float,
+        machine: str = "",
     ) -> None: ...
     def minhash(
         self, texts: list[str], *, bands: int, rows: int, seed: int, threads: int = 1

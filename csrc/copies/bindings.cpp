@@ -145,7 +145,7 @@ py::tuple minhash(const mj::Shingler& shingler, const py::list& texts, int bands
   const auto views = views_of(texts);
   auto out = [&] {
     const py::gil_scoped_release released;
-    const mj::Permutations permutations(bands * rows, seed);
+    const mj::Permutations permutations(bands * rows, seed, shingler.machine());
     return mj::minhash_texts(views, shingler, permutations, bands, rows, threads);
   }();
   const auto height = static_cast<size_t>(bands);
@@ -252,15 +252,29 @@ void define_hashes(py::module_& m) {
   }, py::arg("data"), py::arg("seed") = 0, "MurmurHash3_x64_128 of some bytes.");
 }
 
+mj::Machine machine_called(const std::string& name) {
+  if (name.empty()) return mj::fastest_here();
+  if (name == "avx512") return mj::Machine::avx512;
+  if (name == "avx2") return mj::Machine::avx2;
+  if (name == "sse4.1") return mj::Machine::sse41;
+  MJ_CHECK(name == "plain", "machine must be plain, sse4.1, avx2 or avx512, got ", name);
+  return mj::Machine::plain;
+}
+
 void define_shingles(py::module_& m) {
   py::class_<mj::Shingler>(m, "Shingles", "Texts folded by a table, as words, and runs of words.")
-      .def(py::init([](const py::array& table, int words, int letters, double longest) {
-        return mj::Shingler(mj::view<uint32_t>(table, "table"), {words, letters, longest});
+      .def(py::init([](const py::array& table, int words, int letters, double longest,
+                       const std::string& machine) {
+        return mj::Shingler(mj::view<uint32_t>(table, "table"), {words, letters, longest},
+                            machine_called(machine));
       }), py::arg("table"), py::kw_only(), py::arg("words"), py::arg("letters"), py::arg("longest"),
+      py::arg("machine") = "",
       "table: uint32 [131072], of each code point the letter that it counts as, or 0: separates\n"
       "words, 1: an accent, left out, 2: a digit, a run of which is one 0.\n"
       "words: in a shingle.  letters: in one of a text whose words have more than `longest`\n"
-      "letters on average.")
+      "letters on average.\n"
+      "machine: plain, sse4.1, avx2 or avx512, for which the code is; '' for the fastest.  Nothing\n"
+      "depends on it but the speed.")
       .def("minhash", &minhash, py::arg("texts"), py::kw_only(), py::arg("bands"), py::arg("rows"),
            py::arg("seed"), py::arg("threads") = 1,
            "Returns keys uint64 [texts, bands], signatures uint8 [texts, bands * rows] (the lower\n"

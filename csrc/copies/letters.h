@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "copies/machines.h"
+
 namespace mj {
 
 // What stands in the table for a code point that is no letter.
@@ -29,17 +31,23 @@ struct Folded {
 
 constexpr size_t kPadding = 64;
 
+// What each ASCII code point counts as: 0 separates; the highest bit is set of a kDigit.
+using AsciiTable = std::array<uint8_t, 128>;
+
 class Letters {
  public:
-  explicit Letters(std::span<const uint32_t> table);  // [kTableSize]: a Fold, or the letter itself
+  // table [kTableSize]: a Fold, or the letter itself.
+  Letters(std::span<const uint32_t> table, Machine machine);
 
   // Fold a valid UTF-8 text into `folded`, whose memory is used again.
   void fold(std::string_view text, Folded& folded) const;
 
  private:
+  void fold_each(struct FoldState& state, const uint8_t* stop) const;
+
   std::vector<uint32_t> table_;
-  std::array<char, 128> ascii_;      // the letter, or 0
-  std::array<uint8_t, 128> digits_;  // 1: a digit that is folded
+  AsciiTable ascii_;
+  Machine machine_;
 };
 
 // Call work(first, last) for each word: bytes between separators.

@@ -13,12 +13,6 @@ constexpr size_t kLanes = 16;
 constexpr size_t kAtOnce = 4;  // vectors of permutations whose minima stay in registers
 using Vector = uint32_t __attribute__((vector_size(kLanes * 4)));
 
-#if defined(__x86_64__)
-#define MJ_EVERY_MACHINE __attribute__((target_clones("avx512f", "avx2", "sse4.1", "default")))
-#else
-#define MJ_EVERY_MACHINE
-#endif
-
 // Lower `minima` of some vectors of permutations by all shingles.
 template <size_t kVectors>
 [[gnu::always_inline]] inline void lower_vectors(std::span<const uint64_t> shingles,
@@ -41,9 +35,9 @@ template <size_t kVectors>
   std::memcpy(minima, least, sizeof least);
 }
 
-MJ_EVERY_MACHINE
-void lower(std::span<const uint64_t> shingles, const uint32_t* scales, const uint32_t* shifts,
-           uint32_t* minima, size_t vectors) {
+[[gnu::always_inline]] inline void lower_all(std::span<const uint64_t> shingles,
+                                             const uint32_t* scales, const uint32_t* shifts,
+                                             uint32_t* minima, size_t vectors) {
   for (; vectors >= kAtOnce; vectors -= kAtOnce) {
     lower_vectors<kAtOnce>(shingles, scales, shifts, minima);
     scales += kAtOnce * kLanes;
@@ -55,9 +49,36 @@ void lower(std::span<const uint64_t> shingles, const uint32_t* scales, const uin
   if (vectors == 1) lower_vectors<1>(shingles, scales, shifts, minima);
 }
 
+void lower_plain(std::span<const uint64_t> shingles, const uint32_t* scales,
+                 const uint32_t* shifts, uint32_t* minima, size_t vectors) {
+  lower_all(shingles, scales, shifts, minima, vectors);
+}
+
+MJ_SSE41 void lower_sse41(std::span<const uint64_t> shingles, const uint32_t* scales,
+                          const uint32_t* shifts, uint32_t* minima, size_t vectors) {
+  lower_all(shingles, scales, shifts, minima, vectors);
+}
+
+MJ_AVX2 void lower_avx2(std::span<const uint64_t> shingles, const uint32_t* scales,
+                        const uint32_t* shifts, uint32_t* minima, size_t vectors) {
+  lower_all(shingles, scales, shifts, minima, vectors);
+}
+
+MJ_AVX512 void lower_avx512(std::span<const uint64_t> shingles, const uint32_t* scales,
+                            const uint32_t* shifts, uint32_t* minima, size_t vectors) {
+  lower_all(shingles, scales, shifts, minima, vectors);
+}
+
+auto lower_on(Machine machine) {
+  if (machine == Machine::avx512) return lower_avx512;
+  if (machine == Machine::avx2) return lower_avx2;
+  return machine == Machine::sse41 ? lower_sse41 : lower_plain;
+}
+
 }  // namespace
 
-Permutations::Permutations(int count, uint64_t seed) : count_(count) {
+Permutations::Permutations(int count, uint64_t seed, Machine machine)
+    : count_(count), machine_(machine) {
   MJ_CHECK(count >= 1, "permutations must be at least 1, got ", count);
   const size_t padded = (static_cast<size_t>(count) + kLanes - 1) / kLanes * kLanes;
   for (size_t i = 0; i < padded; ++i) {
@@ -68,6 +89,7 @@ Permutations::Permutations(int count, uint64_t seed) : count_(count) {
 
 void Permutations::least(std::span<const uint64_t> shingles, std::span<uint32_t> minima) const {
   std::vector<uint32_t> padded(scales_.size());
+  const auto lower = lower_on(machine_);
   lower(shingles, scales_.data(), shifts_.data(), padded.data(), padded.size() / kLanes);
   std::copy(padded.begin(), padded.begin() + count_, minima.begin());
 }

@@ -5,13 +5,15 @@
 #include <span>
 #include <vector>
 
+#include "copies/machines.h"
+
 namespace mj {
 
 // Permutations x -> scale * x + shift mod 2^32 (scale odd), top half stirred into the lower.
 // Source: Broder 1997; linear permutations: Bohman, Cooper, Frieze 2000.
 class Permutations {
  public:
-  Permutations(int count, uint64_t seed);
+  Permutations(int count, uint64_t seed, Machine machine);
 
   int count() const { return count_; }
 
@@ -20,6 +22,7 @@ class Permutations {
 
  private:
   int count_;
+  Machine machine_;
   std::vector<uint32_t> scales_;  // padded to whole vectors
   std::vector<uint32_t> shifts_;
 };

@@ -1,6 +1,7 @@
 #include "copies/shingles.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "check.h"
@@ -13,23 +14,38 @@ constexpr uint64_t kBase = 0x9e3779b97f4a7c15ull;  // odd: a polynomial over it 
 constexpr uint64_t kWord = 0xa0761d6478bd642full;
 constexpr uint64_t kLength = 0xe7037ed1a0b428dbull;
 
+// The bits of the first bytes of 16.
+struct Mask {
+  uint64_t low;
+  uint64_t high;
+};
+
+constexpr std::array<Mask, 17> make_masks() {
+  std::array<Mask, 17> masks{};
+  const auto of = [](int bytes) {
+    return bytes <= 0 ? 0 : bytes >= 8 ? ~0ull : (1ull << (8 * bytes)) - 1;
+  };
+  for (int size = 0; size <= 16; ++size) masks[static_cast<size_t>(size)] = {of(size), of(size - 8)};
+  return masks;
+}
+
+constexpr auto kMasks = make_masks();
+
 uint64_t load8(const char* at) {
   uint64_t value;
   std::memcpy(&value, at, sizeof value);
   return value;
 }
 
-// Of [first, last), with eight bytes behind it that may be read.
+// Of [first, last), with 16 bytes behind it that may be read: one multiplication for most words.
 uint64_t word_hash(const char* first, const char* last) {
   const auto size = static_cast<uint64_t>(last - first);
-  uint64_t hash = 0;
-  while (last - first > 8) {
-    hash = fold(hash ^ load8(first) ^ kWord, kBase);
-    first += 8;
+  uint64_t hash = size * kBase;
+  for (; last - first > 16; first += 16) {
+    hash = fold(hash ^ load8(first) ^ kWord, load8(first + 8) ^ kLength);
   }
-  const auto bits = 8 * static_cast<unsigned>(last - first);
-  const uint64_t rest = load8(first) << (64 - bits);  // 8 to 64 bits
-  return fold(hash ^ rest ^ kWord, kLength ^ size);
+  const Mask mask = kMasks[static_cast<size_t>(last - first)];
+  return fold(hash ^ (load8(first) & mask.low) ^ kWord, (load8(first + 8) & mask.high) ^ kLength);
 }
 
 uint64_t power(uint64_t base, size_t exponent) {
@@ -55,8 +71,9 @@ void roll(const std::vector<uint64_t>& pieces, size_t size, std::vector<uint64_t
 
 }  // namespace
 
-Shingler::Shingler(std::span<const uint32_t> table, const ShingleRules& rules)
-    : letters_(table), rules_(rules) {
+Shingler::Shingler(std::span<const uint32_t> table, const ShingleRules& rules, Machine machine)
+    : letters_(table, machine), rules_(rules), machine_(machine) {
+  MJ_CHECK(runs_here(machine), "machine: this one cannot run the code that was asked for");
   MJ_CHECK(rules.words >= 1, "words must be at least 1, got ", rules.words);
   MJ_CHECK(rules.letters >= 1, "letters must be at least 1, got ", rules.letters);
 }

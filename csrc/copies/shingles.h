@@ -26,7 +26,7 @@ struct ShingleRoom {
 
 class Shingler {
  public:
-  Shingler(std::span<const uint32_t> table, const ShingleRules& rules);
+  Shingler(std::span<const uint32_t> table, const ShingleRules& rules, Machine machine);
 
   // Make room.shingles those of `text`; none: it has no letter.
   void of(std::string_view text, ShingleRoom& room) const;
@@ -34,9 +34,12 @@ class Shingler {
   // The letters that count, words parted by one space.
   std::string normalise(std::string_view text) const;
 
+  Machine machine() const { return machine_; }
+
  private:
   Letters letters_;
   ShingleRules rules_;
+  Machine machine_;
 };
 
 // |a and b| / |a or b| of two sets of shingles; 0 when both are empty.  Sorts both.

@@ -7,21 +7,32 @@
 namespace mj {
 namespace {
 
-#if defined(__x86_64__)
-__attribute__((target_clones("avx512f", "avx2", "default")))
-#endif
-void count_bits(const uint64_t* shingles, size_t size, uint64_t* ones) {
-  for (size_t at = 0; at < size; ++at) {
-    const uint64_t shingle = shingles[at];
+[[gnu::always_inline]] inline void count_all(std::span<const uint64_t> shingles, uint64_t* ones) {
+  for (const uint64_t shingle : shingles) {
     for (unsigned i = 0; i < 64; ++i) ones[i] += (shingle >> i) & 1;
   }
 }
 
+void count_plain(std::span<const uint64_t> shingles, uint64_t* ones) { count_all(shingles, ones); }
+
+MJ_AVX2 void count_avx2(std::span<const uint64_t> shingles, uint64_t* ones) {
+  count_all(shingles, ones);
+}
+
+MJ_AVX512 void count_avx512(std::span<const uint64_t> shingles, uint64_t* ones) {
+  count_all(shingles, ones);
+}
+
+auto count_on(Machine machine) {
+  if (machine == Machine::avx512) return count_avx512;
+  return machine == Machine::avx2 ? count_avx2 : count_plain;
+}
+
 }  // namespace
 
-uint64_t simhash(std::span<const uint64_t> shingles) {
+uint64_t simhash(std::span<const uint64_t> shingles, Machine machine) {
   std::array<uint64_t, 64> ones{};
-  count_bits(shingles.data(), shingles.size(), ones.data());
+  count_on(machine)(shingles, ones.data());
   uint64_t value = 0;
   for (unsigned i = 0; i < 64; ++i) {
     value |= static_cast<uint64_t>(2 * ones[i] > shingles.size()) << i;

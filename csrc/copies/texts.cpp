@@ -60,7 +60,7 @@ SimhashOut simhash_texts(Texts texts, const Shingler& shingler, std::span<const 
   each_text(texts.size(), threads, make, [&](ShingleRoom& room, size_t i) {
     shingler.of(texts[i], room);
     out.shingles[i] = static_cast<int64_t>(room.shingles.size());
-    out.values[i] = simhash(room.shingles);
+    out.values[i] = simhash(room.shingles, shingler.machine());
     masked_keys(out.values[i], masks, {out.keys.data() + i * masks.size(), masks.size()});
   });
   return out;

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 OUTPUTS = ("fingerprints",)
 RESOURCES = Resources(ranks=2)
-BATCH = 1 << 24
+BATCH = 1 << 20
 """Letters of the texts that C++ is given at once."""
 
 

@@ -95,7 +95,7 @@ class ClusterWork:
         """What is kept of documents of this rank, rising."""
         for unit in np.unique(self.prints.unit_of(items)).tolist():
             wanted = set((items - self.prints.bases[unit]).tolist())
-            yield from (row for i, row in enumerate(self.prints.rows(unit)) if i in wanted)
+            yield from self.prints.rows_of(unit, wanted)
 
     def _scores(self, items: I64) -> NDArray[np.float64]:
         if self.keep == "first":
@@ -116,10 +116,10 @@ class ClusterWork:
             first, last = np.searchsorted(members.items, [low, high])
             places = first + np.flatnonzero(goes[first:last])
             write_removals(self.folder / "removals", unit, _removals(members, places, int(low)))
-            gone = set((members.items[places] - low).tolist())
-            for i, row in enumerate(self.prints.rows(unit)):
-                sources[row.source] += 1
-                removed_by[row.source] += i in gone and not self.prints.settings.of_spans
+            of_unit = self.prints.sources(unit)
+            sources.update(of_unit)
+            if not self.prints.settings.of_spans:
+                removed_by.update(of_unit[i] for i in (members.items[places] - low).tolist())
         tops = np.flatnonzero(members.items == members.clusters)
         sizes = members.sizes[tops]
         largest = tops[np.argsort(-sizes, kind="stable")[:LARGEST]]

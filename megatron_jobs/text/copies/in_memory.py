@@ -8,18 +8,23 @@ from megatron_jobs.text.copies.methods import FingerprintSettings, make_prints
 
 
 def find_copies(
-    texts: list[str], settings: FingerprintSettings | None = None, *, threads: int = 1
+    texts: list[str],
+    settings: FingerprintSettings | None = None,
+    *,
+    threads: int = 1,
+    machine: str = "",
 ) -> I64:
     """Of each text the number of the first of its cluster of copies; its own when it has none.
 
     Args:
         settings: of a method for documents, minhash by default.
         threads: of C++; the result does not depend on them.
+        machine: the code that runs, as in `make_shingles`.
     Returns: int64 [texts].
     """
     settings = settings or FingerprintSettings()
     assert not settings.of_spans, f"{settings.method} finds no copies of documents"
-    prints = make_prints(settings, threads=threads)(texts)
+    prints = make_prints(settings, threads=threads, machine=machine)(texts)
     keys = prints.keys[prints.known].ravel()
     numbers = np.repeat(np.flatnonzero(prints.known), prints.keys.shape[1])
     sort_entries(keys, numbers, threads=threads)

@@ -46,13 +46,19 @@ class ShingleSettings(Settings):
     """What is made alike first."""
 
 
-def make_shingles(settings: ShingleSettings) -> Shingles:
-    """The C++ side of the settings."""
+def make_shingles(settings: ShingleSettings, *, machine: str = "") -> Shingles:
+    """The C++ side of the settings.
+
+    Args:
+        machine: the code that runs, plain, sse4.1, avx2 or avx512, which changes nothing but the
+            speed; "" for the fastest that the processor has.
+    """
     return Shingles(
         letter_table(settings.normalisation),
         words=settings.ngram,
         letters=settings.letters_ngram,
         longest=settings.longest_words,
+        machine=machine,
     )
 
 

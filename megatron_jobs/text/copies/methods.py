@@ -36,8 +36,10 @@ class FingerprintSettings(ShingleSettings):
     seed: int = 1
     """minhash: of the random permutations; from 0 to 2^64 - 1."""
     differing_bits: int = 3
-    """simhash: of 64, in which near documents differ at most (Manku et al. 2007). Shingles of one
-    or two words (`ngram`) suit it better than five."""
+    """simhash: of 64, in which near documents differ at most (Manku et al. 2007). Shingles of two
+    words (`ngram`) suit it best: of 40 copies of 1,500 letters with 2 % of their words replaced,
+    30 differ in 6 bits or fewer, of five words only 7; of one word the commonest decide, and texts
+    of one author come near too."""
     blocks: int = 5
     """simhash: that the bits are cut into; more make keys longer, and more of them:
     blocks choose differing_bits."""
@@ -81,10 +83,10 @@ class Prints:
 
 
 def make_prints(
-    settings: FingerprintSettings, *, threads: int = 1
+    settings: FingerprintSettings, *, threads: int = 1, machine: str = ""
 ) -> Callable[[list[str]], Prints]:
-    """The function that takes fingerprints."""
-    shingles = make_shingles(settings)
+    """The function that takes fingerprints; `machine` as in `make_shingles`."""
+    shingles = make_shingles(settings, machine=machine)
 
     def minhash(texts: list[str]) -> Prints:
         keys, signatures, sizes = shingles.minhash(

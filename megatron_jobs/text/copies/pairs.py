@@ -39,6 +39,8 @@ def pair_report(
 
 
 def _examples(prints: Fingerprints, pairs: Sequence[tuple[float, ...]]) -> list[dict[str, Any]]:
+    if not pairs:
+        return []
     numbers = np.array([number for pair in pairs for number in pair[1:3]], np.int64)
     texts = read_texts(prints, numbers)
     shingles = make_shingles(prints.settings)

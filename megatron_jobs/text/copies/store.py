@@ -10,7 +10,7 @@ Keys are hashes, spread evenly: any number of partitions of their range is near 
 what a partition needs of a unit is one run of its file.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -177,8 +177,19 @@ class Fingerprints:
 
     def rows(self, unit: int) -> Iterator[Row]:
         """What is kept of the documents of a unit, in order."""
-        for line in read_shard(self.folder / _name(unit, "jsonl.zst")):
-            yield Row(**orjson.loads(line))
+        return (Row(**orjson.loads(line)) for line in self._lines(unit))
+
+    def rows_of(self, unit: int, wanted: Collection[int]) -> Iterator[Row]:
+        """The same of some documents, by their numbers in the unit."""
+        lines = enumerate(self._lines(unit))
+        return (Row(**orjson.loads(line)) for i, line in lines if i in wanted)
+
+    def sources(self, unit: int) -> list[str]:
+        """Those of the documents of a unit, in order."""
+        return [orjson.loads(line)["source"] for line in self._lines(unit)]
+
+    def _lines(self, unit: int) -> Iterator[bytes]:
+        return read_shard(self.folder / _name(unit, "jsonl.zst"))
 
 
 def _directory(keys: U64) -> U64:

@@ -69,6 +69,18 @@ def slow_jaccard(a: str, b: str, n: int) -> float:
     return len(one & other) / len(one | other) if one | other else 0.0
 
 
+def test_a_word_is_all_its_letters_and_nothing_beside() -> None:
+    shingles = make_shingles(ShingleSettings(ngram=1, longest_words=1000))
+    hashes = set()
+    for size in range(1, 50):
+        word = "abcdefghij" * 5
+        words = [word[:size], *(word[:at] + "x" + word[at + 1 : size] for at in range(size))]
+        hashes |= {int(value) for value in shingles.of(" ".join(words))}
+        for between in (" ", "\0", "  zyx "):
+            assert shingles.of(word[:size] + between + "other")[0] == shingles.of(word[:size])[0]
+    assert len(hashes) == sum(size + 1 for size in range(1, 50))
+
+
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_similarity_is_that_of_sets_of_words(n: int) -> None:
     shingles = make_shingles(ShingleSettings(ngram=n))
@@ -121,6 +133,69 @@ def test_threads_and_company_change_nothing() -> None:
     for place, text in enumerate(TEXTS):
         alone = shingles.minhash([text], bands=14, rows=8, seed=1)
         assert all(np.array_equal(a[place], b[0]) for a, b in zip(whole, alone, strict=True))
+
+
+MACHINES = ("plain", "sse4.1", "avx2", "avx512")
+
+
+@pytest.fixture(params=MACHINES)
+def machine(request: pytest.FixtureRequest) -> str:
+    """The code for each machine, where this one can run it."""
+    name: str = request.param
+    try:
+        make_shingles(ShingleSettings(), machine=name)
+    except ValueError as error:
+        pytest.skip(f"{name}: {error}")
+    return name
+
+
+def mixed_texts() -> list[str]:
+    """Texts of all lengths up to 300: ASCII of all kinds, digits beside each other and across the
+    ends of vectors, letters beyond ASCII here and there."""
+    drawn = random.Random(11)
+    ascii_letters = [chr(point) for point in range(128)]
+    texts = []
+    for size in range(300):
+        words = drawn.choices([*"abcXYZ", " "], k=size)
+        for _ in range(drawn.choice([0, 0, 1, 9])):
+            place = drawn.randrange(size + 1)
+            words[place:place] = drawn.choice([["12", "3"], ["é"], ["7"], ["你好"], ["\u0301"]])
+        texts.append("".join(words))
+        texts.append("".join(drawn.choices(ascii_letters, k=size)))
+    ends = [(lead, gap) for lead in range(130) for gap in (16, 32, 64)]
+    return [*texts, *("a" * lead + "1" + "b" * gap + "23" for lead, gap in ends)]
+
+
+def test_machines_fold_as_step_by_step(machine: str) -> None:
+    shingles = make_shingles(ShingleSettings(), machine=machine)
+    for text in [*mixed_texts(), STRANGE, BOOK[:5000]]:
+        assert shingles.normalise(text) == slow_normalise(text)
+    bare = Normalisation(lower_case=False, punctuation=False, digits=False, accents=False)
+    whole = make_shingles(ShingleSettings(normalisation=bare), machine=machine)
+    for text in mixed_texts():
+        printed = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
+        assert whole.normalise(text) == " ".join(printed.split())
+
+
+def test_machines_give_the_same(machine: str) -> None:
+    wanted, found = (make_shingles(ShingleSettings(), machine=m) for m in ("plain", machine))
+    texts = [*TEXTS, *mixed_texts(), STRANGE, "你好世界" * 30]
+    masks = block_masks(5, 3)
+    for bands, rows in ((14, 8), (1, 1), (3, 16), (13, 5)):
+        both = [s.minhash(texts, bands=bands, rows=rows, seed=2) for s in (wanted, found)]
+        assert all(np.array_equal(a, b) for a, b in zip(*both, strict=True))
+    both = [s.simhash(texts, masks=masks) for s in (wanted, found)]
+    assert all(np.array_equal(a, b) for a, b in zip(*both, strict=True))
+    for text in texts:
+        assert shingles_count(text) == len(found.of(text))
+
+
+def shingles_count(text: str) -> int:
+    """Runs of five words, or of ten letters where words are longer than 20 on average."""
+    words = slow_normalise(text).split()
+    letters = sum(map(len, words))
+    pieces, size = (len(words), 5) if letters <= 20 * len(words) else (letters, 10)
+    return max(pieces - size + 1, min(pieces, 1))
 
 
 def test_estimates_scatter_about_the_similarity_as_they_should() -> None:
@@ -214,5 +289,7 @@ def test_arguments_are_named() -> None:
         shingles.text_hashes(["\ud800"])
     with pytest.raises(ValueError, match="kind must be line, paragraph or sentence, got word"):
         shingles.spans([], kind="word", least=1)
+    with pytest.raises(ValueError, match=r"plain, sse4\.1, avx2 or avx512, got neon"):
+        make_shingles(ShingleSettings(), machine="neon")
     with pytest.raises(ValueError, match="bands and rows must be from 1 to 65536, got 0 and 8"):
         shingles.minhash([], bands=0, rows=8, seed=1)
