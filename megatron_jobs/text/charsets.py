@@ -18,6 +18,9 @@ META = re.compile(rb"""<(?:meta|\?xml)[^>]*?(?:charset|encoding)\s*=\s*["']?\s*(
 LOOK = 1024
 """Bytes of a page in which it may declare its charset."""
 STATES = ("iso2022_jp", "iso2022_kr", "hz", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
+NO_LETTERS = ("idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape", "utf-7")
+"""Of Python's: not what a page is in, and they give half pairs or errors of their own. UTF-7 the
+web refuses; mails have it."""
 READ_AS = {
     "iso-8859-1": "windows-1252",
     "latin-1": "windows-1252",
@@ -62,6 +65,20 @@ def decode_page(data: bytes, declared: str = "") -> Decoded:
             return _replaced(data[len(mark) :], charset, "mark")
     labels = [label for label in (declared, _meta(data)) if label]
     known = [charset for charset in map(charset_of, labels) if charset]
+    return _believed(data, known) or _guessed(data, known)
+
+
+def decode_mail(data: bytes, declared: str = "") -> str | None:
+    """The text of a part of a mail; None when it is not in the charset of its header, nor UTF-8."""
+    if declared.strip().lower() in ("utf-7", "unicode-1-1-utf-7"):  # RFC 2152
+        text = _strict(data, "utf-7")
+        return text if text is not None and _is_whole(text) else None
+    found = _believed(data, [charset for charset in (charset_of(declared),) if charset])
+    return found.text if found else None
+
+
+def _believed(data: bytes, known: list[str]) -> Decoded | None:
+    """The text, where all of it can be read as one of the charsets declared, or as UTF-8."""
     first = [charset for charset in known if charset in STATES]
     for charset, by in [*((c, "declared") for c in first), ("utf-8", "utf-8")]:
         if (text := _strict(data, charset)) is not None:
@@ -69,7 +86,12 @@ def decode_page(data: bytes, declared: str = "") -> Decoded:
     for charset in known:
         if (text := _strict(data, charset)) is not None:
             return Decoded(text, charset, "declared")
-    return _guessed(data, known)
+    return None
+
+
+def _is_whole(text: str) -> bool:
+    """Whether no half of a surrogate pair is in it."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def charset_of(label: str) -> str:
@@ -80,7 +102,7 @@ def charset_of(label: str) -> str:
         info = codecs.lookup(READ_AS.get(name, name))
     except (LookupError, ValueError):
         return ""
-    return info.name if info._is_text_encoding else ""
+    return info.name if info._is_text_encoding and info.name not in NO_LETTERS else ""
 
 
 def _meta(data: bytes) -> str:

@@ -1,8 +1,11 @@
 """Bytes of pages in the letters of the world, with declarations that are true, lies, or missing."""
 
+import encodings.aliases
+import random
+
 import pytest
 
-from megatron_jobs.text.charsets import charset_of, decode_page
+from megatron_jobs.text.charsets import charset_of, decode_mail, decode_page
 
 TEXTS = {
     "windows-1252": "Café “naïve” – été, Größe",
@@ -67,6 +70,16 @@ def test_labels_read_more_than_they_say() -> None:
     assert charset_of("GB2312") == "gb18030"
     for nonsense in ("", "nonsense", "hex", "base64", "rot13", "\0", "a" * 300):
         assert charset_of(nonsense) == ""
+
+
+def test_charsets_that_are_no_letters() -> None:
+    """Whatever is declared: text comes out, without half a surrogate pair."""
+    names = sorted(encodings.aliases.aliases.keys() | set(encodings.aliases.aliases.values()))
+    draw = random.Random(1)
+    for name in [*names, "undefined", "unicode_escape", "raw_unicode_escape", "punycode", "idna"]:
+        for data in (b"\\ud800 \xff", b"+2AA- \xff", b"xn--a-\x80", draw.randbytes(40)):
+            decode_page(data, name).text.encode()
+            (decode_mail(data, name) or "").encode()
 
 
 def test_bytes_that_are_no_letters() -> None:
