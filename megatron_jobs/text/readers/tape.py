@@ -69,6 +69,21 @@ class Tape:
             self.pos, left = self.pos + step, left - step
         return size - left
 
+    def pass_by(self, size: int, pattern: re.Pattern[bytes], overlap: int = 32) -> int:
+        """Go `size` bytes on, or to where a match begins before that, without holding them; returns
+        how far. `overlap` is longer than any match and what must stand before it."""
+        end = self.at + size
+        while self.need(1):
+            found = pattern.search(self.data, self.pos)
+            if found or self.dropped + len(self.data) >= end + overlap:
+                self.pos = min(found.start() if found else len(self.data), end - self.dropped)
+                break
+            self.pos = min(max(len(self.data) - overlap, self.pos), end - self.dropped)
+            if not self.need(len(self.data) - self.pos + 1):
+                self.pos = min(len(self.data), end - self.dropped)
+                break
+        return size - (end - self.at)
+
     def skip(self, letters: bytes) -> None:
         """Go on while the next byte is one of `letters`."""
         while self.need(1) and self.data[self.pos] in letters:

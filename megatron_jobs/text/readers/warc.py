@@ -11,7 +11,8 @@ its first piece.
 
 A place is FILE@OFFSET, the offset of the member, in a plain file of the record; several records of
 one member are FILE@OFFSET+BYTES of what is unpacked. A record whose length is wrong is quarantined,
-and reading goes on at the next line that begins one.
+and reading goes on at the next line that begins one. So it does in a record over the limit, which
+is never held: its length is believed only until another record begins behind a blank line.
 
 Source: ISO 28500:2017 (WARC 1.1), sections 4 to 6; lines may end in LF alone.
 """
@@ -31,6 +32,8 @@ MOST_HEADER = 1 << 16
 """Bytes of a record's header."""
 START = re.compile(rb"(?<=\n)WARC/[01]\.\d+\r?\n")
 """Where a record begins, behind a line end."""
+START_INSIDE = re.compile(rb"(?<=\n)\r?\nWARC/[01]\.\d{1,9}\r?\n")
+"""Where a record begins behind a blank line."""
 BLANK = re.compile(rb"\r?\n\r?\n")
 LINE = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\s*:|[ \t]")
 DOCUMENTS = ("response", "resource", "conversion")
@@ -170,7 +173,7 @@ def _ends_at(tape: Tape, size: int) -> bool:
 def _too_long(tape: Tape, size: int, place: str, wanted: bool) -> Item:
     """Pass a record without holding it."""
     head = tape.peek(HEAD)
-    passed = tape.move(size)
+    passed = tape.pass_by(size, START_INSIDE)
     if passed < size:
         reason = tape.gap.reason if tape.gap else "wrong length"
         return Quarantined(place, reason, passed, head)
