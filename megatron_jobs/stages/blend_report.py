@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from megatron_jobs.text.readers import ReadRules, Unit
     from megatron_jobs.text.representation import MentionCounter
 
-COUNTS = "counts"
+COUNTS = "compositions"
 """Folder of the counts of units, which `gather` reads."""
 OUTPUTS = (COUNTS, "blend_report.json", "blend_report.html")
 RESOURCES = Resources(ranks=2)

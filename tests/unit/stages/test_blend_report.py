@@ -120,7 +120,7 @@ def test_tasks_change_nothing(tmp_path: Path) -> None:
     assert blend_report.gather(config, tmp_path / "all", tasks) == one
     for name in blend_report.OUTPUTS:
         assert tree_hash(tmp_path / "all" / name) == tree_hash(tmp_path / "one" / name)
-    assert len(list((tmp_path / "one/counts").iterdir())) > 6
+    assert len(list((tmp_path / "one/compositions").iterdir())) > 6
 
 
 class Words(HTMLParser):
