@@ -18,6 +18,7 @@ from typing import IO, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from megatron_jobs.data.token_file import TokenFile
 from megatron_jobs.errors import DataError
 from megatron_jobs.runtime.files import whole_file
 
@@ -60,6 +61,15 @@ class DocumentNames:
         if offsets[0] != 0 or not 0 <= first - len(MAGIC) - offsets[-1] < 8:
             raise DataError(f"{path}: names end at {offsets[-1]}, not at {first - len(MAGIC)}")
         return cls(path, offsets, raw[len(MAGIC) : len(MAGIC) + int(offsets[-1])])
+
+    @classmethod
+    def of(cls, tokens: TokenFile) -> Self:
+        """The names of a token file; DataError also when they are not as many as its documents."""
+        names, documents = cls.open(tokens.prefix), len(tokens.documents) - 1
+        if len(names) != documents:
+            found = f"found {len(names)} names, {tokens.prefix}.idx has {documents} documents"
+            raise DataError(f"{names.path}: {found}; tokenize again")
+        return names
 
     def __len__(self) -> int:
         """Documents."""
@@ -108,16 +118,15 @@ class DocumentNames:
         if size == 0:
             yield from ((int(place), b"") for place in places)
             return
-        keys = np.array(sorted(raws), dtype=f"V{size}")
+        factors = np.random.default_rng(size).integers(1, 1 << 63, size, np.uint64) | np.uint64(1)
+        keys = np.frombuffer(b"".join(raws), np.uint8).reshape(-1, size) @ factors
         step = max(1, LOOK_BYTES // size)
         for cut in range(0, len(places), step):
             rows = self.letters[starts[cut : cut + step, None] + np.arange(size)]
-            hits = np.zeros(len(rows), dtype=bool)
-            names = rows.view(f"V{size}")[:, 0]
-            for key in keys:
-                hits |= names == key
-            for place, row in zip(places[cut : cut + step][hits], rows[hits], strict=True):
-                yield int(place), row.tobytes()
+            hits = np.flatnonzero(np.isin(rows @ factors, keys))
+            for place, row in zip(places[cut + hits], rows[hits], strict=True):
+                if (raw := row.tobytes()) in raws:
+                    yield int(place), raw
 
 
 @contextlib.contextmanager

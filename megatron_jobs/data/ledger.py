@@ -5,9 +5,9 @@ the batch size, so what stood where is found afterwards, from the index, the tok
 names beside them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,9 +54,10 @@ class Ledger:
         self._names: dict[int, DocumentNames] = {}
 
     def names(self, source: int) -> DocumentNames:
-        """The names of a source's documents; DataError when it was tokenized without."""
+        """The names of a source's documents; DataError when it was tokenized without, or they are
+        not those of its documents."""
         if source not in self._names:
-            self._names[source] = DocumentNames.open(self.index.tokens[source].prefix)
+            self._names[source] = DocumentNames.of(self.index.tokens[source])
         return self._names[source]
 
     def name(self, source: int, sequence: int) -> str:
@@ -95,19 +96,26 @@ class Ledger:
             for sequence in self.sequences_of(source, document)
         ]
 
-    def sightings(self, source: int, sequence: int) -> Iterator[Sighting]:
-        """Every sample of every split that holds a token of a sequence, by split and sample."""
+    def sightings(self, source: int, sequences: Iterable[int]) -> Iterator[Sighting]:
+        """Every sample of every split that holds a token of some sequences of a source.
+
+        By split, sequence and sample. The order of each split is gone through twice, however many
+        sequences are asked for.
+        """
+        wanted = np.unique(np.fromiter(sequences, np.int32))
         for split, samples in self.splits.items():
-            if source >= len(samples.orders):
+            if source >= len(samples.orders) or not len(wanted):
                 continue
             order = samples.orders[source]
-            numbers = (
-                _packed_samples(order, sequence)
+            found = (
+                _packed_rows(order, wanted)
                 if isinstance(order, PackedOrder)
-                else _samples(order, sequence)
+                else _rows(order, wanted)
             )
-            for sample in sorted(samples.find(source, numbers)):
-                yield Sighting(split, source, sequence, sample)
+            numbers = _numbers(order, [row for _, row in found])
+            for sequence, row in found:
+                for sample in samples.find(source, numbers.get(row, [])):
+                    yield Sighting(split, source, sequence, sample)
 
 
 def _passages(
@@ -130,33 +138,51 @@ def _packed_passages(order: PackedOrder, number: int) -> Iterator[tuple[int, int
     yield from zip(*(part.tolist() for part in parts), strict=True)
 
 
-def _samples(order: SourceOrder, document: int) -> list[int]:
-    """The samples of a source, in its own order, that hold a document."""
-    places = _where(order.documents, document)
-    rows: set[int] = set()
-    for place in places:
-        first = int(np.searchsorted(order.starts[:, 0], place, side="left")) - 1
-        last = int(np.searchsorted(order.starts[:, 0], place, side="right")) - 1
-        rows.update(range(max(first, 0), min(last, len(order.starts) - 2) + 1))
-    return _where_any(order.shuffle, sorted(rows))
+def _rows(order: SourceOrder, wanted: NDArray[np.int32]) -> list[tuple[int, int]]:
+    """(sequence, row) of the samples, in the order of the stream, that hold some sequences."""
+    places = _where(order.documents, wanted)
+    column = order.starts[:, 0]
+    firsts = np.maximum(_search(column, places, "left") - 1, 0)
+    lasts = np.minimum(_search(column, places, "right") - 1, len(column) - 2)
+    spans = zip(order.documents[places].tolist(), firsts.tolist(), lasts.tolist(), strict=True)
+    found = {(one, row) for one, first, last in spans for row in range(first, last + 1)}
+    return sorted(found)
 
 
-def _packed_samples(order: PackedOrder, document: int) -> list[int]:
-    pieces = _where(order.documents, document)
+def _packed_rows(order: PackedOrder, wanted: NDArray[np.int32]) -> list[tuple[int, int]]:
+    """(sequence, bin) of the bins that hold some sequences."""
+    pieces = _where(order.documents, wanted)
     bins = np.searchsorted(order.first, pieces, side="right") - 1
-    return _where_any(order.shuffle, sorted(set(bins.tolist())))
+    return sorted(set(zip(order.documents[pieces].tolist(), bins.tolist(), strict=True)))
 
 
-def _where(values: NDArray[Any], wanted: int) -> list[int]:
-    """Places of a value in an array that may be mapped and large."""
-    found: list[int] = []
-    for first in range(0, len(values), LOOK):
-        found += (np.flatnonzero(values[first : first + LOOK] == wanted) + first).tolist()
+def _numbers(order: SourceOrder | PackedOrder, rows: list[int]) -> dict[int, list[int]]:
+    """Which samples of a source some rows are: one, or one an epoch."""
+    found: dict[int, list[int]] = {}
+    numbers = _where(order.shuffle, np.unique(np.array(rows, order.shuffle.dtype)))
+    for number, row in zip(numbers.tolist(), order.shuffle[numbers].tolist(), strict=True):
+        found.setdefault(row, []).append(number)
     return found
 
 
-def _where_any(values: NDArray[Any], wanted: Sequence[int]) -> list[int]:
-    found: list[int] = []
-    for first in range(0, len(values), LOOK):
-        found += (np.flatnonzero(np.isin(values[first : first + LOOK], wanted)) + first).tolist()
-    return found
+def _where(values: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.int64]:
+    """Places of some values in an array that may be mapped and large, rising."""
+    found = [
+        np.flatnonzero(np.isin(values[first : first + LOOK], wanted)) + first
+        for first in range(0, len(values), LOOK)
+    ]
+    return np.concatenate([np.empty(0, np.int64), *found])
+
+
+def _search(
+    column: NDArray[Any], values: NDArray[np.int64], side: Literal["left", "right"]
+) -> NDArray[np.int64]:
+    """`np.searchsorted` of a column of an array that is mapped: numpy would copy all of it."""
+    low, high = np.zeros(len(values), np.int64), np.full(len(values), len(column), np.int64)
+    while np.any(low < high):
+        middle = np.minimum((low + high) // 2, len(column) - 1)
+        below = column[middle] < values if side == "left" else column[middle] <= values
+        open_ = low < high
+        low = np.where(open_ & below, middle + 1, low)
+        high = np.where(open_ & ~below, middle, high)
+    return low

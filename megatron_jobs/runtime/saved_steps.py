@@ -40,6 +40,13 @@ def latest_checkpoint(root: Path) -> Path | None:
     return root / name
 
 
+def saved_steps(root: Path) -> dict[int, Path]:
+    """All checkpoints below `root` by their steps, rising; none where there is no such folder."""
+    found = root.iterdir() if root.is_dir() else ()
+    named = ((STEP_FOLDER.fullmatch(path.name), path) for path in found)
+    return dict(sorted((int(match[1]), path) for match, path in named if match))
+
+
 def find_checkpoint(path: Path) -> Path:
     """`path` itself if it is a checkpoint, else the latest one below it."""
     if (path / NAME).is_file():

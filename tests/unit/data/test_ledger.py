@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from megatron_jobs.config.curriculum import Phase
+from megatron_jobs.data import ledger as ledger_module
 from megatron_jobs.data.build_index import IndexPlan, Source, build_sample_index
 from megatron_jobs.data.document_names import write_document_names
 from megatron_jobs.data.ledger import Ledger
@@ -87,9 +88,12 @@ def test_equals_reading_every_sample(
                 seen.setdefault(divmod(token, 1000), set()).add((split, number))
     assert len(seen) > 50
     for source in range(sources):
+        together = list(ledger.sightings(source, range(2 * DOCUMENTS)))
+        assert len(together) == len(set(together))
         for sequence in range(2 * DOCUMENTS):
-            found = {(s.split, s.sample) for s in ledger.sightings(source, sequence)}
-            assert found == seen.get((source, sequence), set()), (source, sequence)
+            alone = {(s.split, s.sample) for s in ledger.sightings(source, [sequence])}
+            found = {(s.split, s.sample) for s in together if s.sequence == sequence}
+            assert found == alone == seen.get((source, sequence), set()), (source, sequence)
 
 
 def test_names(tmp_path: Path) -> None:
@@ -102,3 +106,33 @@ def test_names(tmp_path: Path) -> None:
     (tmp_path / "source1.names").unlink()
     with pytest.raises(DataError, match="tokenize with names=true to have it"):
         Ledger(ledger.index).find("s1-d7")
+
+
+def test_names_of_other_documents_are_refused(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path, sources=1, packing="none")
+    with write_document_names(tmp_path / "source0") as names:
+        names.add_names([f"s0-d{document}" for document in range(DOCUMENTS - 1)])
+    wanted = r"source0\.names: found 39 names, .*source0\.idx has 40 documents; tokenize again"
+    with pytest.raises(DataError, match=wanted):
+        ledger.find("s0-d7")
+
+
+@pytest.mark.parametrize("packing", ["none", "best_fit"])
+def test_many_documents_cost_no_more_passes_than_one(
+    tmp_path: Path, packing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    real = ledger_module._where
+
+    def counting(values, wanted):  # type: ignore[no-untyped-def]
+        looked.append(len(values))
+        return real(values, wanted)
+
+    monkeypatch.setattr(ledger_module, "_where", counting)
+    ledger = open_ledger(tmp_path, sources=1, packing=packing)
+    list(ledger.sightings(0, [3]))
+    alone = list(looked)
+    looked.clear()
+    assert list(ledger.sightings(0, range(40)))
+    assert looked == alone
+    assert len(alone) == 4  # documents and samples, of train and valid

@@ -1,4 +1,4 @@
-"""Where documents of a run went, through the command line; numbers against the ledger's samples."""
+"""Where documents of a run went, through the command line; numbers against the index's samples."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from megatron_jobs.cli import main
-from megatron_jobs.jobs.traces import trainings
+from megatron_jobs.jobs.traces import trace_documents
 from megatron_jobs.text.record import Record, to_line
 from megatron_jobs.text.shards import write_shard
 from tests.runs import make_job
 from tests.unit.data.test_ledger import open_ledger, token_id
 
-STEPS, SIZE = 9, 8
+STEPS, ALL_STEPS, SIZE = 9, 18, 8
 
 
 @pytest.fixture
@@ -24,7 +24,11 @@ def run(tmp_path: Path) -> Path:
             for name in names:
                 shard.write(to_line(Record(name, "text")))
     ledger = open_ledger(tmp_path, sources=2, packing="none")
-    settings = {"index": str(ledger.index.folder), "batch": {"global_size": SIZE}}
+    settings = {
+        "index": str(ledger.index.folder),
+        "batch": {"global_size": SIZE},
+        "steps": ALL_STEPS,
+    }
     pretrain = make_job(tmp_path, "pretrain", stage="pretrain", after=["clean"], **settings)
     lines = [json.dumps({"step": step, "kind": "train"}) for step in range(1, STEPS + 1)]
     (pretrain.path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
@@ -34,13 +38,12 @@ def run(tmp_path: Path) -> Path:
 
 
 def slow_steps(run: Path, source: int, document: int) -> set[int]:
-    """Steps whose samples hold a token of the document, by reading all samples."""
-    (training,) = trainings(run)
-    ledger = open_again(training.index)
+    """Steps of the training whose samples hold a token of the document, by reading all samples."""
+    ledger = open_again(run / "index")
     wanted = {token_id(source, 2 * document), token_id(source, 2 * document + 1)}
     samples = ledger.splits["train"]
     numbers = (n for n in range(len(samples)) if wanted & set(samples[n].tolist()))
-    return {number // SIZE + 1 for number in numbers}
+    return {number // SIZE + 1 for number in numbers if number < ALL_STEPS * SIZE}
 
 
 def open_again(index: Path):  # type: ignore[no-untyped-def]
@@ -52,9 +55,9 @@ def open_again(index: Path):  # type: ignore[no-untyped-def]
 
 def test_a_document_is_found_everywhere(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "find", str(run), "s1-d7", "--json"]) == 0
-    (trace,) = json.loads(capsys.readouterr().out)
+    (trace,) = json.loads(capsys.readouterr().out)["traces"]
     assert trace["shards"] == ["clean/documents/000001.jsonl.zst:1"]
-    assert trace["tokens"] == [{"job": "pretrain", "file": str(run / "source1"), "document": 7}]
+    assert trace["tokens"] == [{"file": str(run / "source1"), "document": 7}]
     steps = slow_steps(run, 1, 7)
     assert trace["steps"]["pretrain"] == sorted(step for step in steps if step <= STEPS)
     assert trace["planned"]["pretrain"] == sorted(step for step in steps if step > STEPS)
@@ -76,11 +79,19 @@ def test_in_words(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_of_many_ids_those_that_are_there_are_found(run: Path) -> None:
+    names = [f"s{source}-d{document}" for source in range(2) for document in range(40)]
+    for trace in trace_documents(run, names).traces:
+        source, document = trace.id.removeprefix("s").split("-d")
+        steps = sorted([*trace.steps.get("pretrain", []), *trace.planned.get("pretrain", [])])
+        assert steps == sorted(slow_steps(run, int(source), int(document))), trace.id
+
+
 def test_documents_of_a_step(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "step", str(run), "2"]) == 0
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert rows[0] == ["sample", "source", "document", "tokens"]
-    samples = open_again(trainings(run)[0].index).splits["train"]
+    samples = open_again(run / "index").splits["train"]
     told: dict[int, int] = {}
     for sample, _, name, tokens in rows[1:]:
         source, document = name.removeprefix("s").split("-d")
@@ -92,7 +103,7 @@ def test_documents_of_a_step(run: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_what_cannot_be_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "step", str(run), "1000"]) == 2
-    assert "step: found 1000, pretrain can have 1 to" in capsys.readouterr().err
+    assert capsys.readouterr() == ("", "mj data: step: found 1000, pretrain has 1 to 18\n")
     assert main(["data", "step", str(run), "1", "--job", "tune"]) == 2
     assert "job: found tune;" in capsys.readouterr().err
     assert main(["data", "find", str(run)]) == 2
@@ -100,4 +111,4 @@ def test_what_cannot_be_told(run: Path, capsys: pytest.CaptureFixture[str]) -> N
     empty = run / "empty"
     make_job(empty, "other")
     assert main(["data", "find", str(empty), "x"]) == 2
-    assert "no job in it has shards of records, or trains on an index" in capsys.readouterr().err
+    assert "no job in it has records or tokens, or trains on an index" in capsys.readouterr().err
