@@ -26,14 +26,34 @@ TOKENIZER = "HuggingFaceTokenizer"
 BYTE_PAIRS = "GPT2BPETokenizer"
 END = "<|endoftext|>"
 """Of GPT-2's vocabulary."""
+ONE_A_CORE = "take one worker a core, more cannot be faster"
+MAKE_JSON = "the tokenizer stage makes a tokenizer.json of it (source: FILE), for " + TOKENIZER
 REFUSED = {
     "--vocab-size": "the tokenizer says it",
-    "--find-optimal-num-workers": "take one worker a core",
-    "--workers-to-check": "take one worker a core",
-    "--max-documents": "take one worker a core",
-    "--performance-dir": "take one worker a core",
+    "--tokenizer-metadata": "--tokenizer-type says what reads the tokenizer",
+    "--tokenizer-special-tokens": "have them in the tokenizer.json (the tokenizer stage: special)",
+    "--tokenizer-hf-no-use-fast": "only a fast tokenizer, a tokenizer.json, is read",
+    "--trust-remote-code": "no code of others is run; have the tokenizer saved as tokenizer.json",
+    "--tiktoken-pattern": MAKE_JSON,
+    "--tiktoken-num-special-tokens": MAKE_JSON,
+    "--tokenizer-sentencepiece-legacy": MAKE_JSON,
+    "--no-tokenizer-sentencepiece-ignore-extra-whitespaces": MAKE_JSON,
+    "--disable-tokenizer-sentencepiece-ignore-extra-whitespaces": MAKE_JSON,
+    "--null-tokenizer-eod-id": "there is no tokenizer of numbers that stand in a text",
+    "--null-tokenizer-pad-id": "there is no tokenizer of numbers that stand in a text",
+    "--find-optimal-num-workers": ONE_A_CORE,
+    "--workers-to-check": ONE_A_CORE,
+    "--max-documents": ONE_A_CORE,
 }
 """Flags that Megatron-LM knows and this does not, and what to do instead."""
+NO_EFFECT = (
+    "--padded-vocab-size",
+    "--no-pad-vocab-size",
+    "--disable-pad-vocab-size",
+    "--vocab-extra-ids",
+    "--chat-template",
+)
+"""Flags that change no token there either."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -76,6 +96,8 @@ def read_flags(words: list[str] | None) -> argparse.Namespace:
     add("--log-interval", type=int, default=1000, help="accepted; progress goes to a file")
     add("--names", action="store_true", help="write PREFIX.names, what each document is called")
     add("--max-rejected-share", type=float, default=0.05, help="lines that may be put aside")
+    for flag in NO_EFFECT:
+        add(flag, nargs="*", help=argparse.SUPPRESS)
     for flag, instead in REFUSED.items():
         add(flag, nargs="*", action=Refuse, help=argparse.SUPPRESS, metavar=instead)
     asked = parser.parse_args(words)
@@ -89,7 +111,7 @@ def flag_problems(asked: argparse.Namespace) -> Iterator[str]:
     needs = {TOKENIZER: ["tokenizer_model"], BYTE_PAIRS: ["vocab_file", "merge_file"]}
     if asked.tokenizer_type not in needs:
         found = f"found {asked.tokenizer_type}, only {' and '.join(needs)} are supported"
-        yield f"--tokenizer-type: {found}"
+        yield f"--tokenizer-type: {found}; {MAKE_JSON}"
     for name in needs.get(asked.tokenizer_type, ()):
         if getattr(asked, name) is None:
             yield f"--{name.replace('_', '-')}: missing; {asked.tokenizer_type} needs it"
@@ -161,7 +183,6 @@ def make_config(asked: argparse.Namespace, key: str, work: Path) -> tokenize.Con
     files = sorted(glob.glob(asked.input))
     if not files:
         raise UserError(f"--input: {asked.input}: no such file")
-    punkt = Path(os.environ.get("NLTK_DATA", "none"), "tokenizers", "punkt_tab", asked.lang)
     config = tokenize.Config(
         input=[Path(file) for file in files],
         tokenizer=find_tokenizer(asked, work),
@@ -173,7 +194,7 @@ def make_config(asked: argparse.Namespace, key: str, work: Path) -> tokenize.Con
         template=not asked.tokenizer_hf_no_include_special_tokens,
         split_sentences=asked.split_sentences,
         keep_newlines=asked.keep_newlines,
-        punkt=punkt if asked.split_sentences and punkt.is_dir() else None,
+        punkt=find_punkt(asked.lang) if asked.split_sentences else None,
         parts=0 if asked.partitions == 1 else asked.partitions,
         max_rejected_share=asked.max_rejected_share,
     )
@@ -181,6 +202,15 @@ def make_config(asked: argparse.Namespace, key: str, work: Path) -> tokenize.Con
     if problems:
         raise ConfigError("flags", problems)
     return config
+
+
+def find_punkt(language: str) -> Path | None:
+    """nltk's data for a language; None where there are none."""
+    folder = Path(os.environ.get("NLTK_DATA", "nltk_data"), "tokenizers", "punkt_tab", language)
+    if folder.is_dir():
+        return folder
+    print(f"--lang: no {folder}: where sentences end is learned from the input", file=sys.stderr)
+    return None
 
 
 def begin(work: Path, config: tokenize.Config) -> None:

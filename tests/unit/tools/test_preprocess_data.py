@@ -1,8 +1,8 @@
 """The customary command lines against megatron-core's builder fed with the same ids."""
 
+import gzip
 import json
 import os
-import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, GPT2TokenizerFast
 
 from megatron_jobs.data.document_names import DocumentNames
 from megatron_jobs.data.token_facts import TokenFacts
-from megatron_jobs.data.token_file import TokenFile, write_token_file
+from megatron_jobs.data.token_file import TokenFile
 from megatron_jobs.runtime.files import file_hash
 from megatron_jobs.runtime.rank import ALONE
 from megatron_jobs.stages.tokenize import _Work
@@ -134,6 +134,62 @@ def test_a_model_of_nltk_data_is_taken(
     assert len(TokenFile.open(tmp_path / "out_text_sentence")) == sentences
 
 
+OF_MEGATRON = """
+    --input --json-keys --split-sentences --keep-newlines --append-eod --lang --output-prefix
+    --workers --find-optimal-num-workers --workers-to-check --max-documents --partitions
+    --log-interval --keep-sequential-samples
+    --vocab-size --padded-vocab-size --no-pad-vocab-size --disable-pad-vocab-size --vocab-file
+    --merge-file --vocab-extra-ids --tokenizer-type --tokenizer-model --tokenizer-metadata
+    --tokenizer-special-tokens --tiktoken-pattern --tiktoken-num-special-tokens
+    --tokenizer-sentencepiece-legacy --no-tokenizer-sentencepiece-ignore-extra-whitespaces
+    --disable-tokenizer-sentencepiece-ignore-extra-whitespaces --tokenizer-hf-no-use-fast
+    --tokenizer-hf-no-include-special-tokens --trust-remote-code --null-tokenizer-eod-id
+    --null-tokenizer-pad-id --chat-template --use-gigatoken
+"""
+"""All flags of Megatron-LM's tools/preprocess_data.py at d98e8a64 (2026-08-22)."""
+SWITCHES = (
+    *("--split-sentences", "--append-eod", "--keep-sequential-samples", "--use-gigatoken"),
+    *("--no-pad-vocab-size", "--disable-pad-vocab-size", "--keep-newlines"),
+    "--tokenizer-hf-no-include-special-tokens",
+)
+VALUES = {"--tokenizer-type": preprocess_data.TOKENIZER}
+
+
+@pytest.mark.parametrize("flag", OF_MEGATRON.split())
+def test_every_flag_of_megatron_works_or_is_refused_with_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    words = [flag] if flag in SWITCHES else [flag, VALUES.get(flag, "1")]
+    try:
+        preprocess_data.read_flags(flags(tmp_path, tmp_path / "out", *words))
+    except SystemExit:
+        errors = capsys.readouterr().err
+        assert flag in preprocess_data.REFUSED
+        assert f"error: {flag}: not supported here; {preprocess_data.REFUSED[flag]}\n" in errors
+    else:
+        assert flag not in preprocess_data.REFUSED
+
+
+def test_flags_without_effect_change_nothing(tmp_path: Path, corpus: Path) -> None:
+    assert preprocess_data.main(flags(corpus, tmp_path / "bare")) == 0
+    others = "--padded-vocab-size 512 --no-pad-vocab-size --vocab-extra-ids 3 --chat-template x"
+    others += " --keep-sequential-samples --log-interval 2 --use-gigatoken --partitions 2"
+    assert preprocess_data.main(flags(corpus, tmp_path / "full", *others.split())) == 0
+    assert both(tmp_path / "full_text_document") == both(tmp_path / "bare_text_document")
+
+
+def test_a_pattern_names_several_files(tmp_path: Path, corpus: Path) -> None:
+    """Packed ones too, one after the other by name."""
+    lines = (corpus / "corpus.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "shard_0.jsonl").write_bytes(b"".join(lines[:2]))
+    (tmp_path / "shard_1.jsonl.gz").write_bytes(gzip.compress(b"".join(lines[2:])))
+    words = flags(corpus, tmp_path / "out")
+    words[1] = f"{tmp_path}/shard_*"
+    assert preprocess_data.main(words) == 0
+    assert preprocess_data.main(flags(corpus, tmp_path / "whole")) == 0
+    assert both(tmp_path / "out_text_document") == both(tmp_path / "whole_text_document")
+
+
 @pytest.mark.parametrize(
     ("others", "message"),
     [
@@ -142,6 +198,7 @@ def test_a_model_of_nltk_data_is_taken(
         (["--find-optimal-num-workers"], "--find-optimal-num-workers: not supported here; take"),
         (["--tokenizer-type", "GPT2BPETokenizer"], "--vocab-file: missing; GPT2BPETokenizer needs"),
         (["--tokenizer-type", "TikTokenizer"], "found TikTokenizer, only HuggingFaceTokenizer and"),
+        (["--tokenizer-type", "Llama2Tokenizer"], "the tokenizer stage makes a tokenizer.json of"),
         (["--workers", "0"], "--workers: found 0, must be at least 1"),
         (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
     ],
@@ -315,70 +372,3 @@ def test_merged_files_equal_one(tmp_path: Path, corpus: Path) -> None:
     assert replace(facts, names_hash=None) == whole
     names = [list(DocumentNames.open(tmp_path / f"parts/{n}_text_document")) for n in range(2)]
     assert list(DocumentNames.open(tmp_path / "merged")) == names[0] + names[1]
-
-
-def make_tokens(prefix: Path, **facts: object) -> TokenFacts:
-    """A token file of three tokens, with the facts that are given."""
-    with write_token_file(prefix, vocab_size=100) as writer:
-        writer.add([1, 2, 3], [3])
-    found = TokenFacts.of_bare_file(prefix, documents=1, tokens=3)
-    TokenFacts(**(vars(found) | {"tokenizer_hash": "aa"} | facts)).write(prefix)
-    return TokenFacts.read(prefix)
-
-
-def test_merging_into_the_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("a", "b"):
-        make_tokens(tmp_path / name)
-    merge = ["--input", str(tmp_path), "--output-prefix", f"{tmp_path}/../{tmp_path.name}/c"]
-    assert merge_datasets.main(merge) == 0
-    merged = both(tmp_path / "c")
-    assert merge_datasets.main(merge) == 2
-    assert "/c: is among the files to be joined; remove it, or" in capsys.readouterr().err
-    assert both(tmp_path / "c") == merged
-
-
-@pytest.mark.parametrize(
-    ("facts", "message"),
-    [
-        ({"tokenizer_hash": "bb"}, r"b.json: tokenizer_hash: found bb, .*a.json says aa; tokenize"),
-        ({"eod": 1}, r"b.json: eod: found 1, .*a.json says None; tokenize all with one tokenizer"),
-        ({"vocab_size": 5}, r"b.json: vocab_size: found 5, .*a.json says 4; tokenize all with one"),
-    ],
-)
-def test_merging_tokens_of_two_tokenizers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], facts: dict[str, object], message: str
-) -> None:
-    make_tokens(tmp_path / "in/a")
-    make_tokens(tmp_path / "in/b", **facts)
-    merge = ["--input", str(tmp_path / "in"), "--output-prefix", str(tmp_path / "c")]
-    assert merge_datasets.main(merge) == 2
-    assert re.search(message, capsys.readouterr().err)
-    assert not list(tmp_path.glob("c*"))
-
-
-def test_merging_bare_files_leaves_no_old_facts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make_tokens(tmp_path / "in/a")
-    make_tokens(tmp_path / "in/b")
-    make_tokens(tmp_path / "c")
-    (tmp_path / "in/b.json").unlink()
-    merge = ["--input", str(tmp_path / "in"), "--output-prefix", str(tmp_path / "c")]
-    assert merge_datasets.main(merge) == 0
-    assert capsys.readouterr().err.endswith("in/b.json is missing: none written\n")
-    assert not (tmp_path / "c.json").exists()
-    assert len(TokenFile.open(tmp_path / "c")) == 2
-
-
-def test_merging_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = ["--output-prefix", str(tmp_path / "merged")]
-    assert merge_datasets.main(["--input", str(tmp_path / "none"), *out]) == 2
-    assert merge_datasets.main(["--input", str(tmp_path), *out]) == 2
-    (tmp_path / "a.bin").touch()
-    assert merge_datasets.main(["--input", str(tmp_path), *out]) == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert errors[0].endswith("none: no such folder")
-    assert errors[1].endswith("holds no .bin and .idx")
-    assert errors[2].endswith("a.idx: no such file; a token file is a .bin and a .idx")
-    with pytest.raises(SystemExit, match="2"):
-        merge_datasets.main(["--input", ".", *out, "--multimodal"])
