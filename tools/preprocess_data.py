@@ -24,6 +24,8 @@ from megatron_jobs.stages import tokenize
 
 TOKENIZER = "HuggingFaceTokenizer"
 BYTE_PAIRS = "GPT2BPETokenizer"
+EXIT_SIGNAL = 128
+"""And the signal's number, as of a shell."""
 END = "<|endoftext|>"
 """Of GPT-2's vocabulary."""
 ONE_A_CORE = "take one worker a core, more cannot be faster"
@@ -143,6 +145,10 @@ def tokenize_key(asked: argparse.Namespace, key: str) -> int:
             asked.workers,
             error_file=lambda rank: work / f"error.{rank}",
         )
+        if outcome.signal:
+            cause = f"worker {outcome.guilty} was ended by {outcome.signal}"
+            print(f"preprocess_data: {cause}; run again to go on", file=sys.stderr)
+            return EXIT_SIGNAL - outcome.status
         if outcome.status != EXIT_DONE:
             return outcome.status
     publish(work, prefix)

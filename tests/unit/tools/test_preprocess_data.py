@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -246,6 +247,31 @@ def test_a_worker_that_cannot_start_ends_the_job_with_its_cause(
     assert ended.returncode == 2
     assert "english: has no abbrev_types.txt, collocations.tab" in ended.stderr
     assert not list(tmp_path.glob("out*.bin")) + list(tmp_path.glob("out*.idx"))
+
+
+def test_a_worker_that_is_killed_ends_the_job_with_its_cause(
+    tmp_path: Path,
+    corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Nobody waits for its parts, and the next run goes on."""
+    make_parts = _Work.make_parts
+
+    def die(work: _Work) -> None:
+        if work.rank.index == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        make_parts(work)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Work, "make_parts", die)
+        assert preprocess_data.main(flags(corpus, tmp_path / "out")) == 128 + signal.SIGKILL
+    said = "preprocess_data: worker 1 was ended by SIGKILL; run again to go on\n"
+    assert said in capfd.readouterr().err
+    assert not list(tmp_path.glob("out*.bin")) + list(tmp_path.glob("out*.idx"))
+    assert preprocess_data.main(flags(corpus, tmp_path / "out")) == 0
+    assert preprocess_data.main(flags(corpus, tmp_path / "whole")) == 0
+    assert both(tmp_path / "out_text_document") == both(tmp_path / "whole_text_document")
 
 
 def test_what_stale_files_hold_never_becomes_a_dataset(tmp_path: Path, corpus: Path) -> None:
