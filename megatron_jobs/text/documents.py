@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 from megatron_jobs.text.lines import Damage, Line, read_lines
+from megatron_jobs.text.names import id_of
 from megatron_jobs.text.sources import Piece
 
 ID = "id"
@@ -109,13 +109,7 @@ def text_and_id(line: bytes, key: str) -> tuple[str, str]:
         raise NotADocument(f"{key!r} is no string")
     if not _is_utf8(text):
         raise NotADocument("half a surrogate pair")
-    return text, _id_of(value.get(ID)) if key != ID else ""
-
-
-def _id_of(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) and _is_utf8(value) else ""
+    return text, id_of(value.get(ID)) if key != ID else ""
 
 
 def _is_utf8(text: str) -> bool:

@@ -1,6 +1,7 @@
 """The one shape of a document between a crawl and the tokens.
 
-    id        names it through all stages; unique in a corpus, kept by every stage
+    id        names it through all stages; unique in a corpus, kept by every stage. A foreign one is
+              a string or a whole number; a record without is named by its place
     text      what is trained on; UTF-8, never with half a surrogate pair
     source    where it came from, such as "common-crawl" or "books": blends and reports go by it
     licence   as its source states it, SPDX where there is one; "" when nobody said
@@ -13,18 +14,22 @@ On disk: JSON objects with these keys, one a line, those that are empty left out
 foreign file go to metadata.
 """
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from megatron_jobs.text.documents import NotADocument
+from megatron_jobs.text.names import id_of
 
 WORDS = ("source", "licence", "language", "url", "date")
 ALIASES = {"license": "licence", "lang": "language", "timestamp": "date", "added": "date"}
 """Names that other suites give to our fields."""
 OTHERS = (*WORDS, "metadata")
 NAMES = ("id", "text", *OTHERS)
+SPARE_DEPTH = 8
+"""Levels that metadata may be put into: JSON is written to a depth of 254, but read to 1,024."""
 
 
 @dataclass(slots=True)
@@ -70,6 +75,8 @@ def from_line(line: bytes, *, place: str, key: str = "text") -> Record:
         raise NotADocument(_fault_of(line)) from None
     if not isinstance(found, dict):
         raise NotADocument("no JSON object")
+    if isinstance(found.get("id"), float):
+        found["id"] = _exact_id(line)
     return from_object(found, place=place, key=key)
 
 
@@ -94,15 +101,24 @@ def _fault_of(line: bytes) -> str:
     return "not JSON"
 
 
+def _exact_id(line: bytes) -> Any:
+    """The id in a line where orjson has seen a float: whole numbers over 64 bits are none."""
+    try:
+        return json.loads(line)["id"]
+    except (ValueError, RecursionError):
+        return None
+
+
 def from_object(found: dict[str, Any], *, place: str, key: str = "text") -> Record:
-    """The record in a decoded object; see `from_line`."""
+    """The record in a decoded object, its strings without half surrogate pairs; see `from_line`."""
     if key not in found:
         raise NotADocument(f"no key {key!r}")
     text = found.pop(key)
     if not isinstance(text, str):
         raise NotADocument(f"{key!r} is no string")
     metadata = _object_in(found.pop("metadata", None))
-    record = Record(str(found.pop("id", "") or place), text)
+    number = found.pop("id", None)
+    record = Record(id_of(number) or place, text)
     record.metadata = metadata if isinstance(metadata, dict) else {}
     if metadata is not None and not isinstance(metadata, dict):
         found["metadata"] = metadata
@@ -112,4 +128,26 @@ def from_object(found: dict[str, Any], *, place: str, key: str = "text") -> Reco
             setattr(record, field_name, value)
         elif value is not None:
             record.metadata.setdefault(name, value)
+    if number not in (None, "") and not id_of(number):  # lists and the like
+        record.metadata.setdefault("id", number)
+    if any(map(_is_doubtful, record.metadata.values())):
+        _must_be_plain(record.metadata)
     return record
+
+
+def _is_doubtful(value: Any) -> bool:
+    """Whether it may be something that cannot be written; strings have been looked at."""
+    if isinstance(value, int):
+        return not -(1 << 63) <= value < 1 << 64
+    return isinstance(value, (dict, list))
+
+
+def _must_be_plain(metadata: dict[str, Any]) -> None:
+    """Raise NotADocument for what can be read but not written again, by us or who reads us."""
+    value: Any = metadata
+    for _ in range(SPARE_DEPTH):
+        value = [value]
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        raise NotADocument("no plain JSON") from None

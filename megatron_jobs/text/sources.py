@@ -7,6 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from megatron_jobs.errors import UserError
+from megatron_jobs.text.names import given, name_files
 from megatron_jobs.text.packed import PACKED
 
 LINES = (".jsonl", ".json")
@@ -29,7 +30,7 @@ class TextFile:
     size: int
     """Bytes on disk."""
     name: str
-    """How it is called in the names of its documents: below the folder that was given, or alone."""
+    """How it is called in the names of its documents; see `text.names`."""
 
     @property
     def packed(self) -> bool:
@@ -61,26 +62,32 @@ def text_files(inputs: Iterable[Path]) -> list[TextFile]:
 
     Raises: UserError for a name that cannot be read, a folder without files, or no text at all.
     """
-    found: list[TextFile] = []
-    for path in inputs:
-        home = path if path.is_dir() else path.parent
-        if path.is_dir():
-            below = sorted(p for p in path.rglob("*") if p.is_file() and _readable(p))
-            if not below:
-                raise UserError(f"{path}: no file in it ends in {', '.join(READABLE)}")
-        elif not path.is_file():
-            raise UserError(f"{path}: no such file or folder")
-        elif not _readable(path):
-            raise UserError(f"{path}: can read files that end in {', '.join(READABLE)}")
-        else:
-            below = [path]
-        found += [
-            TextFile(file, file.stat().st_size, str(file.relative_to(home))) for file in below
-        ]
+    paths = list(inputs)
+    below = [_files_of(path) for path in paths]
+    names = name_files([given(path, files) for path, files in zip(paths, below, strict=True)])
+    found = [
+        TextFile(file, file.stat().st_size, name)
+        for files, some in zip(below, names, strict=True)
+        for file, name in zip(files, some, strict=True)
+    ]
     if not any(file.size for file in found):
-        names = ", ".join(str(file.path) for file in found[:3]) or "nothing"
-        raise UserError(f"input: found {names}, without a single byte; give it some text")
+        first = ", ".join(str(file.path) for file in found[:3]) or "nothing"
+        raise UserError(f"input: found {first}, without a single byte; give it some text")
     return found
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The file that an input is, or those in the folder."""
+    if path.is_dir():
+        below = sorted(p for p in path.rglob("*") if p.is_file() and _readable(p))
+        if not below:
+            raise UserError(f"{path}: no file in it ends in {', '.join(READABLE)}")
+        return below
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or folder")
+    if not _readable(path):
+        raise UserError(f"{path}: can read files that end in {', '.join(READABLE)}")
+    return [path]
 
 
 def default_parts(files: Sequence[TextFile]) -> int:

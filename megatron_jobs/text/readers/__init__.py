@@ -17,6 +17,7 @@ from typing import IO
 from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.files import PARTIAL, read_json
 from megatron_jobs.text.members import PACKED
+from megatron_jobs.text.names import given, name_files
 from megatron_jobs.text.readers.remote import open_remote, remote_files
 from megatron_jobs.text.record import Record
 from megatron_jobs.text.shards import Quarantined, Skipped
@@ -64,7 +65,7 @@ class Piece:
     end: int
     """Bytes."""
     name: str
-    """What its records and places are named by: its path, from the input folder's name on."""
+    """What its records and places are named by; see `text.names`. Its address when elsewhere."""
     url: str = ""
     """Of a file that is elsewhere; `path` is then its name only."""
     stamp: str = ""
@@ -135,23 +136,32 @@ def input_files(inputs: Iterable[Path], urls: Iterable[str] = (), kind: str = ""
         kind: a key of READERS by which all of them are read, whatever they are called.
     Raises: UserError for one that nobody reads, or a folder without any.
     """
-    found: list[Piece] = []
-    for path in inputs:
-        if path.is_dir():
-            below = sorted(p for p in path.rglob("*") if p.is_file() and _is_data(p, kind))
-            if not below:
-                raise UserError(f"{path}: no file in it ends in {', '.join(READERS)}")
-            found += [_whole(file, path.parent, kind) for file in below]
-        elif not path.is_file():
-            raise UserError(f"{path}: no such file or folder")
-        elif not (kind or kind_of(path)):
-            raise UserError(f"{path}: can read files that end in {', '.join(READERS)}")
-        else:
-            found.append(_whole(path, path.parent, kind))
+    paths = list(inputs)
+    found = [_files_of(path, kind) for path in paths]
+    names = name_files([given(path, files) for path, files in zip(paths, found, strict=True)])
+    pieces = [
+        _whole(file, name, kind)
+        for files, some in zip(found, names, strict=True)
+        for file, name in zip(files, some, strict=True)
+    ]
     for file in remote_files(urls, lambda path: kind or kind_of(path)):
         whole = Piece(Path(file.name), 0, file.size, file.url, file.url, file.stamp, kind)
-        found.append(whole)
-    return found
+        pieces.append(whole)
+    return pieces
+
+
+def _files_of(path: Path, kind: str) -> list[Path]:
+    """The file that an input is, or those in the folder."""
+    if path.is_dir():
+        below = sorted(p for p in path.rglob("*") if p.is_file() and _is_data(p, kind))
+        if not below:
+            raise UserError(f"{path}: no file in it ends in {', '.join(READERS)}")
+        return below
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or folder")
+    if not (kind or kind_of(path)):
+        raise UserError(f"{path}: can read files that end in {', '.join(READERS)}")
+    return [path]
 
 
 def _is_data(path: Path, kind: str) -> bool:
@@ -167,9 +177,8 @@ def _is_data(path: Path, kind: str) -> bool:
     return not named or any(one.get("filename") == path.name for one in named)
 
 
-def _whole(path: Path, root: Path, kind: str) -> Piece:
+def _whole(path: Path, name: str, kind: str) -> Piece:
     stat = path.stat()
-    name = path.relative_to(root).as_posix()
     return Piece(path, 0, stat.st_size, name, stamp=str(stat.st_mtime_ns), kind=kind)
 
 

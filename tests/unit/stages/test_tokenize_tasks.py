@@ -114,7 +114,7 @@ def test_each_document_has_its_name(tmp_path: Path, corpus: Path, tokenizer: Pat
     for file, content in contents.items():
         for number, line in enumerate((content or b"{}").removesuffix(b"\n").split(b"\n"), 1):
             if line.startswith(b"{"):
-                wanted.append(str(json.loads(line).get("id", f"{file}:{number}")))
+                wanted.append(str(json.loads(line).get("id", f"{corpus.name}/{file}:{number}")))
     assert list(names) == wanted
     twins = [place for place, name in enumerate(wanted) if name == "twin"]
     assert len(twins) > 20
