@@ -277,7 +277,7 @@ class _Outputs:
 
     def reject(self, record: Record, verdict: Verdict, counts: Counts) -> None:
         record.payload = b""
-        self.rejected.write(to_line(record, verdict=asdict(verdict)))
+        self.rejected.write(to_line(record, verdict=verdict.as_object()))
         counts.rejected[verdict.rule] = counts.rejected.get(verdict.rule, 0) + 1
 
     def quarantine(self, item: Quarantined, counts: Counts) -> None:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from megatron_jobs.text.filters.page import Page, Splitter
 from megatron_jobs.text.filters.rule import Rule
@@ -39,7 +38,7 @@ class Judging:
             if not self.judge_all:
                 break
         if self.judge_all and verdicts:
-            record.metadata["verdicts"] = [asdict(verdict) for verdict in verdicts]
+            record.metadata["verdicts"] = [verdict.as_object() for verdict in verdicts]
             self.counts.update(f"judged.{verdict.rule}" for verdict in verdicts)
         return verdicts[0] if verdicts else record
 

@@ -1,6 +1,8 @@
 """JSON objects, one a line; plain, gz or zst."""
 
+import math
 from collections.abc import Iterable, Iterator
+from typing import IO
 
 from megatron_jobs.text.documents import NotADocument
 from megatron_jobs.text.members import CHUNK, PACKED, Chunk, Gap, unpack
@@ -35,21 +37,40 @@ def read_lines(piece: Piece, limit: int) -> Iterator[Line | Gap]:
         if piece.path.name.lower().endswith(PACKED):
             yield from _lines(unpack(file, piece.path.name), 0, limit)
             return
-        start = piece.start
-        if start:
-            file.seek(start - 1)
-        chunks = iter(lambda: file.read(CHUNK), b"")
-        for line in _lines((Chunk(data, 0, False) for data in chunks), max(start - 1, 0), limit):
-            if not isinstance(line, Gap) and line[0] >= piece.end:
-                return
-            if isinstance(line, Gap) or line[0] >= start:
-                yield line
+        start = _first_line(file, piece.start, piece.end)
+        if start >= piece.end:
+            return
+        file.seek(start)
+        chunks = (Chunk(data, 0, False) for data in iter(lambda: file.read(CHUNK), b""))
+        yield from _lines(chunks, start, limit, piece.end)
 
 
-def _lines(chunks: Iterable[Chunk | Gap], at: int, limit: int) -> Iterator[Line | Gap]:
-    """Lines of bytes that begin at `at`. A line that a gap cuts is given as far as it goes."""
+def _first_line(file: IO[bytes], start: int, end: int) -> int:
+    """Where the first line begins that does so in [start, end); `end` or more when none does.
+
+    It looks no further: a line of many pieces is read by that which it begins in, not by each.
+    """
+    if not start:
+        return 0
+    at = start - 1
+    file.seek(at)
+    while at < end and (data := file.read(min(CHUNK, end - at))):
+        found = data.find(b"\n")
+        if found >= 0:
+            return at + found + 1
+        at += len(data)
+    return end
+
+
+def _lines(
+    chunks: Iterable[Chunk | Gap], at: int, limit: int, end: float = math.inf
+) -> Iterator[Line | Gap]:
+    """Lines of bytes that begin at `at`, to the first that begins at `end` or behind. A line that a
+    gap cuts is given as far as it goes."""
     open_line, size = bytearray(), 0
     for chunk in chunks:
+        if at >= end:
+            return
         if isinstance(chunk, Gap):
             if size:
                 yield at, size, bytes(open_line)
@@ -64,10 +85,12 @@ def _lines(chunks: Iterable[Chunk | Gap], at: int, limit: int) -> Iterator[Line 
         yield at, size + 1, bytes(open_line)
         at += size + 1
         for line in others[:-1]:
+            if at >= end:
+                return
             yield at, len(line) + 1, line
             at += len(line) + 1
         open_line, size = bytearray(others[-1]), len(others[-1])
-    if size:
+    if size and at < end:
         yield at, size, bytes(open_line)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from megatron_jobs.text.readers import ReadRules
+from megatron_jobs.text.readers import ReadRules, cut_units, input_files, read_unit
 from megatron_jobs.text.record import Record
 from megatron_jobs.text.shards import Quarantined
 from tests.warcs import read, told, write
@@ -84,6 +84,25 @@ def test_a_giant_line_in_little_memory(tmp_path: Path) -> None:
     assert isinstance(giant, Quarantined)
     assert (giant.size, len(giant.head)) == ((1 << 28) + 1, 1 << 16)
     assert grown < 64 << 10, f"{grown} KiB more"
+
+
+def test_a_giant_line_is_read_by_one_piece_only(tmp_path: Path) -> None:
+    """Each byte of it is read twice: to find the next line, and as the line."""
+    first, second, last = lines(3)
+    data = b"\n".join([first, second, b"x" * (40 << 20), last])
+    path = write(tmp_path / "a.jsonl", data)
+    units = cut_units(input_files([path]), 1 << 20)
+    assert len(units) == 41
+    before = bytes_read()
+    items = [item for unit in units for item in read_unit(unit, ReadRules(limit=1000))]
+    assert told(items) == ["0", "1", "!too long", "2"]
+    assert bytes_read() - before < 2.2 * len(data)
+
+
+def bytes_read() -> int:
+    """By this process, so far."""
+    facts = Path("/proc/self/io").read_text().split()
+    return int(facts[facts.index("rchar:") + 1])
 
 
 def test_zeros_of_a_crash(tmp_path: Path) -> None:
