@@ -33,9 +33,9 @@ def main() -> int:
 
 
 def load_bench() -> ModuleType:
-    """tools/bench/filter.py, which knows datatrove's names."""
-    path = Path(__file__).parent / "bench/filter.py"
-    spec = importlib.util.spec_from_file_location("bench_filter", path)
+    """tools/bench/filter_datatrove.py, which knows datatrove's names."""
+    path = Path(__file__).parent / "bench/filter_datatrove.py"
+    spec = importlib.util.spec_from_file_location("filter_datatrove", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

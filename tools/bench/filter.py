@@ -2,42 +2,50 @@
 """Verdicts and speed of the filters against datatrove's, on the same pages, in pairs.
 
     tools/bench/filter.py --pages pages.jsonl [--lid lid.176.ftz] [--lexicon en.txt]
-        [--languages chunks.jsonl]
+        [--languages chunks.jsonl] [--only verdicts lists speed pipelines languages]
 
-`pages.jsonl` holds objects with text, `chunks.jsonl` also with the language that each is in. Needs
-datatrove 0.10 with spacy, nltk, pyahocorasick and fasttext beside this package; `--lid` is a
-fastText model, `--lexicon` a list of bad words, one a line. Addresses are those in the pages.
+`pages.jsonl` holds objects with text, `chunks.jsonl` also with the language that each is in: as
+tools/bench/filter_pages.py makes them. Needs datatrove 0.10 with spacy, nltk, pyahocorasick and
+fasttext beside this package; `--lid` is a fastText model, `--lexicon` a list of bad words, one a
+line. Addresses are those in the pages.
 
-Printed are, for each rule that both have, how many verdicts are equal (the reason too) with spaCy's
-words in both and with our own words against spaCy's; then documents a second, each round of both
-one after the other, the median of the ratios and their range; then how many languages are right.
+    verdicts   each rule that both have: how many agree (the reason too, C4's text too), with
+               spaCy's words in both and with our own against spaCy's; why the others differ
+    lists      the same for rules of lists and models
+    speed      documents a second in memory on one core, each round of both one after the other
+    pipelines  the same as whole stages with reading and writing; ours with one task and two
+    languages  how many are right
 """
 
 import argparse
 import importlib
 import json
+import os
 import re
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from megatron_jobs.text.filters.c4 import C4
-from megatron_jobs.text.filters.fineweb import FineWeb
-from megatron_jobs.text.filters.gopher_quality import GopherQuality
-from megatron_jobs.text.filters.gopher_repetition import GopherRepetition
+sys.path.insert(0, str(Path(__file__).parent))
+
+from filter_datatrove import PAIRS, ours, reason_of, theirs, url_rules, verdicts
+
+from megatron_jobs.text.filters.characters import UNSPACED, expand
 from megatron_jobs.text.filters.identify import Identify
 from megatron_jobs.text.filters.lexicon import Lexicon
-from megatron_jobs.text.filters.page import Page, Splitter
+from megatron_jobs.text.filters.page import Page
 from megatron_jobs.text.filters.rule import Judge, Rule
 from megatron_jobs.text.filters.spacy_words import spacy_splitter
-from megatron_jobs.text.filters.urls import Urls
 from megatron_jobs.text.identify import detector
 from megatron_jobs.text.record import Record
+from megatron_jobs.text.shards import Verdict
 
 try:
     from datatrove.data import Document
@@ -47,115 +55,119 @@ try:
 except ImportError as error:
     sys.exit(f"bench: {error}; pip install 'datatrove[io]' spacy regex nltk")
 
-PAIRS = {
-    "gopher_quality": (GopherQuality, "GopherQualityFilter"),
-    "gopher_repetition": (GopherRepetition, "GopherRepetitionFilter"),
-    "fineweb": (FineWeb, "FineWebQualityFilter"),
-    "c4": (C4, "C4QualityFilter"),
-}
-REASONS = {
-    "gopher_short_doc": "too_few_words",
-    "gopher_long_doc": "too_many_words",
-    "gopher_below_avg_threshold": "short_words",
-    "gopher_above_avg_threshold": "long_words",
-    "gopher_too_many_hashes": "hashes",
-    "gopher_too_many_ellipsis": "ellipses",
-    "gopher_too_many_bullets": "bullet_lines",
-    "gopher_too_many_end_ellipsis": "ellipsis_lines",
-    "gopher_below_alpha_threshold": "alphabetic",
-    "gopher_enough_stop_words": "stop_words",
-    "dup_para_frac": "repeated_paragraphs",
-    "dup_para_char_frac": "repeated_paragraph_characters",
-    "dup_line_frac": "repeated_lines",
-    "dup_line_char_frac": "repeated_line_characters",
-    **{f"top_{n}_gram": f"top_{n}_words" for n in (2, 3, 4)},
-    **{f"duplicated_{n}_n_grams": f"repeated_{n}_words" for n in range(5, 11)},
-    "line_punct_ratio": "punctuated_lines",
-    "short_line_ratio": "short_lines",
-    "char_dup_ratio": "repeated_characters",
-    "list_ratio": "new_lines",
-}
-"""What datatrove calls our tests; those left out are called the same."""
+PARTS = ("verdicts", "lists", "speed", "pipelines", "languages")
 ALLOWED = [word for words in c4_filters._BADWORDS_ALLOWLIST.values() for word in words]
 ADDRESS = re.compile(r"https?://[A-Za-z0-9./_?=&%-]+")
-Outcome = tuple[str, str]
-"""Why a text is rejected, or nothing; the text after."""
+WITHOUT_SPACES = re.compile(f"[{''.join(expand(UNSPACED))}]")
 
 
 def main() -> int:
-    """Print a line a rule, then speeds, then languages."""
+    """Print what is asked for."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
     parser.add_argument("--pages", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--timed", type=int, default=300, help="pages of the timed rounds")
-    parser.add_argument("--differences", type=int, default=3, help="examples to print")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--timed", type=int, default=60, help="pages of the timed rounds")
     parser.add_argument("--lid", type=Path, help="a fastText model")
     parser.add_argument("--lexicon", type=Path, help="bad words, one a line")
     parser.add_argument("--languages", type=Path, help="texts with their languages")
     asked = parser.parse_args()
-    pages = [json.loads(line) for line in asked.pages.open(encoding="utf-8")]
-    texts = [page["text"] for page in pages]
-    for name in PAIRS:
-        compare_verdicts(name, texts, asked.differences)
-    compare_lists(texts, asked)
-    compare_speed(texts[: asked.timed], asked.rounds)
-    if asked.languages:
+    texts = [json.loads(line)["text"] for line in asked.pages.open(encoding="utf-8")]
+    if "verdicts" in asked.only:
+        compare_verdicts(texts)
+    if "lists" in asked.only:
+        compare_lists(texts, asked)
+    if "speed" in asked.only:
+        compare_speed(texts[: asked.timed], asked.rounds)
+    if "pipelines" in asked.only:
+        compare_pipelines(asked.pages, asked.timed, len(texts), asked.rounds)
+    if "languages" in asked.only and asked.languages:
         chunks = [json.loads(line) for line in asked.languages.open(encoding="utf-8")]
         compare_languages(chunks, asked.lid)
     return 0
 
 
-def theirs(name: str) -> Callable[[str], Outcome]:
-    """datatrove's verdict of a text, in our names."""
-    judge = getattr(peers, PAIRS[name][1])()
+@dataclass
+class Agreement:
+    """What became of the pages by one rule."""
 
-    def outcome(text: str) -> Outcome:
-        document = Document(text=text, id="")
-        found = judge.filter(document)
-        if found is True:
-            return "", document.text
-        reason = found[1] if isinstance(found, tuple) else "rejected"
-        return REASONS.get(reason, reason), document.text
-
-    return outcome
-
-
-def ours(name: str, splitter: Splitter | None) -> Callable[[str], Outcome]:
-    """Our verdict of a text."""
-    judge: Judge = PAIRS[name][0]().prepare()
-
-    def outcome(text: str) -> Outcome:
-        page = Page(Record("", text), splitter)
-        verdict = judge(page)
-        return (verdict.rule.partition(".")[2] if verdict else ""), page.text
-
-    return outcome
+    rejected: int = 0
+    """By datatrove."""
+    same: int = 0
+    """With spaCy's words in both."""
+    own: int = 0
+    """With our own words."""
+    unspaced: int = 0
+    """Differ, and a tenth of the page is in a script without spaces."""
+    reason: int = 0
+    """Differ in the reason only."""
+    near: list[float] = field(default_factory=list)
+    """Differ: how far what was found is from the limit, as a share of it."""
+    pages: list[int] = field(default_factory=list)
+    """Of `near`."""
 
 
-def compare_verdicts(name: str, texts: Sequence[str], examples: int) -> None:
-    """Equal with the same words, and equal with words of our own."""
-    judge = theirs(name)
-    wanted = [judge(text) for text in texts]
-    rejected = sum(bool(reason) for reason, _ in wanted)
-    line = f"{name:18} {len(texts)} pages, {rejected} rejected by datatrove"
-    for what, splitter in (("same words", spacy_splitter()), ("own words", None)):
-        judge = ours(name, splitter)
-        got = [judge(text) for text in texts]
-        same = sum(a == b for a, b in zip(wanted, got, strict=True))
-        kept = sum(bool(a[0]) == bool(b[0]) for a, b in zip(wanted, got, strict=True))
-        line += f"; {what}: {same / len(texts):.2%} equal, {kept / len(texts):.2%} kept alike"
-        show_differences(what, wanted, got, examples)
-    print(line, flush=True)
+def compare_verdicts(texts: Sequence[str]) -> None:
+    """A line a rule."""
+    cut, words = spacy_splitter(), dict[str, list[str]]()
+
+    def splitter(text: str, language: str) -> list[str]:
+        if text not in words:
+            words[text] = cut(text, language)
+        return words[text]
+
+    judges = {
+        name: (theirs(name), verdicts(name, splitter), verdicts(name, None)) for name in PAIRS
+    }
+    found = {name: Agreement() for name in PAIRS}
+    for number, text in enumerate(texts):
+        words.clear()
+        for name, (their, same, own) in judges.items():
+            wanted, given, (verdict, after) = their(text), same(text), own(text)
+            agreement = found[name]
+            agreement.rejected += bool(wanted[0])
+            agreement.same += wanted == (reason_of(given[0]), given[1])
+            if wanted == (reason_of(verdict), after):
+                agreement.own += 1
+            else:
+                explain(agreement, number, text, given[0], verdict)
+    for name, agreement in found.items():
+        report_agreement(name, agreement, len(texts))
 
 
-def show_differences(what: str, wanted: list[Outcome], got: list[Outcome], examples: int) -> None:
-    """Where two differ, by reason."""
-    pairs = zip(wanted, got, strict=True)
-    found = [(i, a[0], b[0]) for i, (a, b) in enumerate(pairs) if a != b]
-    kinds = Counter((a or "kept", b or "kept") for _, a, b in found)
-    for (a, b), times in kinds.most_common(examples):
-        first = next(i for i, c, d in found if (c or "kept", d or "kept") == (a, b))
-        print(f"  {what}: datatrove {a}, ours {b}: {times}, such as page {first}")
+def explain(
+    agreement: Agreement, number: int, text: str, spacy: Verdict | None, own: Verdict | None
+) -> None:
+    """Why a verdict with our words is another than that with spaCy's."""
+    if len(WITHOUT_SPACES.findall(text)) > len(text) / 10:
+        agreement.unspaced += 1
+    elif spacy and own:
+        agreement.reason += 1
+    elif verdict := spacy or own:
+        agreement.near.append(abs(verdict.found - verdict.limit) / verdict.limit)
+        agreement.pages.append(number)
+
+
+def report_agreement(name: str, agreement: Agreement, count: int) -> None:
+    print(
+        f"{name:18} {agreement.rejected} of {count} rejected by datatrove; agree with the same "
+        f"words: {agreement.same} of {count}; with our own words: {agreement.own} of {count}"
+    )
+    differ = count - agreement.own
+    if not differ:
+        return
+    parts = [
+        f"{agreement.unspaced} in scripts without spaces",
+        f"{agreement.reason} rejected by both for another reason",
+    ]
+    if agreement.near:
+        far = max(agreement.near)
+        parts.append(
+            f"{len(agreement.near)} at a limit (found at most {far:.0%} off it, in the middle "
+            f"{statistics.median(agreement.near):.1%}; the farthest is page "
+            f"{agreement.pages[agreement.near.index(far)]})"
+        )
+    print(f"  {differ} differ: {', '.join(parts)}")
 
 
 def compare_lists(texts: Sequence[str], asked: argparse.Namespace) -> None:
@@ -176,28 +188,6 @@ def compare_lists(texts: Sequence[str], asked: argparse.Namespace) -> None:
         report_lists("lexicon", rule, peers.C4BadWordsFilter(), [Document(t, "") for t in texts])
 
 
-def url_rules(addresses: Sequence[str], folder: Path) -> tuple[Rule, Any]:
-    """Both rules with every fifth domain of the addresses, and some words of theirs."""
-    extract = importlib.import_module("tldextract").TLDExtract(suffix_list_urls=())
-    lists = {
-        "domains": sorted({extract(a).registered_domain for a in addresses} - {""})[::5],
-        "words": ["click", "archive"],
-        "soft_words": ["html", "index", "www", "list", "mail"],
-        "parts": ["kernel"],
-    }
-    for name, entries in lists.items():
-        (folder / name).write_text("\n".join(entries), encoding="utf-8")
-    peer = peers.URLFilter(
-        use_integrated_lists=False,
-        extra_domains=lists["domains"],
-        banned_words=lists["words"],
-        soft_banned_words=lists["soft_words"],
-        banned_subwords=lists["parts"],
-    )
-    peer.tldextractor = extract
-    return Urls(**{name: folder / name for name in lists}), peer
-
-
 def report_lists(name: str, rule: Rule, peer: Any, documents: Sequence[Any]) -> None:
     """How many are kept alike, and what of the others."""
     judge, differ, rejected = rule.prepare(), Counter[str](), 0
@@ -209,8 +199,9 @@ def report_lists(name: str, rule: Rule, peer: Any, documents: Sequence[Any]) -> 
         rejected += not kept
         if kept != (verdict is None):
             differ["datatrove rejects" if not kept else f"ours {verdict and verdict.rule}"] += 1
-    same = 1 - differ.total() / max(len(documents), 1)
-    print(f"{name:18} {len(documents)}, {rejected} rejected by datatrove; {same:.2%} kept alike")
+    count = len(documents)
+    alike = count - differ.total()
+    print(f"{name:18} {rejected} of {count} rejected by datatrove; agree: {alike} of {count}")
     for what, times in differ.items():
         print(f"  {what}: {times}")
 
@@ -218,7 +209,7 @@ def report_lists(name: str, rule: Rule, peer: Any, documents: Sequence[Any]) -> 
 def compare_speed(texts: Sequence[str], rounds: int) -> None:
     """All rules in turn, a text's first verdict ending its trial, as pipelines do."""
 
-    def chain(judges: list[Callable[[str], Outcome]]) -> Callable[[], None]:
+    def chain(judges: list[Callable[[str], tuple[str, str]]]) -> Callable[[], None]:
         def run() -> None:
             for text in texts:
                 left = text
@@ -229,10 +220,13 @@ def compare_speed(texts: Sequence[str], rounds: int) -> None:
 
         return run
 
-    timed = {"all rules": (chain([theirs(n) for n in PAIRS]), shared_chain(texts))}
+    all_theirs = chain([theirs(n) for n in PAIRS])
+    timed = {"all rules": (all_theirs, shared_chain(texts, spacy=False))}
     for name in PAIRS:
         timed[name] = (chain([theirs(name)]), chain([ours(name, None)]))
+    timed["all, spaCy's words"] = (all_theirs, shared_chain(texts, spacy=True))
     for what, (their, our) in timed.items():
+        their(), our()
         seconds = []
         for _ in range(rounds):
             split_into_parts.cache_clear()
@@ -241,27 +235,65 @@ def compare_speed(texts: Sequence[str], rounds: int) -> None:
             middle = time.perf_counter()
             our()
             seconds.append((middle - start, time.perf_counter() - middle))
-        report_speed(what, seconds, len(texts))
+        rates = [(len(texts) / a, len(texts) / b) for a, b in seconds]
+        report_speed(what, rates)
 
 
-def shared_chain(texts: Sequence[str]) -> Callable[[], None]:
+def shared_chain(texts: Sequence[str], *, spacy: bool) -> Callable[[], None]:
     """All our rules as the stage runs them, the words cut once."""
     judges: list[Judge] = [rule().prepare() for rule, _ in PAIRS.values()]
+    splitter = spacy_splitter() if spacy else None
 
     def run() -> None:
         for text in texts:
-            page = Page(Record("", text))
+            page = Page(Record("", text), splitter)
             any(judge(page) for judge in judges)
 
     return run
 
 
-def report_speed(what: str, seconds: list[tuple[float, float]], count: int) -> None:
+def report_speed(what: str, rates: Sequence[tuple[float, float]]) -> None:
     """Documents a second of both, medians; and the ratios."""
-    ratios = sorted(their / our for their, our in seconds)
-    their, our = (count / statistics.median(column) for column in zip(*seconds, strict=True))
+    ratios = sorted(our / their for their, our in rates)
+    their, our = (statistics.median(column) for column in zip(*rates, strict=True))
     span = f"{statistics.median(ratios):.1f} [{ratios[0]:.1f}..{ratios[-1]:.1f}]"
     print(f"{what:18} datatrove {their:,.0f} pages/s   ours {our:,.0f}   ratio {span}", flush=True)
+
+
+def compare_pipelines(pages: Path, timed: int, count: int, rounds: int) -> None:
+    """datatrove sees the first pages only, ours all; one thread each."""
+    one, two = [], []
+    for _ in range(rounds):
+        their = timed / slowest("datatrove", pages, timed, 1)
+        one.append((their, count / slowest("ours", pages, count, 1)))
+        two.append((their, count / slowest("ours", pages, count, 2)))
+    report_speed("stage, one task", one)
+    report_speed("stage, two tasks", two)
+    gain = statistics.median(b / a for (_, a), (_, b) in zip(one, two, strict=True))
+    print(f"  two tasks are {gain:.2f} times as fast as one")
+
+
+def slowest(who: str, pages: Path, count: int, tasks: int) -> float:
+    """Seconds of the slowest of the processes, which run at the same time."""
+    script = str(Path(__file__).with_name("filter_datatrove.py"))
+    words = [sys.executable, script, who, str(pages), str(count)]
+    processes = [
+        subprocess.Popen(
+            [*words, f"{task}/{tasks}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        for task in range(tasks)
+    ]
+    return max(map(read_seconds, processes))
+
+
+def read_seconds(process: "subprocess.Popen[bytes]") -> float:
+    out, _ = process.communicate()
+    if process.returncode:
+        sys.exit(f"bench: a process ended with {process.returncode}: {' '.join(process.args)}")  # type: ignore[arg-type]
+    return float(json.loads(out.splitlines()[-1])["seconds"])
 
 
 def compare_languages(pages: list[dict[str, Any]], model: Path | None) -> None:
@@ -273,14 +305,16 @@ def compare_languages(pages: list[dict[str, Any]], model: Path | None) -> None:
         start = time.perf_counter()
         found = [detect(page["text"])[0] for page in pages]
         seconds = time.perf_counter() - start
-        right = Counter[str]()
-        for page, language in zip(pages, found, strict=True):
-            right[page["language"]] += language == page["language"]
+        right = Counter(p["language"] for p in right_ones(pages, found))
         share = right.total() / max(len(pages), 1)
-        print(f"{what}: {share:.1%} of {len(pages)} right, {len(pages) / seconds:,.0f} pages/s")
+        print(f"{what}: {share:.1%} of {len(pages)} right, {len(pages) / seconds:,.0f} texts/s")
         total = Counter(page["language"] for page in pages)
-        shares = (f"{name} {right[name] / total[name]:.0%}" for name in sorted(total))
-        print("  " + ", ".join(shares))
+        print("  " + ", ".join(f"{name} {right[name]}/{total[name]}" for name in sorted(total)))
+
+
+def right_ones(pages: list[dict[str, Any]], found: list[str]) -> Iterator[dict[str, Any]]:
+    pairs = zip(pages, found, strict=True)
+    return (page for page, language in pairs if page["language"] == language)
 
 
 if __name__ == "__main__":
