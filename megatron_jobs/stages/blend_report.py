@@ -31,6 +31,8 @@ COUNTS = "compositions"
 """Folder of the counts of units, which `gather` reads."""
 OUTPUTS = (COUNTS, "blend_report.json", "blend_report.html")
 RESOURCES = Resources(ranks=2)
+MOST = 1.1
+"""Times the text of a source that its documents may have: some may have been too long for it."""
 Unit_ = tuple[int, "Unit"]
 
 
@@ -280,7 +282,11 @@ def _parts(config: Config, folder: Path, units: list[Unit_]) -> "list[BlendPart]
     for number, (place, _) in enumerate(units):
         counts = Composition.of(read_json(folder / COUNTS / f"{number:06d}.json"))
         found_of[place].add(counts, examples=config.examples)
-    for place, made_of in enumerate(found_of):
+    for place, (source, made_of) in enumerate(zip(sources, found_of, strict=True)):
         if not made_of.bytes:
             raise UserError(f"documents.{place}: found no text in it; give what was tokenized")
+        if source.text_bytes and made_of.bytes > MOST * source.text_bytes:
+            sizes = f"{made_of.bytes:,} bytes of text, {source.name} was made of"
+            cure = "give what was tokenized, in the order of the index"
+            raise UserError(f"documents.{place}: found {sizes} {source.text_bytes:,}; {cure}")
     return [BlendPart(source, made_of) for source, made_of in zip(sources, found_of, strict=True)]

@@ -28,6 +28,9 @@ class Wish:
 
 
 TALLIES = {"language": "languages", "licence": "licences", "source": "sources", "year": "years"}
+OF_TOKENS = ("licence_group", *TALLIES)
+SHOWN = 20
+"""Names that are there, in an error."""
 
 
 def suggest(
@@ -39,17 +42,12 @@ def suggest(
     """
     rates = [_rates(part, wish, licence_groups) for part in parts]
     names = list(wish.shares)
-    for name in names:
-        if not any(rate.get(name) for rate in rates):
-            known = ", ".join(sorted({key or '""' for rate in rates for key in rate})[:20])
-            found = f"{wish.property} {name!r} is in no source"
-            raise UserError(f"target.shares.{name}: {found}; found {known}")
+    _check(wish, rates)
     trained = sum(part.source.trained for part in parts)
     present = np.array([part.source.trained / trained for part in parts])
     matrix = np.array([[rate.get(name, 0.0) for rate in rates] for name in names])
-    totals = np.array(
-        [1.0 if wish.property in (*TALLIES, "licence_group") else sum(r.values()) for r in rates]
-    )
+    of_tokens = wish.property in OF_TOKENS
+    totals = np.array([1.0 if of_tokens else sum(r.get(n, 0) for n in names) for r in rates])
     weights = suggest_weights(
         matrix,
         totals.tolist(),
@@ -81,8 +79,25 @@ def _rates(part: BlendPart, wish: Wish, own: Mapping[str, str]) -> dict[str, flo
         counts = getattr(made_of, TALLIES[wish.property]).counts
         return {name: count / max(made_of.bytes, 1) for name, count in counts.items()}
     read = part.tokens_read or 1.0
-    groups = made_of.mentions.groups
-    return {name: groups.get(f"{wish.property}.{name}", 0) / read for name in wish.shares}
+    start = f"{wish.property}."
+    return {
+        name.removeprefix(start): count / read
+        for name, count in made_of.mentions.groups.items()
+        if name.startswith(start)
+    }
+
+
+def _check(wish: Wish, rates: Sequence[Mapping[str, float]]) -> None:
+    """Raise UserError for a property or a name that the blend does not have."""
+    there = sorted({name for rate in rates for name, value in rate.items() if value})
+    if not there and wish.property not in OF_TOKENS:
+        rule = f"must be one of {', '.join(OF_TOKENS)}, or a category that the texts speak of"
+        raise UserError(f"target.property: found {wish.property!r}, {rule}")
+    for name in wish.shares:
+        if name not in there:
+            known = ", ".join(one or '""' for one in there[:SHOWN])
+            found = f"{wish.property} {name!r} is in no source"
+            raise UserError(f"target.shares.{name}: {found}; found {known}")
 
 
 def _shares(matrix: Any, totals: Any, weights: Any) -> list[float]:

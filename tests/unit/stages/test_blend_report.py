@@ -184,6 +184,22 @@ def test_what_cannot_work(tmp_path: Path) -> None:
     target = Target(property="language", shares={"fr": 0.5})
     with pytest.raises(UserError, match=r"target.shares.fr: language 'fr' is in no source; found"):
         report(tmp_path, config.model_copy(update={"target": target}))
+    target = Target(property="langauge", shares={"fr": 1})
+    with pytest.raises(UserError) as caught:
+        report(tmp_path, config.model_copy(update={"target": target}))
+    assert str(caught.value) == (
+        "target.property: found 'langauge', must be one of licence_group, language, licence, "
+        "source, year, or a category that the texts speak of"
+    )
+    facts = json.loads((tmp_path / "index/index.json").read_text())
+    facts["sources"][1]["text_bytes"] = 1000
+    (tmp_path / "index/index.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError) as caught:
+        report(tmp_path, config)
+    assert str(caught.value) == (
+        f"documents.1: found {40 * len(SENTENCE):,} bytes of text, source1 was made of 1,000; "
+        "give what was tokenized, in the order of the index"
+    )
     wrong = {
         "window": 0,
         "licence_groups": {"x": "free"},
