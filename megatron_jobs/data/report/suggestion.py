@@ -112,7 +112,7 @@ def _weights(parts: Sequence[BlendPart], present: Any, weights: Any) -> Iterator
             "name": part.source.name,
             "present": float(before),
             "suggested": round(float(after), DIGITS),
-            "times_read": times,
+            "times_read": None if times is None else float(times),
         }
 
 
