@@ -109,6 +109,14 @@ def test_arpa_files(tmp_path: Path, packed: bool) -> None:
     assert model.score("you you") == pytest.approx(10 ** ((0.3 + 0.7 + 0.1 + 0.7 + 0.1) / 3))
 
 
+def test_an_arpa_file_without_unknown(tmp_path: Path) -> None:
+    """log10 p is then -100, as KenLM has it."""
+    path = tmp_path / "m.arpa"
+    path.write_text(ARPA.replace("-1.0\t<unk>\n", "").replace("ngram 1=5", "ngram 1=4"))
+    wanted = 10 ** ((0.2 + (0.2 + 100.0) + 0.8) / 3)
+    assert load_perplexity(path).score("hi x") == pytest.approx(wanted, rel=1e-4)
+
+
 def test_what_is_no_arpa_file(tmp_path: Path) -> None:
     path = tmp_path / "m.arpa"
     path.write_text("hello")
