@@ -247,10 +247,12 @@ def _is_ready(made_of: dict[str, Any], folder: Path) -> bool:
 
 def _begin(made_of: dict[str, Any], folder: Path, notes: str) -> None:
     """Go on with the units in `folder` only when they were made of the same."""
+    from megatron_jobs.text.forms import SHARDS
+
     if _is_ready(made_of, folder):
         return
     kinds = [*OUTPUTS[:3], *([notes] if notes else [])]
-    for name in (MADE_OF, *kinds, "counts.json", "counts"):
+    for name in (MADE_OF, *kinds, SHARDS, "counts.json", "counts"):
         remove(folder / name)
     for name in kinds:
         (folder / name).mkdir(parents=True)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import orjson
 import zstandard
 
 from megatron_jobs.runtime.files import whole_file
@@ -42,7 +43,13 @@ SHAPE_TYPES = ("u1", "<u2", "<u4", "<u8")
 """Of the lengths of an array, by the low two bits of its first byte."""
 MOST_BYTES = 1 << 26
 """Of a shard's samples, as the library has it; offsets are uint32."""
+MOST_SAMPLES = 1 << 25
+"""Of a shard that is read: where they begin is held in memory, 128 MiB."""
+MOST_COLUMNS = 1 << 20
+"""Bytes of what a shard says of its columns."""
 Row = dict[str, Any]
+Column = tuple[str, str, int | None]
+"""(name, encoding, bytes of its values where that is fixed)."""
 
 
 class NotMds(ValueError):
@@ -82,16 +89,27 @@ def decode(encoding: str, data: bytes) -> Any:
     if kind == "str":
         return data.decode()
     if kind == "json":
-        return json.loads(data)
+        return _plain_json(data)
     if kind == "bytes":
         return data
     if kind in FIXED:
         return np.frombuffer(data, FIXED[kind])[0].item()
     if kind == "ndarray":
-        return _array(rest, data).tolist()
+        array = _array(rest, data)
+        return array.tolist() if array.size else []  # (a billion, 0) is a billion lists
     if kind in ("str_int", "str_float"):
         return int(data) if kind == "str_int" else float(data)
     raise NotMds(f"columns of {encoding}")
+
+
+def _plain_json(data: bytes) -> Any:
+    """A value that can be written again, as the library's own writer can write more."""
+    value = json.loads(data)
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        raise NotMds("no plain JSON") from None
+    return value
 
 
 def _array(form: str, data: bytes) -> np.ndarray[Any, Any]:
@@ -117,33 +135,57 @@ def read_rows(file: Bytes, limit: int) -> Iterator[tuple[int, Row | NotMds]]:
         limit: bytes; a longer sample is passed.
     Raises: NotMds, after what could be read.
     """
-    count = struct.unpack("<I", _exactly(file, 4))[0]
-    starts = np.frombuffer(_exactly(file, 4 * (count + 1)), "<u4").astype(np.int64)
-    if (np.diff(starts) < 0).any() or starts[0] < 4 * (count + 2):
+    count, first = struct.unpack("<II", _exactly(file, 8))
+    if count > MOST_SAMPLES or first < 4 * (count + 2):
+        raise NotMds("no MDS")
+    rest = np.frombuffer(_exactly(file, 4 * count), "<u4")
+    starts = np.concatenate([np.asarray([first], "<u4"), rest])
+    if (starts[1:] < starts[:-1]).any():
         raise NotMds("offsets that fall")
-    head = _exactly(file, int(starts[0]) - 4 * (count + 2))
-    try:
-        facts = json.loads(head)
-        columns = [facts[f"column_{name}"] for name in ("names", "encodings", "sizes")]
-    except (ValueError, KeyError, TypeError):
-        raise NotMds("no columns") from None
+    columns = _columns(file, first - 4 * (count + 2))
     for number in range(count):
-        size = int(starts[number + 1] - starts[number])
+        size = int(starts[number + 1]) - int(starts[number])
         yield number + 1, _sample(file, size, limit, columns)
 
 
-def _sample(file: Bytes, size: int, limit: int, columns: list[Any]) -> Row | NotMds:
+def _columns(file: Bytes, size: int) -> list[Column]:
+    """What a shard says of its columns; NotMds when it says none that can be."""
+    if size > MOST_COLUMNS:
+        raise NotMds("no columns")
+    head = _exactly(file, size)
+    try:
+        facts = json.loads(head)
+        said = [facts[f"column_{name}"] for name in ("names", "encodings", "sizes")]
+        orjson.dumps(said)  # TypeError for what cannot be written
+        columns = list(zip(*said, strict=True))
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise NotMds("no columns") from None
+    if not all(map(_is_column, columns)):
+        raise NotMds("no columns")
+    return columns
+
+
+def _is_column(column: tuple[Any, Any, Any]) -> bool:
+    name, encoding, size = column
+    words = isinstance(name, str) and isinstance(encoding, str) and len(encoding) < 100
+    return words and (size is None or (type(size) is int and size >= 0))
+
+
+def _sample(file: Bytes, size: int, limit: int, columns: list[Column]) -> Row | NotMds:
     if size > limit:
-        file.move(size)
+        if file.move(size) < size:
+            raise NotMds("cut short")
         return NotMds("too long")
     data = _exactly(file, size)
     try:
-        return _row(data, *columns)
+        return _row(data, columns)
     except NotMds as reason:
         return reason
     except UnicodeDecodeError:
         return NotMds("not UTF-8")
-    except (ValueError, IndexError, struct.error):
+    except RecursionError:
+        return NotMds("no plain JSON")
+    except (ValueError, IndexError, OverflowError, struct.error):
         return NotMds("damaged")
 
 
@@ -155,14 +197,16 @@ def _exactly(file: Bytes, size: int) -> bytes:
     return data
 
 
-def _row(data: bytes, names: list[str], encodings: list[str], fixed: list[int | None]) -> Row:
-    free = sum(size is None for size in fixed)
+def _row(data: bytes, columns: list[Column]) -> Row:
+    free = sum(size is None for _, _, size in columns)
     if len(data) < 4 * free:
         raise NotMds("cut short")
     given = iter(struct.unpack(f"<{free}I", data[: 4 * free]))
     at, row = 4 * free, {}
-    for name, encoding, known in zip(names, encodings, fixed, strict=True):
+    for name, encoding, known in columns:
         size = next(given) if known is None else known
+        if at + size > len(data):
+            raise NotMds("cut short")
         row[name] = decode(encoding, data[at : at + size])
         at += size
     return row

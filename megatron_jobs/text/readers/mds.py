@@ -23,6 +23,10 @@ def read(piece: Piece, rules: ReadRules) -> Iterator[Item]:
         except NotMds as error:
             reason = tape.gap.reason if tape.gap else str(error)
             yield Quarantined(f"{piece.name}:{number + 1}", reason, piece.size)
+            return
+        tape.drain()
+        if tape.gap:  # behind the last row: its checksum, or more than there should be
+            yield Quarantined(f"{piece.name}@{tape.gap.at}", tape.gap.reason, tape.gap.size)
 
 
 def _item(row: Row | NotMds, place: str, rules: ReadRules) -> Item:

@@ -72,6 +72,18 @@ def test_tasks_give_what_one_gives(tmp_path: Path, form: str) -> None:
             assert tree_hash(tmp_path / "all" / name) == tree_hash(tmp_path / "one" / name), name
 
 
+def test_mds_again_of_other_units(tmp_path: Path) -> None:
+    """index.json tells of the shards that are there, whatever an earlier run has left."""
+    folder, out = corpus(tmp_path / "in"), tmp_path / "out"
+    for unit_mb, more in ((0.001, 5), (0.1, 0), (0.003, 1)):
+        export.run(config(folder, form="mds", unit_mb=unit_mb), Rank(), out)
+        shards = json.loads((out / "documents/index.json").read_text())["shards"]
+        names = sorted(shard["zip_data"]["basename"] for shard in shards)
+        assert names == sorted(path.name for path in (out / "documents").glob("*.mds.zstd"))
+        assert sum(shard["samples"] for shard in shards) == 60
+        assert len(shards) > more
+
+
 def test_datasets_of_hugging_face(tmp_path: Path) -> None:
     import datasets
 

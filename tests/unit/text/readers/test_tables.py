@@ -1,4 +1,4 @@
-"""Parquet, Arrow and MDS: any columns, cut anywhere, damaged."""
+"""Parquet and Arrow: any columns, cut anywhere, damaged."""
 
 import datetime
 import random
@@ -8,8 +8,6 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from megatron_jobs.runtime.files import write_json
-from megatron_jobs.text.mds import ShardWriter
 from megatron_jobs.text.readers import ReadRules
 from megatron_jobs.text.record import Record
 from tests.warcs import read, told
@@ -98,35 +96,3 @@ def test_long_rows(tmp_path: Path) -> None:
     parquet.write_table(table(), tmp_path / "a.parquet")
     found = told(read(tmp_path / "a.parquet", rules=ReadRules(limit=40)))
     assert found == [*(str(n) for n in range(41)), *["!too long"] * 9]
-
-
-def shard(folder: Path, packed: bool) -> Path:
-    writer = ShardWriter(folder, {"id": "str", "text": "str"}, lambda i: f"{i}", packed)
-    for n in range(50):
-        writer.add({"id": str(n), "text": "x" * n})
-    writer.finish()
-    write_json(folder / "index.json", {"version": 2, "shards": writer.shards})
-    return folder / ("0.mds.zstd" if packed else "0.mds")
-
-
-@pytest.mark.parametrize("packed", [True, False])
-def test_mds_that_is_cut_short(tmp_path: Path, packed: bool) -> None:
-    path = shard(tmp_path, packed)
-    assert told(read(tmp_path)) == [str(n) for n in range(50)]
-    data, noise = path.read_bytes(), random.Random(1)
-    for at in noise.sample(range(1, len(data)), 40):
-        path.write_bytes(data[:at])
-        found = told(read(path))
-        assert found[-1] in ("!cut short", "!damaged")
-        assert found[:-1] == [str(n) for n in range(len(found) - 1)]
-    path.write_bytes(b"")
-    (tmp_path / "1.mds").write_bytes(b"nothing of the kind" * 10)
-    assert told(read(tmp_path / "1.mds")) == ["!cut short"]
-
-
-def test_mds_with_long_samples_and_other_columns(tmp_path: Path) -> None:
-    path = shard(tmp_path, packed=False)
-    found = told(read(path, rules=ReadRules(limit=40)))
-    assert found.count("!too long") == 50 - 31
-    path.write_bytes(path.read_bytes().replace(b'"str", "str"', b'"pkl", "str"'))
-    assert told(read(path)) == ["!columns of pkl"] * 50
