@@ -17,7 +17,8 @@ from megatron_jobs._data import Shuffler, sample_starts
 from megatron_jobs._pack import draw_paced
 from megatron_jobs.config.curriculum import Curriculum
 from megatron_jobs.data.packing import PackedOrder
-from megatron_jobs.data.source_order import INT32_MAX, Epochs, SourceOrder, count_tokens
+from megatron_jobs.data.source_order import Epochs, SourceOrder, count_tokens
+from megatron_jobs.data.splits import INT32_MAX
 from megatron_jobs.data.token_file import TokenFile
 
 EPOCH_SEEDS = 1 << 32

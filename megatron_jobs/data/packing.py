@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from megatron_jobs._data import Shuffler
 from megatron_jobs._pack import best_fit
 from megatron_jobs.data.source_order import PADDING
+from megatron_jobs.data.splits import INT32_MAX
 from megatron_jobs.data.token_file import TokenFile
 from megatron_jobs.errors import UserError
 
 PARTS = ("documents", "offsets", "lengths", "first", "shuffle")
-INT32_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,18 +95,27 @@ class PackingFacts:
 
 
 def build_packed_order(
-    tokens: TokenFile, documents: range, *, samples: int | None, seq_len: int, seed: int
+    tokens: TokenFile,
+    documents: range | NDArray[np.int32],
+    *,
+    samples: int | None,
+    seq_len: int,
+    seed: int,
 ) -> tuple[PackedOrder, PackingFacts]:
     """The packed order of at least `samples` samples of some documents.
 
     Args:
-        documents: which of the file's sequences, a range of their numbers.
+        documents: which of the file's sequences, by their numbers.
         samples: None for one epoch.
         seed: decides which of equally long documents share a bin, and the order of the bins.
     Raises: UserError when no document has a target.
     """
     shuffler = Shuffler(seed)
-    order = np.arange(documents.start, documents.stop, dtype=np.int32)
+    order = (
+        np.arange(documents.start, documents.stop, dtype=np.int32)
+        if isinstance(documents, range)
+        else documents.copy()
+    )
     shuffler.shuffle(order)
     sizes = np.array(tokens.lengths)[order]
     pieces = cut_documents(order, sizes, seq_len)
@@ -146,6 +155,18 @@ def cut_documents(
     offsets = (within * seq_len).astype(np.int32)
     lengths = np.minimum(np.repeat(targets, counts) - offsets, seq_len).astype(np.int32) + 1
     return np.repeat(order, counts), offsets, lengths
+
+
+def join_packed(one: PackedOrder, other: PackedOrder) -> PackedOrder:
+    """The samples of one order, then those of the other, of the same token file."""
+    bins = len(one.first) - 1
+    return PackedOrder(
+        np.concatenate([one.documents, other.documents]),
+        np.concatenate([one.offsets, other.offsets]),
+        np.concatenate([one.lengths, other.lengths]),
+        np.concatenate([one.first, other.first[1:] + one.first[-1]]),
+        np.concatenate([one.shuffle, other.shuffle + bins]),
+    )
 
 
 def shuffled_epochs(shuffler: Shuffler, bins: int, samples: int | None) -> NDArray[np.int32]:

@@ -12,7 +12,6 @@ import numpy as np
 
 from megatron_jobs.config.curriculum import Phase
 from megatron_jobs.data.blend import Blend, normalize
-from megatron_jobs.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +36,7 @@ class PhasedBlend:
         bases = [[0] * len(phases[0].weights)]
         for phase, first, end in zip(phases, firsts, firsts[1:], strict=False):
             own = [place for place, weight in enumerate(phase.weights) if weight > 0]
-            weights = [phase.weights[place] for place in own]
-            enough = [end - first + len(own)] * len(own)
-            blend = Blend.plan(enough, weights, end - first)
+            blend = Blend.by_weights([phase.weights[place] for place in own], end - first)
             base = list(bases[-1])
             for place, count in zip(own, blend.taken(end - first), strict=True):
                 base[place] += count
@@ -80,17 +77,6 @@ class PhasedBlend:
             inside = self.blends[phase].find(place, [number - bases[phase]])
             found += [self.firsts[phase] + sample for sample in inside]
         return found
-
-    def needed(self) -> list[int]:
-        """Samples that each source gives in all."""
-        return self.bases[-1]
-
-    def checked(self, lengths: Sequence[int]) -> Self:
-        """This one; DataError when a source has less than it gives."""
-        for place, (count, length) in enumerate(zip(self.needed(), lengths, strict=True)):
-            if count > length:
-                raise DataError(f"source {place}: {count} samples are asked of it, it has {length}")
-        return self
 
     def save(self, folder: Path, name: str) -> dict[str, Any]:
         """Write NAME-phase-P-counts.npy for each phase P; returns the rest, for a JSON file."""

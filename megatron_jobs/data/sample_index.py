@@ -10,6 +10,7 @@ A folder with index.json, which says all about it, and .npy files that are memor
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,8 +103,8 @@ class SampleIndex:
         tokens = []
         for source in facts["sources"]:
             file = TokenFile.open(folder / source["prefix"])
-            size = (len(file), len(file.ids))
-            wanted = (source["documents"], source["tokens"])
+            size = (len(file), len(file.ids))  # the .bin may hold more than the .idx tells of
+            wanted = (source["documents"], source.get("ids", source["tokens"]))
             if size != wanted:
                 found = f"{size[0]} documents and {size[1]} tokens"
                 built = f"the index was built of {wanted[0]} and {wanted[1]}; build it again"
@@ -138,8 +139,16 @@ class SampleIndex:
         found: str | None = self.facts["tokenizer_hash"]
         return found
 
+    def samples(self, name: Split) -> int:
+        """How many samples train, valid or test has, without opening it."""
+        record = self.facts["splits"].get(name)
+        return int(record["samples"]) if record else 0
+
     def split(self, name: Split) -> SplitSamples:
-        """The samples of train, valid or test; none where the index was built without."""
+        """The samples of train, valid or test; none where the index was built without.
+
+        Opens the arrays of all its sources.
+        """
         record = self.facts["splits"].get(name)
         if record is None:
             return SplitSamples(self.seq_len, [], [], None)
@@ -174,6 +183,16 @@ def index_identity(facts: dict[str, Any]) -> str:
     earlier = [before.get("identity"), before.get("samples")]
     text = json.dumps([own, sources, facts["splits"].get("train"), earlier], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def path_from(folder: Path, prefix: Path) -> str:
+    """`prefix` as an index in `folder` notes it; `folder / NOTED` is the file again.
+
+    Relative to the index where both lie in one run folder: the run can be moved then.
+    """
+    run = folder.absolute().parent.parent
+    inside = prefix.absolute().is_relative_to(run)
+    return os.path.relpath(prefix.absolute(), folder.absolute()) if inside else str(prefix)
 
 
 def load_order(folder: Path, name: str, *, packed: bool) -> SourceOrder | PackedOrder:

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megatron_jobs._data import Shuffler, sample_starts
+from megatron_jobs.data.splits import INT32_MAX
 from megatron_jobs.data.token_file import TokenFile
 from megatron_jobs.errors import UserError
 
 LAST_EPOCH_SHARE = 0.80
-INT32_MAX = 2**31 - 1
 PADDING = -1
 """Stands for a token where a row of a micro batch has none."""
 
@@ -131,6 +131,18 @@ def order_of(
     starts = _starts(lengths, order, seq_len, threads)
     shuffle = _shuffled_samples(shuffler, len(starts) - 1, epochs)
     return SourceOrder(order, starts, shuffle), epochs.count
+
+
+def order_of_some(
+    lengths: NDArray[np.int32], numbers: NDArray[np.int32], shuffler: Shuffler, *, seq_len: int
+) -> SourceOrder:
+    """One pass over some documents of a file, by their numbers."""
+    visits = numbers.copy()
+    shuffler.shuffle(visits)
+    starts = _starts(lengths, visits, seq_len)
+    rows = np.arange(len(starts) - 1, dtype=_sample_dtype(len(starts) - 1))
+    shuffler.shuffle(rows)
+    return SourceOrder(visits, starts, rows)
 
 
 def extend_order(

@@ -8,6 +8,8 @@ from megatron_jobs.errors import UserError
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+INT32_MAX = 2**31 - 1
+"""Numbers of documents and places in them are int32, as megatron-core has them."""
 
 
 def parse_split(text: str) -> list[float]:

@@ -1,11 +1,11 @@
 """How much training reads of each source of an index."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from megatron_jobs.data.sample_index import load_blend, read_facts
+from megatron_jobs.data.source_name import source_name, source_path
 from megatron_jobs.errors import UserError
 
 
@@ -25,7 +25,8 @@ class TrainedSource:
     trained: float
     """Tokens that training reads of it, padding left out."""
     times_read: float
-    """How often training reads each of its tokens in the train split."""
+    """How often training reads a token of its train split, on average: an estimate, as if all its
+    documents were of one length."""
 
 
 def trained_sources(folder: Path) -> list[TrainedSource]:
@@ -51,11 +52,10 @@ def _source(
     trained = samples * seq_len * (1 - (order.get("packing") or {}).get("padding", 0))
     first, stop = order["documents"]
     held = source["tokens"] * (stop - first) / source["documents"]
-    prefix = Path(os.path.normpath(folder.absolute() / source["prefix"]))
-    whole = prefix.name == "tokens"
+    prefix = folder.absolute() / source["prefix"]
     return TrainedSource(
-        name=prefix.parent.parent.name if whole else prefix.name,
-        path=prefix.parent if whole else prefix.with_name(f"{prefix.name}.bin"),
+        name=source_name(prefix),
+        path=source_path(prefix),
         tokens=source["tokens"],
         text_bytes=source["text_bytes"],
         samples=samples,

@@ -10,13 +10,14 @@ from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Problem, Settings
 from megatron_jobs.config.shares import Shares
 from megatron_jobs.data.shares import Kind, shares_by_kind, shares_by_size
+from megatron_jobs.data.splits import INT32_MAX, parse_split
 from megatron_jobs.errors import DataError, UserError
 from megatron_jobs.runtime.files import read_json, remove, whole_folder
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.stages import Facts
 
 if TYPE_CHECKING:
-    from megatron_jobs.data.build_index import Source
+    from megatron_jobs.data.index_plan import Source
 
 OUTPUTS = ("index",)
 RESOURCES = Resources()
@@ -67,16 +68,19 @@ class Config(Settings):
     """The same of the test split."""
     earlier: InputPath | None = None
     """The index of the run so far, to go on with another mix: each source that stays (its token
-    file is the same, byte for byte) begins behind the train samples that it gave, in its own order;
-    null for a run that begins. The train samples of this index are counted from 0 again. seq_len,
-    split, packing and tokenizer must be the same."""
+    file is the same, byte for byte) begins behind the train samples that it gave, in its own order.
+    Of a token file that is another one, say with documents taken out, those documents that were
+    given, be it in part, are left out of its first pass: they are known by their names and sizes,
+    where both files have `.names` and the old one is still there. Other files begin anew; the job
+    says of each source which it is. null for a run that begins. The train samples of this index are
+    counted from 0 again. seq_len, split, packing and tokenizer must be the same."""
     earlier_samples: int = 0
     """How many train samples of that index were taken: steps x batch.global_size."""
+    only_new_sources: bool = False
+    """Whether this index may share nothing with `earlier`, which is refused otherwise."""
 
     def problems(self) -> Iterator[Problem]:
         """Values that cannot work together."""
-        from megatron_jobs.data.splits import parse_split
-
         weights = [source.weight for source in self.tokens]
         if not self.tokens:
             yield "tokens", "found nothing, must name at least one token file"
@@ -86,8 +90,8 @@ class Config(Settings):
             yield "tokens", f"found weights {weights}; all must be positive"
         yield from self._share_problems()
         yield from self._order_problems()
-        if self.seq_len < 1:
-            yield "seq_len", f"{self.seq_len} must be at least 1"
+        if not 1 <= self.seq_len < INT32_MAX:
+            yield "seq_len", f"{self.seq_len} must be from 1 to {INT32_MAX - 1}"
         if not 0 <= self.seed < 2**32:
             yield "seed", f"{self.seed} must be from 0 to {2**32 - 1}"
         for name in ("train_samples", "valid_samples", "test_samples"):
@@ -131,6 +135,8 @@ class Config(Settings):
             yield "curriculum", "the orders of `earlier` go on as they are; leave one of both out"
         if self.earlier_samples < 0 or (self.earlier is None and self.earlier_samples):
             yield "earlier_samples", f"{self.earlier_samples} of no index; it goes with `earlier`"
+        if self.earlier is None and self.only_new_sources:
+            yield "only_new_sources", "is not read without `earlier`; leave it out"
 
 
 def promise(config: Config, inputs: Mapping[str, Facts]) -> Facts:
@@ -161,7 +167,6 @@ def describe(config: Config, resources: Resources) -> list[tuple[str, str]]:
     Both are known when the token files are there; shares by hand, or of one source a kind, before.
     """
     from megatron_jobs.data.blend import normalize
-    from megatron_jobs.data.splits import parse_split
 
     sizes = [_size(source.path) for source in config.tokens]
     known = [size for size in sizes if size is not None]
@@ -197,7 +202,8 @@ def _size(path: Path) -> int | None:
 
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     """Build folder/index; the leader does all the work, on all cores it has."""
-    from megatron_jobs.data.build_index import IndexPlan, build_sample_index
+    from megatron_jobs.data.build_index import build_sample_index
+    from megatron_jobs.data.index_plan import IndexPlan
 
     if not rank.leads:
         return {}
@@ -213,6 +219,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
         phases=config.phases,
         earlier=config.earlier,
         earlier_samples=config.earlier_samples,
+        only_new_sources=config.only_new_sources,
         samples={
             "train": config.train_samples,
             "valid": config.valid_samples,
@@ -223,6 +230,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     remove(out)
     with whole_folder(out) as part:
         samples = build_sample_index(part, sources, plan)
+        _say_begins(part)
     return {
         "documents": sum(source.facts.documents for source in sources),
         "tokens": sum(source.facts.tokens for source in sources),
@@ -245,6 +253,19 @@ def _weights(config: Config, sizes: Sequence[int]) -> list[float | None]:
     return [source.weight for source in config.tokens]
 
 
+def _say_begins(index: Path) -> None:
+    """Print how each source begins behind an earlier index, and which that one has beside them."""
+    from megatron_jobs.data.earlier import Note
+    from megatron_jobs.data.source_name import source_name
+
+    earlier = read_json(index / "index.json")["earlier"] or {"sources": [], "left_out": []}
+    for note in earlier["sources"]:
+        print(Note(**note), flush=True)
+    for prefix in earlier["left_out"]:
+        name = source_name(index / prefix) if prefix else "a source of before"
+        print(f"{name}: left out; its order is kept", flush=True)
+
+
 def _packing_numbers(path: Path) -> dict[str, float]:
     """How well the train documents were packed, all sources together; nothing without packing."""
     records = read_json(path)["splits"].get("train", {"sources": []})["sources"]
@@ -261,13 +282,15 @@ def _packing_numbers(path: Path) -> dict[str, float]:
 
 def _open(tokens: Tokens) -> "Source":
     """The token file of a folder or a .bin, looked through as a whole."""
-    from megatron_jobs.data.build_index import Source
+    from megatron_jobs.data.index_plan import Source
     from megatron_jobs.data.token_facts import TokenFacts, facts_path
     from megatron_jobs.data.token_file import TokenFile
 
     prefix = _prefix(tokens.path)
     file = TokenFile.open(prefix)
     file.check()
+    if file.tokens == 0:
+        raise UserError(f"tokens: {prefix} holds no token; leave it out")
     if not facts_path(prefix).exists():
         facts = TokenFacts.of_bare_file(prefix, documents=len(file), tokens=file.tokens)
         return Source(prefix, file, facts, scores=tokens.scores)

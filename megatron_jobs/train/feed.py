@@ -134,7 +134,7 @@ def check_samples(index: SampleIndex, samples: int, *, index_step: int = 0) -> N
     Args:
         index_step: the step behind which it begins; the message tells of it.
     """
-    held = len(index.split("train"))
+    held = index.samples("train")
     if held < samples:
         steps = f"(steps - {index_step})" if index_step else "steps"
         found = f"{steps} x batch.global_size = {samples} samples, the index holds {held}"

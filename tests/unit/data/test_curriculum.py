@@ -142,6 +142,21 @@ def test_scores_of_records(tmp_path: Path) -> None:
         document_scores(tokens, range(4), SCORES, path)
 
 
+@pytest.mark.parametrize("order", [["a", "b", "a"], ["a", "a", "b"], ["b", "a", "a"]])
+def test_a_rejected_record_lends_no_document_its_score(tmp_path: Path, order: list[str]) -> None:
+    """Two records of one id, one document of that name: it may be either."""
+    tokens = make_tokens(tmp_path / "tokens", 2)
+    with write_document_names(tmp_path / "tokens") as writer:
+        writer.add_names(sorted(set(order), key=order.index))
+    path = tmp_path / "rows.jsonl"
+    lines = [
+        f'{{"id": "{name}", "metadata": {{"perplexity": {n}}}}}' for n, name in enumerate(order)
+    ]
+    path.write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"'a' names more records than documents, so which became"):
+        document_scores(tokens, range(2), SCORES, path)
+
+
 def test_sentences_have_no_scores(tmp_path: Path) -> None:
     tokens = make_tokens(tmp_path / "tokens", 4)
     with write_document_names(tmp_path / "tokens") as writer:

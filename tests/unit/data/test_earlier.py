@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from megatron_jobs.config.curriculum import Phase
+from megatron_jobs.config.curriculum import Curriculum, Phase
 from megatron_jobs.data.build_index import IndexPlan, Source, build_sample_index
 from megatron_jobs.data.sample_index import SampleIndex, SplitSamples, index_identity
 from megatron_jobs.data.token_facts import TokenFacts
@@ -166,6 +166,13 @@ def test_a_file_that_is_named_twice_goes_on_behind_both(tmp_path: Path) -> None:
     assert not set(rows_of(one.split("train"), 100)) & set(rows_of(two.split("train"), 50))
 
 
+def test_a_file_that_is_named_twice_does_not_go_on_twice(tmp_path: Path) -> None:
+    a = make_source(tmp_path / "a", 1.0, 0)
+    build(tmp_path / "1", [a], 100)
+    with pytest.raises(UserError, match=r"/a and .*/a are one file, .*; name it once and add up"):
+        build(tmp_path / "2", [a, a], 50, earlier=tmp_path / "1", earlier_samples=100)
+
+
 def test_token_files_of_sources_left_out_may_be_gone(tmp_path: Path) -> None:
     a, b = (make_source(tmp_path / name, 1.0, i) for i, name in enumerate("ab"))
     build(tmp_path / "1", [a, b], 100)
@@ -214,12 +221,19 @@ def test_the_index_says_what_it_follows(tmp_path: Path) -> None:
     build(tmp_path / "2", [a], 50, earlier=tmp_path / "1", earlier_samples=50, valid=10)
     facts = json.loads((tmp_path / "2/index.json").read_text())
     before = index_identity(json.loads((tmp_path / "1/index.json").read_text()))
-    assert facts["earlier"] == {"index": "../1", "identity": before, "samples": 50}
+    said = {"source": "a", "samples": 50, "documents": 0, "left_out": 0, "held_out": 0}
+    assert facts["earlier"] == {
+        "index": "../1",
+        "identity": before,
+        "samples": 50,
+        "sources": [said | {"named": True}],
+        "left_out": [],
+    }
     assert facts["splits"]["valid"]["sources"][0]["first"] == 0
 
 
 def test_an_index_is_known_again_wherever_it_lies(tmp_path: Path) -> None:
-    """Not by its paths, nor by its other splits; by its sources, seed, weights, what it follows."""
+    """Not by its paths or other splits; by its sources, seed, weights, scores, what it follows."""
     a, other = (make_source(tmp_path / name, 1.0, i) for i, name in enumerate("ab"))
     (tmp_path / "copy").mkdir()
     for suffix in ("bin", "idx"):
@@ -230,7 +244,14 @@ def test_an_index_is_known_again_wherever_it_lies(tmp_path: Path) -> None:
         build(tmp_path / "copy/1", [copy], 50),
         build(tmp_path / "2", [a], 50, valid=5),
     ]
+    named = ("one", "two")
+    for name, numbers in zip(named, np.random.default_rng(0).random((2, 400)), strict=True):
+        np.save(tmp_path / f"{name}.npy", numbers)
+    scored = [Source(a.prefix, a.tokens, a.facts, 1.0, tmp_path / f"{name}.npy") for name in named]
+    by_score = Curriculum(by="score")
     others = [
+        build(tmp_path / "one", scored[:1], 50, curriculum=by_score),
+        build(tmp_path / "two", scored[1:], 50, curriculum=by_score),
         build(tmp_path / "3", [a], 50, seed=4),
         build(tmp_path / "4", [other], 50),
         build(tmp_path / "5", [a, other], 50),

@@ -6,7 +6,6 @@ import pytest
 
 from megatron_jobs.config.curriculum import Phase, phase_problems
 from megatron_jobs.data.phases import PhasedBlend, mean_weights
-from megatron_jobs.errors import DataError
 
 PHASES = [
     Phase(until=0.5, weights=[3, 1, 0]),
@@ -45,17 +44,19 @@ def test_each_phase_is_a_blend_of_its_own(samples: int, tmp_path: Path) -> None:
     again = PhasedBlend.load(tmp_path, "train", rest)
     assert [again[i] for i in reversed(range(samples))] == wanted[::-1]
     counts = [sum(source == place for source, _ in wanted) for place in range(3)]
-    assert again.needed() == counts
+    assert again.taken(samples) == counts
     for place, count in enumerate(counts):
         assert [n for source, n in wanted if source == place] == list(range(count))
 
 
-def test_a_source_that_has_less_is_refused() -> None:
-    blend = PhasedBlend.plan(PHASES, 100)
-    assert blend.checked(blend.needed()) is blend
-    first = blend.needed()[0]
-    with pytest.raises(DataError, match=f"source 0: {first} samples are asked of it, it has 3"):
-        blend.checked([3, 100, 100])
+def test_samples_are_found_by_source_and_number() -> None:
+    """Over several blocks of each phase."""
+    blend = PhasedBlend.plan(PHASES, 100_003)
+    for sample in [*range(0, len(blend), 997), 49_999, 50_001, 50_002, 75_002, len(blend) - 1]:
+        source, number = blend[sample]
+        assert blend.find(source, [number]) == [sample]
+    counts = blend.taken(len(blend))
+    assert [blend.find(source, [count]) for source, count in enumerate(counts)] == [[], [], []]
 
 
 def test_the_mean_weighs_phases_by_their_length() -> None:

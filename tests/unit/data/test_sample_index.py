@@ -82,6 +82,7 @@ BLENDS: dict[str, list[float | None]] = {
     "blend of one": [3.0],
     "two": [0.3, 0.7],
     "three": [5.0, 1.0, 4.0],
+    "ties": [7.0, 2.0, 1.0],
     "by size": [None, None],
 }
 
@@ -201,6 +202,45 @@ def test_an_index_of_other_tokens_is_refused(tmp_path: Path) -> None:
         SampleIndex.open(tmp_path)
     with pytest.raises(DataError, match=r"index\.json: no such file; the index stage writes it"):
         SampleIndex.open(tmp_path / "elsewhere")
+
+
+def test_a_bare_file_may_hold_more_than_its_idx_tells(tmp_path: Path) -> None:
+    """As where somebody leaves documents out of the .idx alone."""
+    prefix = make_tokens(tmp_path / "tokens", 30, 0)
+    plain = make_source(prefix)
+    with (tmp_path / "tokens.bin").open("ab") as file:
+        file.write(bytes(400))
+    source = make_source(prefix)
+    assert source.facts.tokens == plain.facts.tokens
+    build_sample_index(tmp_path, [source], make_plan((9, 0, 0)))
+    assert len(our_samples(tmp_path)[0]) >= 9
+    with (tmp_path / "tokens.bin").open("ab") as file:
+        file.write(bytes(2))
+    with pytest.raises(DataError, match="the index was built of 30 and"):
+        SampleIndex.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("case", "refused"), [(0, False), (2, False), (1, True), (3, True), (8, True)]
+)
+def test_a_blend_may_ask_for_more_than_was_planned(
+    tmp_path: Path, case: int, refused: bool
+) -> None:
+    """Megatron-core gives up where a source has not that many; here it is built longer."""
+    draw = np.random.default_rng(case)
+    prefixes = [make_tokens(tmp_path / f"{i}", 40 + 3 * i, i, mean=30) for i in range(12)]
+    weights = (draw.dirichlet(np.full(12, 0.5)) + 1e-4).tolist()
+    sources = [make_source(prefix, w) for prefix, w in zip(prefixes, weights, strict=True)]
+    (tmp_path / "index").mkdir()
+    plan = make_plan((int(draw.integers(500, 3000)), int(draw.integers(20, 300)), 0), split="95,5")
+    build_sample_index(tmp_path / "index", sources, plan)
+    ours = our_samples(tmp_path / "index")
+    names = [str(prefix) for prefix in prefixes]
+    if refused:
+        with pytest.raises(IndexError, match="oversamples the contributing datasets"):
+            megatron_samples(tmp_path / "cache", (names, weights), plan)
+    else:
+        assert ours == megatron_samples(tmp_path / "cache", (names, weights), plan)
 
 
 def test_only_samples_that_are_there_are_read(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_settings_that_cannot_work(tmp_path: Path) -> None:
     assert list(all_problems(config)) == [
         ("tokens", "found weights [-1.0, None]; give one to all sources or to none"),
         ("tokens", "found weights [-1.0, None]; all must be positive"),
-        ("seq_len", "0 must be at least 1"),
+        ("seq_len", "0 must be from 1 to 2147483646"),
         ("seed", "-1 must be from 0 to 4294967295"),
         ("train_samples", "-1 is negative; 0 for none, null for one epoch"),
         ("valid_samples", "a blend by weights needs a number; null takes whole epochs"),
@@ -179,6 +179,17 @@ def test_settings_that_cannot_work(tmp_path: Path) -> None:
     ]
     assert dict(all_problems(Config(tokens=[])))["tokens"].startswith("found nothing")
     assert [name for name, _ in input_paths(config)] == ["tokens.0.path", "tokens.1.path"]
+
+
+@pytest.mark.parametrize("packing", ["none", "best_fit"])
+def test_the_longest_sample_and_one_beyond(tmp_path: Path, packing: str) -> None:
+    tokens = [{"path": make_tokens(tmp_path / "tokens", 10)}]
+    for length, found in (
+        (2**31 - 2, []),
+        (2**31 - 1, ["2147483647 must be from 1 to 2147483646"]),
+    ):
+        config = Config(tokens=tokens, seq_len=length, packing=packing)
+        assert [sentence for _, sentence in all_problems(config)] == found
 
 
 def test_packed_samples_and_how_well_they_were_packed(tmp_path: Path) -> None:

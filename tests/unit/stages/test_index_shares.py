@@ -7,8 +7,10 @@ import pytest
 
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import all_problems, input_paths
+from megatron_jobs.data.document_names import write_document_names
 from megatron_jobs.data.sample_index import SampleIndex
 from megatron_jobs.data.token_file import write_token_file
+from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.rank import ALONE
 from megatron_jobs.stages.index import Config, describe, foresee, run
 
@@ -116,10 +118,55 @@ def test_a_run_that_changes_its_mix(tmp_path: Path) -> None:
     assert len(set(starts)) == 700
 
 
+@pytest.mark.parametrize(
+    "shares", [{"by": "hand"}, {"by": "size"}, {"by": "seeds"}, {"by": "size", "temperature": 9}]
+)
+def test_a_source_without_a_token_has_no_share(tmp_path: Path, shares: dict[str, Any]) -> None:
+    config = make_config(tmp_path, shares=shares)
+    with write_token_file(tmp_path / "b", vocab_size=9) as writer:
+        writer.add([], [0, 0])
+    with pytest.raises(UserError, match=r"tokens: .*/b holds no token; leave it out"):
+        run(config, ALONE, tmp_path / "job")
+
+
+def test_a_file_that_changed_under_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said of each source how it begins, and of each one that is no more there."""
+    one = make_config(tmp_path, shares={"by": "size"}, train_samples=400)
+    for name, size in (("a", 400), ("b", 100)):
+        with write_document_names(tmp_path / name) as names:
+            names.add_names([f"{name}{number}" for number in range(size)])
+    run(one, ALONE, tmp_path / "one")
+    assert capsys.readouterr().out == ""
+    changed = make_tokens(tmp_path / "a2", 3990)
+    with write_document_names(tmp_path / "a2") as names:
+        names.add_names([f"a{number}" for number in range(399)])
+    sources = [{"path": changed, "weight": 1}, {"path": tmp_path / "c.bin", "weight": 1}]
+    behind = {"earlier": tmp_path / "one/index", "earlier_samples": 300}
+    two = make_config(tmp_path, tokens=sources, train_samples=100, **behind)
+    run(two, ALONE, tmp_path / "two")
+    before, after = (SampleIndex.open(tmp_path / name / "index").split("train") for name in
+                     ("one", "two"))  # fmt: skip
+    given = {int(token) for n in range(300) for token in before[n] if token < 3990}
+    documents = {token // 10 for token in given}
+    said = f"a2: another file; {len(documents)} of its 399 train documents were given before and"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{said} are left out of its first pass",
+        f"c: goes on behind {before.blend.taken(300)[2]} samples",  # type: ignore[union-attr]
+        "a: left out; its order is kept",
+        "b: left out; its order is kept",
+    ]
+    assert not given & {int(token) for n in range(100) for token in after[n]}
+
+
 def test_orders_that_cannot_go_on(tmp_path: Path) -> None:
     config = make_config(tmp_path, earlier_samples=3)
     assert list(all_problems(config)) == [
         ("earlier_samples", "3 of no index; it goes with `earlier`")
+    ]
+    assert list(all_problems(make_config(tmp_path, only_new_sources=True))) == [
+        ("only_new_sources", "is not read without `earlier`; leave it out")
     ]
     paced = make_config(tmp_path, earlier=tmp_path, curriculum={})
     assert list(all_problems(paced)) == [

@@ -18,7 +18,13 @@ from megatron_jobs.data.token_file import TokenFile, write_token_file
 from megatron_jobs.errors import UserError
 from megatron_jobs.train import feed
 from megatron_jobs.train.batch import MicroBatch
-from megatron_jobs.train.feed import check_index, document_ends, open_feed, split_batches
+from megatron_jobs.train.feed import (
+    check_index,
+    check_samples,
+    document_ends,
+    open_feed,
+    split_batches,
+)
 
 SEQ_LEN = 8
 TRAIN = 48
@@ -104,6 +110,23 @@ def test_a_split_without_samples_has_no_batches(
 def test_an_index_that_fits_is_opened(index: SampleIndex) -> None:
     held = len(index.split("train"))
     assert check_index(index.folder, MODEL, samples=held).folder == index.folder
+
+
+def test_a_rank_opens_each_array_once(index: SampleIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    load = np.load
+
+    def note(path: Path, **how: object) -> np.ndarray:
+        opened.append(Path(path).name)
+        return load(path, **how)
+
+    be_rank(monkeypatch, 0, 1)
+    monkeypatch.setattr(np, "load", note)
+    again = check_index(index.folder, MODEL, samples=1)
+    check_samples(again, TRAIN, index_step=2)
+    open_feed(again, BatchConfig(global_size=8))
+    assert opened
+    assert sorted(opened) == sorted(path.name for path in index.folder.glob("*.npy"))
 
 
 @pytest.mark.parametrize(
