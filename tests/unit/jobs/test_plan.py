@@ -170,8 +170,18 @@ def test_the_command_line_says_it_in_words_and_status(
     assert main(["show", str(path), "second.text=moon"]) == 0
     shown = capsys.readouterr().out
     assert "text: moon  (command line)" in shown
-    assert f"reads: {Path('runs/plan').absolute()}/first/words  ({path}:5)" in shown
+    assert "reads: @first/words  (line 5)" in shown
     assert "count: 1  (default)" in shown
+
+
+def test_every_line_of_a_shown_plan_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "plans/web-to-tokens.yaml"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > 100] == []
+    words = " ".join(" ".join(lines).split())
+    lists = "@fetch/files/bad-words/package"
+    assert f"files: {{en: {lists}/en.json, de: {lists}/de.json}} (line" in words
+    assert "counts: [@web/counts.json, @handbook/counts.json, @kernel/counts.json," in words
 
 
 def test_help_needs_nothing_heavy() -> None:
