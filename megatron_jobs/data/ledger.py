@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from megatron_jobs.data.document_names import DocumentNames
 from megatron_jobs.data.packing import PackedOrder
-from megatron_jobs.data.sample_index import SampleIndex
+from megatron_jobs.data.sample_index import SampleIndex, SplitSamples
 from megatron_jobs.data.source_order import SourceOrder
 from megatron_jobs.data.splits import SPLITS, Split
 
@@ -104,18 +104,25 @@ class Ledger:
         """
         wanted = np.unique(np.fromiter(sequences, np.int32))
         for split, samples in self.splits.items():
-            if source >= len(samples.orders) or not len(wanted):
-                continue
-            order = samples.orders[source]
-            found = (
-                _packed_rows(order, wanted)
-                if isinstance(order, PackedOrder)
-                else _rows(order, wanted)
-            )
-            numbers = _numbers(order, [row for _, row in found])
-            for sequence, row in found:
-                for sample in samples.find(source, numbers.get(row, [])):
+            if source < len(samples.orders) and len(wanted):
+                for sequence, sample in _places(samples, source, wanted):
                     yield Sighting(split, source, sequence, sample)
+
+
+def _places(samples: SplitSamples, source: int, wanted: NDArray[np.int32]) -> list[tuple[int, int]]:
+    """(sequence, sample) of every sample of a split that holds a token of some sequences."""
+    order = samples.orders[source]
+    rows = _packed_rows(order, wanted) if isinstance(order, PackedOrder) else _rows(order, wanted)
+    numbers = _numbers(order, [row for _, row in rows])
+    rising = sorted(number for several in numbers.values() for number in several)
+    # a blend gives the samples of a source in their order: those that it leaves out are the last
+    given = dict(zip(rising, samples.find(source, rising), strict=False))
+    return sorted(
+        (sequence, given[number])
+        for sequence, row in rows
+        for number in numbers.get(row, [])
+        if number in given
+    )
 
 
 def _passages(

@@ -22,8 +22,8 @@ FILES = ("rejected.jsonl", "review.jsonl")
 TOKENS = "tokens"
 SUFFIXES = (".jsonl.zst", ".jsonl.gz", ".jsonl")
 OF_THE_JOB = {"checkpoints", "index", "model", "metrics.jsonl", "loaded.json", "tensorboard"} | {
-    *("loss.svg", "progress.json", "SAVE", "comparison.json", "continuations.jsonl"),
-    *("continuations.txt", "evaluation.json", "made_of.json", "counts", "counts.json", "ids"),
+    *("loss.svg", "progress.json", "SAVE", "comparison.json"),
+    *("evaluation.json", "made_of.json", "counts", "counts.json", "ids"),
     *("fetched.json", "matches.json", "duplicates.json", ".meet"),
 }
 """Weights and samples, which are judged by their steps, and what says nothing of one document."""
