@@ -17,6 +17,7 @@ from megatron_jobs.stages.documents import link
 from megatron_jobs.stages.pieces import begin, run_pieces
 
 if TYPE_CHECKING:
+    from megatron_jobs.text.copies.bloom import FilterSize
     from megatron_jobs.text.copies.store import Fingerprints
 
 OUTPUTS = ("removals",)
@@ -29,13 +30,15 @@ class Config(Settings):
     fingerprints: InputPath
     """Output of a `fingerprint` job."""
     expected: int = 0
-    """Documents that the filters are sized for; 0: as many as there are."""
+    """Documents that the filters are sized for; 0: as many as there are. More makes errors rarer,
+    fewer is refused."""
     false_positives: float = 1e-5
     """Share of the documents without a copy that are removed all the same, at most; 1e-5 takes 30
     bits a key: 52 bytes a document at 14 bands."""
     partitions: int = 0
     """Ranges of the keys, each with a filter of its own and done by one rank; 0: one for each rank
-    of each task. All together take the memory of one."""
+    of each task. All together take the memory of one. Copies are found by any number of them; which
+    documents go by mistake depends on it."""
 
     def problems(self) -> Iterator[Problem]:
         """Values that cannot work."""
@@ -56,9 +59,8 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     out = folder / "removals"
 
     def do(number: int) -> None:
-        write_seen(
-            prints, _part(out, number), number, of=count, bloom=_bloom(config, prints, count)
-        )
+        size = _size(config, prints, count)
+        write_seen(prints, _part(out, number), number, of=count, size=size)
 
     of_task = run_pieces(
         rank,
@@ -72,7 +74,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
         return {}
     if rank.tasks > 1:
         return {"partitions": len(of_task)}
-    return _settle(prints, out)
+    return _settle(config, prints, out)
 
 
 def gather(config: Config, folder: Path, tasks: Sequence[Path]) -> dict[str, float]:
@@ -82,7 +84,7 @@ def gather(config: Config, folder: Path, tasks: Sequence[Path]) -> dict[str, flo
     for task in tasks:
         for part in sorted((task / "removals").glob("*.npy")):
             link(part, out / part.name)
-    return _settle(_open(config), out)
+    return _settle(config, _open(config), out)
 
 
 def _open(config: Config) -> "Fingerprints":
@@ -92,18 +94,19 @@ def _open(config: Config) -> "Fingerprints":
     if prints.settings.method != "minhash":
         found = f"{config.fingerprints} is of {prints.settings.method}"
         raise UserError(f"fingerprints: {found}, must be of minhash")
+    if 0 < config.expected < prints.items:
+        found = f"{config.expected}, but the fingerprints are of {prints.items} documents"
+        raise UserError(f"expected: {found}; 0 takes as many as there are")
     return prints
 
 
-def _bloom(config: Config, prints: "Fingerprints", partitions: int) -> Any:
-    """A filter for a range of the keys."""
-    from megatron_jobs._copies import Bloom
-    from megatron_jobs.text.copies.bloom import key_rate
+def _size(config: Config, prints: "Fingerprints", partitions: int) -> "FilterSize":
+    """Of the filter for a range of the keys."""
+    from megatron_jobs.text.copies.bloom import FilterSize, key_rate, most_keys
 
     bands = prints.settings.bands
-    documents = config.expected or max(prints.items, 1)
-    rate = key_rate(config.false_positives, bands)
-    return Bloom(max(documents * bands // partitions, 1), rate)
+    keys = (config.expected or prints.items) * bands
+    return FilterSize(most_keys(keys, partitions), key_rate(config.false_positives, bands))
 
 
 def _made_of(config: Config, partitions: int) -> dict[str, Any]:
@@ -116,8 +119,8 @@ def _part(out: Path, number: int) -> Path:
     return out / f"{number:06d}.npy"
 
 
-def _settle(prints: "Fingerprints", out: Path) -> dict[str, float]:
-    """Write the removals of each unit."""
+def _settle(config: Config, prints: "Fingerprints", out: Path) -> dict[str, float]:
+    """Write the removals of each unit; the numbers of the receipt."""
     from megatron_jobs.text.copies.bloom import removals_of
     from megatron_jobs.text.copies.removals import write_about, write_removals
 
@@ -125,4 +128,10 @@ def _settle(prints: "Fingerprints", out: Path) -> dict[str, float]:
     units = range(len(prints.units))
     removed = sum(write_removals(out, unit, removals_of(prints, parts, unit)) for unit in units)
     write_about(out, prints, rule="bloom")
-    return {"documents": prints.items, "removed": removed}
+    return {
+        "documents": prints.items,
+        "kept": prints.items - removed,
+        "removed": removed,
+        "partitions": len(parts),
+        "filter_mb": _size(config, prints, len(parts)).bytes / 1e6,
+    }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Problem, Settings
 from megatron_jobs.errors import UserError
-from megatron_jobs.runtime.files import file_hash, remove, write_json
+from megatron_jobs.runtime.files import file_hash, remove, whole_files, write_json
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.stages.documents import link
 from megatron_jobs.stages.pieces import begin, run_pieces
@@ -88,7 +88,7 @@ def gather(config: Config, folder: Path, tasks: Sequence[Path]) -> dict[str, flo
     out = folder / "edges"
     remove(out)
     for task in tasks:
-        for file in sorted((task / "edges").iterdir()):
+        for file in whole_files(task / "edges"):
             link(file, out / file.name)
     return _settle(config, folder, sorted(int(file.stem) for file in out.glob("*.json")))
 

@@ -12,7 +12,9 @@ into any number of filters, with as many bits and the same errors.
 Source: Khan et al. 2024, LSHBloom, arXiv:2411.04257.
 """
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,31 @@ from megatron_jobs.text.copies.store import Fingerprints
 def key_rate(rate: float, keys: int) -> float:
     """False positives a key may have, so that a document of `keys` keys has `rate`."""
     return float(-np.expm1(np.log1p(-rate) / keys))
+
+
+def most_keys(keys: int, ranges: int) -> int:
+    """As many as one of some equal ranges holds of evenly spread keys, but one time in 700."""
+    mean = keys / ranges
+    return max(1, math.ceil(mean + (3 * math.sqrt(mean) if ranges > 1 else 0)))
+
+
+@dataclass(frozen=True)
+class FilterSize:
+    """Of a Bloom filter."""
+
+    keys: int
+    """That it may hold."""
+    rate: float
+    """False positives when it does."""
+
+    @property
+    def bytes(self) -> float:
+        """Memory that it takes: -n ln p / (ln 2)^2 bits (Bloom 1970)."""
+        return -self.keys * math.log(self.rate) / math.log(2) ** 2 / 8
+
+    def make(self) -> Bloom:
+        """An empty one."""
+        return Bloom(self.keys, self.rate)
 
 
 def seen_before(prints: Fingerprints, number: int, *, of: int, bloom: Bloom) -> Iterator[I64]:
@@ -47,8 +74,9 @@ def _spread(of_first: Bools, first: Bools) -> Bools:
     return of_first[np.cumsum(first) - 1] if len(first) else of_first
 
 
-def write_seen(prints: Fingerprints, path: Path, number: int, *, of: int, bloom: Bloom) -> int:
+def write_seen(prints: Fingerprints, path: Path, number: int, *, of: int, size: FilterSize) -> int:
     """Write the numbers of the items that a range of the keys removes, rising; how many."""
+    bloom = size.make()
     found = [
         items + prints.bases[unit]
         for unit, items in enumerate(seen_before(prints, number, of=of, bloom=bloom))

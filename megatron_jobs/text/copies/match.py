@@ -1,7 +1,7 @@
 """Items that share a key, as edges: one partition of the range of the keys at a time.
 
-edges/P.npy      int64 [edges, 2], numbers of items, the higher one first; none twice
-partitions/P.json  `PartitionFacts`, written last
+edges/P.npy   int64 [edges, 2], numbers of items, the higher one first; none twice
+edges/P.json  `PartitionFacts`, written last
 """
 
 from collections.abc import Sequence
