@@ -92,8 +92,8 @@ def draw_licences(facts: Facts) -> Element:
 def _domains(facts: Facts) -> Element:
     spread = facts["domain_entropy"]
     said = (
-        f"{say_count(spread['domains'])} domains, {spread['bits']:.2f} bits: as even as "
-        f"{spread['equal_domains']:.1f} domains of one size."
+        f"{say_count(spread['domains'])} named, {spread['bits']:.2f} bits: as even as "
+        f"{spread['equal_domains']:.1f} of one size."
     )
     return join(tag("p", said), draw_shares("Tokens by domain", facts["domains"], facts["tokens"]))
 
