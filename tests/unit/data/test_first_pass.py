@@ -120,6 +120,7 @@ def test_whole_passes_follow_the_first_one(tmp_path: Path, packing: str) -> None
     shown = [split[n].tolist() for n in range(650, len(split))]
     assert [more.split("train")[n].tolist() for n in range(len(shown))] == shown
     assert len(more.split("train")) >= 900
+    assert np.array_equal(counts_of(more) > 0, once > 0)
     rows = more.split("train").orders[0].shuffle[len(shown) :]
     assert min(rows.tolist()) >= record["lead"] if packing == "best_fit" else True
 
@@ -179,13 +180,27 @@ def test_an_index_that_shares_nothing_must_be_asked_for(tmp_path: Path) -> None:
     assert asked.facts["splits"]["train"]["left_out"][0]["first"] == 30
 
 
-def test_all_documents_given_need_a_weight(tmp_path: Path) -> None:
-    build(tmp_path / "1", [make_source(tmp_path / "a", range(50), None)], 200)
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_all_documents_given_need_a_weight(tmp_path: Path, packing: str) -> None:
+    """More than one pass over them, and less than two."""
+    a, settings = make_source(tmp_path / "a", range(50), None), {"packing": packing}
+    build(tmp_path / "1", [a], 150, **settings)
     changed = make_source(tmp_path / "b", range(40), None)
     with pytest.raises(
         UserError, match=r"has given all 80 documents of .*/b; give weights to go thr"
     ):
-        build(tmp_path / "2", [changed], None, **behind(tmp_path / "1", 200))
+        build(tmp_path / "2", [changed], None, **settings, **behind(tmp_path / "1", 150))
+
+
+def test_a_name_with_another_size_is_another_document(tmp_path: Path) -> None:
+    """As where names are lines of a file, and a line was taken out."""
+    build(tmp_path / "1", [make_source(tmp_path / "a", range(50))], 200)
+    changed = make_source(tmp_path / "b", range(1, 51))
+    with write_document_names(tmp_path / "b") as names:
+        names.add_names([f"document {number}" for number in range(50)])
+    two = build(tmp_path / "2", [changed], 9, only_new_sources=True, **behind(tmp_path / "1", 200))
+    alike = sum(LENGTHS[number] == LENGTHS[number + 1] for number in range(50))
+    assert note(two)["left_out"] == alike < 10
 
 
 @pytest.mark.parametrize("change", ["gone", "other", "nameless"])
