@@ -87,6 +87,19 @@ def test_tables_say_what_the_numbers_say(report: Path) -> None:
     assert "Longest tokens" in page
 
 
+def test_heights_are_those_of_the_numbers(report: Path) -> None:
+    facts = read_json(report / "report.json")
+    page = str(draw_fertility(facts))
+    place = page.partition('title="en: bpe')[2].partition("</div></div>")[0]
+    heights = [float(height) for height in re.findall(r"height:max\(([\d.]+)%", place)][:2]
+    bpe, unigram = (
+        facts["tokenizers"][kind]["languages"]["en"]["bytes_per_token"]
+        for kind in ("bpe", "unigram")
+    )
+    assert bpe != unigram
+    assert heights[0] / heights[1] == pytest.approx(bpe / unigram, rel=0.01)
+
+
 def _cells(numbers: list[str]) -> str:
     return "".join(f'<td class="number">{number}</td>' for number in numbers)
 
