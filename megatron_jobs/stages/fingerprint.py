@@ -30,6 +30,8 @@ OUTPUTS = ("fingerprints",)
 RESOURCES = Resources(ranks=2)
 BATCH = 1 << 20
 """Letters of the texts that C++ is given at once."""
+BATCH_TEXTS = 1 << 14
+"""Texts, where they are short."""
 
 
 class Config(DocumentSettings, FingerprintSettings):
@@ -90,16 +92,24 @@ class _Work:
 
     def do(self, number: int) -> None:
         from megatron_jobs.text.copies.methods import make_prints
-        from megatron_jobs.text.copies.store import UnitFacts, pieces_of, write_unit
+        from megatron_jobs.text.copies.store import write_unit
+
+        self.take = self.take or make_prints(self.config)
+        unit, quarantined = self.units[number], dict[str, int]()
+        batches = self._batches(unit, self.take, quarantined)
+        write_unit(self.out, number, unit, batches=batches, quarantined=quarantined)
+
+    def _batches(
+        self, unit: "Unit", take: "Callable[[list[str]], Prints]", quarantined: dict[str, int]
+    ) -> "Iterator[tuple[list[Row], Prints]]":
+        """The documents of a unit, some at a time; what is none is counted."""
         from megatron_jobs.text.readers import read_unit
         from megatron_jobs.text.record import Record
         from megatron_jobs.text.shards import Quarantined
 
-        self.take = self.take or make_prints(self.config)
-        prints: list[Prints] = []
         rows: list[Row] = []
-        texts, letters, quarantined = [], 0, dict[str, int]()
-        for item in read_unit(self.units[number], _rules(self.config)):
+        texts, letters = [], 0
+        for item in read_unit(unit, _rules(self.config)):
             if isinstance(item, Quarantined):
                 quarantined[item.reason] = quarantined.get(item.reason, 0) + 1
             if not isinstance(item, Record):
@@ -107,18 +117,10 @@ class _Work:
             rows.append(self._row(item))
             texts.append(item.text)
             letters += len(item.text)
-            if letters > BATCH:
-                prints.append(self.take(texts))
-                texts, letters = [], 0
-        prints.append(self.take(texts))
-        unit = self.units[number]
-        facts = UnitFacts(
-            pieces=pieces_of(unit),
-            documents=len(rows),
-            quarantined=quarantined,
-            text_bytes=sum(row.bytes for row in rows),
-        )
-        write_unit(self.out, number, facts, prints, rows)
+            if letters > BATCH or len(texts) == BATCH_TEXTS:
+                yield rows, take(texts)
+                rows, texts, letters = [], [], 0
+        yield rows, take(texts)
 
     def _row(self, record: "Record") -> "Row":
         from megatron_jobs.text.copies.store import Row
@@ -173,6 +175,6 @@ def _settle(config: Config, out: Path, units: list[dict[str, Any]]) -> dict[str,
         "documents": documents,
         "quarantined": quarantined,
         "items": sum(unit["items"] for unit in units),
-        "keys": sum(unit["entries"] for unit in units),
+        "keys": sum(sum(unit["blocks"]) for unit in units),
         "text_bytes": sum(unit["text_bytes"] for unit in units),
     }

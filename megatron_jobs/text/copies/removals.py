@@ -72,11 +72,26 @@ class Removals:
             what = f"input: found {len(ours)} units, other than the {len(theirs)} of {folder}"
             raise DataError(f"{what}; give the input and the unit_mb of the fingerprint job")
 
-    def of(self, unit: int) -> dict[int, Removal]:
-        """Those of a unit, by row."""
-        path = self.folder / shard_name(unit)
-        found = (Removal(**orjson.loads(line)) for line in read_shard(path))
-        return {removal.row: removal for removal in found}
+    def of(self, unit: int) -> "RemovalsOfUnit":
+        """Those of a unit."""
+        lines = read_shard(self.folder / shard_name(unit))
+        return RemovalsOfUnit(Removal(**orjson.loads(line)) for line in lines)
+
+
+class RemovalsOfUnit:
+    """The removals of a unit, asked for row by row: one is held in memory."""
+
+    def __init__(self, removals: Iterator[Removal]) -> None:
+        self.rest = removals
+        self.following = next(removals, None)
+
+    def take(self, row: int) -> Removal | None:
+        """That of a row, if it goes; each row is asked for once, in order."""
+        found = self.following
+        if found is None or found.row != row:
+            return None
+        self.following = next(self.rest, None)
+        return found
 
 
 def _cut(pieces: list[dict[str, Any]]) -> list[tuple[Any, ...]]:

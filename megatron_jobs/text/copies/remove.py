@@ -21,7 +21,7 @@ class RemoveDocuments:
     def treat(self, record: Record) -> Record | Verdict:
         """The record, or which other one stays in its place."""
         self.row += 1
-        removal = self.of_unit.get(self.row)
+        removal = self.of_unit.take(self.row)
         if removal is None:
             return record
         kept = {"kept": removal.kept} if removal.kept else {}
@@ -59,7 +59,7 @@ class RemoveSpans:
         """The record with what is left of its text."""
         _, places, _ = self.shingles.spans([record.text], kind=self.kind, least=self.shortest)
         first, self.span = self.span, self.span + len(places)
-        repeated = [i for i in range(len(places)) if first + i in self.of_unit]
+        repeated = [i for i in range(len(places)) if self.of_unit.take(first + i)]
         if not repeated:
             return record
         text = _without(record.text, [(int(places[i, 0]), int(places[i, 1])) for i in repeated])

@@ -1,7 +1,8 @@
 """Fingerprints on disk: of unit number N of the input,
 
-    N.keys        [4097] uint64, how many keys come before each 4096th of their range; the keys,
-                  uint64, sorted; the items that they are of, uint32, counted in the unit
+    N.keys        in blocks, since memory must hold one while it is sorted: [4097] uint64, how many
+                  keys come before each 4096th of their range; the keys, uint64, sorted; the items
+                  that they are of, uint32, counted in the unit
     N.signatures  [items, width] uint8
     N.jsonl.zst   a line a document: what a report or a choice between copies needs
     N.json        `UnitFacts`, written last: the unit is done
@@ -10,10 +11,11 @@ Keys are hashes, spread evenly: any number of partitions of their range is near 
 what a partition needs of a unit is one run of its file.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import orjson
@@ -27,6 +29,9 @@ from megatron_jobs.text.readers import Piece, ReadRules, Unit
 from megatron_jobs.text.shards import read_shard, write_shard
 
 DIRECTORY_BITS = 12
+DIRECTORY_BYTES = 8 * ((1 << DIRECTORY_BITS) + 1)
+BLOCK = 1 << 22
+"""Keys from which on a block is written: some 250 MB are held for it."""
 ABOUT = "about.json"
 
 
@@ -39,11 +44,16 @@ class UnitFacts:
     documents: int = 0
     items: int = 0
     """Documents, or spans of them."""
-    entries: int = 0
-    """Keys."""
+    blocks: list[int] = field(default_factory=list)
+    """Keys in each block."""
     quarantined: dict[str, int] = field(default_factory=dict)
     """What was no record, by reason."""
     text_bytes: int = 0
+
+    @property
+    def entries(self) -> int:
+        """Keys."""
+        return sum(self.blocks)
 
     @property
     def unit(self) -> Unit:
@@ -71,27 +81,79 @@ def pieces_of(unit: Unit) -> list[dict[str, Any]]:
     return [{**asdict(piece), "path": str(piece.path)} for piece in unit.pieces]
 
 
-def write_unit(folder: Path, number: int, facts: UnitFacts, prints: Sequence[Prints],
-               rows: Iterable[Row]) -> None:  # fmt: skip
-    """Write all files of a unit."""
-    per_item = prints[0].keys.shape[1] if prints else 1
-    known = np.concatenate([p.known for p in prints]) if prints else np.zeros(0, np.bool_)
-    keys = [p.keys[p.known].ravel() for p in prints]
-    all_keys = np.concatenate(keys) if keys else np.zeros(0, np.uint64)
-    items = np.repeat(np.flatnonzero(known), per_item)
-    sort_entries(all_keys, items)
-    with whole_file(folder / _name(number, "keys")) as part, part.open("wb") as file:
-        _directory(all_keys).tofile(file)
-        all_keys.tofile(file)
-        items.astype(np.uint32).tofile(file)
-    with whole_file(folder / _name(number, "signatures")) as part, part.open("wb") as file:
-        for p in prints:
-            p.signatures.tofile(file)
-    with write_shard(folder / _name(number, "jsonl.zst")) as stream:
-        for row in rows:
-            stream.write(_row_line(row))
-    counted = asdict(facts) | {"items": len(known), "entries": len(all_keys)}
-    write_json(folder / _name(number, "json"), counted)
+def write_unit(
+    folder: Path,
+    number: int,
+    unit: Unit,
+    *,
+    batches: Iterable[tuple[list[Row], Prints]],
+    quarantined: dict[str, int],
+) -> None:
+    """Write all files of a unit.
+
+    Args:
+        batches: its documents in order, some at a time.
+        quarantined: what was no record, by reason; looked at when all batches have come.
+    """
+    documents, text_bytes = 0, 0
+    with contextlib.ExitStack() as stack:
+        rows = stack.enter_context(write_shard(folder / _name(number, "jsonl.zst")))
+        keys = _Keys(stack.enter_context(_whole_stream(folder / _name(number, "keys"))))
+        signatures = stack.enter_context(_whole_stream(folder / _name(number, "signatures")))
+        for some, prints in batches:
+            for row in some:
+                rows.write(_row_line(row))
+            prints.signatures.tofile(signatures)
+            keys.add(prints)
+            documents += len(some)
+            text_bytes += sum(row.bytes for row in some)
+        keys.write_block()
+    facts = UnitFacts(
+        pieces=pieces_of(unit),
+        documents=documents,
+        items=keys.items,
+        blocks=keys.blocks,
+        quarantined=quarantined,
+        text_bytes=text_bytes,
+    )
+    write_json(folder / _name(number, "json"), asdict(facts))
+
+
+@contextlib.contextmanager
+def _whole_stream(path: Path) -> Iterator[IO[bytes]]:
+    with whole_file(path) as part, part.open("wb") as file:
+        yield file
+
+
+class _Keys:
+    """The file of a unit's keys."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.items = file, 0
+        self.blocks: list[int] = []
+        self.open: list[tuple[U64, I64]] = []
+        self.held = 0
+
+    def add(self, prints: Prints) -> None:
+        keys = prints.keys[prints.known].ravel()
+        known = self.items + np.flatnonzero(prints.known)
+        self.open.append((keys, np.repeat(known, prints.keys.shape[1])))
+        self.items += len(prints.known)
+        self.held += len(keys)
+        if self.held >= BLOCK:
+            self.write_block()
+
+    def write_block(self) -> None:
+        if not self.held:
+            return
+        keys, items = (np.concatenate(column) for column in zip(*self.open, strict=True))
+        self.open.clear()
+        sort_entries(keys, items)
+        _directory(keys).tofile(self.file)
+        keys.tofile(self.file)
+        items.astype(np.uint32).tofile(self.file)
+        self.blocks.append(self.held)
+        self.held = 0
 
 
 def unit_is_done(folder: Path, number: int) -> bool:
@@ -144,18 +206,19 @@ class Fingerprints:
 
     def keys_of(self, unit: int, low: int, high: int) -> tuple[U64, I64]:
         """The keys of a unit from `low` to below `high`, sorted, and their items in the unit."""
-        path, entries = self.folder / _name(unit, "keys"), self.units[unit].entries
-        starts = np.fromfile(path, np.uint64, (1 << DIRECTORY_BITS) + 1)
-        if starts.nbytes + 12 * entries != path.stat().st_size:
-            raise DataError(f"{path}: has not the size of {entries} keys; make it again")
-        shift = 64 - DIRECTORY_BITS
-        first, last = int(starts[low >> shift]), int(starts[((high - 1) >> shift) + 1])
-        keys = np.fromfile(path, np.uint64, last - first, offset=starts.nbytes + 8 * first)
-        offset = starts.nbytes + 8 * entries + 4 * first
-        items = np.fromfile(path, np.uint32, last - first, offset=offset)
-        begin = int(np.searchsorted(keys, np.uint64(low)))
-        end = len(keys) if high == 2**64 else int(np.searchsorted(keys, np.uint64(high)))
-        return keys[begin:end], items[begin:end].astype(np.int64)
+        path, blocks = self.folder / _name(unit, "keys"), self.units[unit].blocks
+        ends = np.cumsum([0, *(DIRECTORY_BYTES + 12 * entries for entries in blocks)]).tolist()
+        if path.stat().st_size != ends[-1]:
+            raise DataError(f"{path}: has not the size of {sum(blocks)} keys; make it again")
+        parts = [
+            _keys_of_block(path, at, entries, low, high)
+            for at, entries in zip(ends[:-1], blocks, strict=True)
+        ]
+        keys = np.concatenate([np.zeros(0, np.uint64), *(part[0] for part in parts)])
+        items = np.concatenate([np.zeros(0, np.int64), *(part[1] for part in parts)])
+        if len(parts) > 1:
+            sort_entries(keys, items)
+        return keys, items
 
     def signatures(self, numbers: I64) -> U8:
         """Those of items [n], by their sorted numbers: [n, width]."""
@@ -190,6 +253,19 @@ class Fingerprints:
 
     def _lines(self, unit: int) -> Iterator[bytes]:
         return read_shard(self.folder / _name(unit, "jsonl.zst"))
+
+
+def _keys_of_block(path: Path, at: int, entries: int, low: int, high: int) -> tuple[U64, I64]:
+    """Those of the block that begins at byte `at`."""
+    starts = np.fromfile(path, np.uint64, DIRECTORY_BYTES // 8, offset=at)
+    at += DIRECTORY_BYTES
+    shift = 64 - DIRECTORY_BITS
+    first, last = int(starts[low >> shift]), int(starts[((high - 1) >> shift) + 1])
+    keys = np.fromfile(path, np.uint64, last - first, offset=at + 8 * first)
+    items = np.fromfile(path, np.uint32, last - first, offset=at + 8 * entries + 4 * first)
+    begin = int(np.searchsorted(keys, np.uint64(low)))
+    end = len(keys) if high == 2**64 else int(np.searchsorted(keys, np.uint64(high)))
+    return keys[begin:end], items[begin:end].astype(np.int64)
 
 
 def _directory(keys: U64) -> U64:

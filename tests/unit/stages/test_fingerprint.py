@@ -11,6 +11,7 @@ from megatron_jobs.runtime.files import tree_hash
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.stages import fingerprint
 from megatron_jobs.stages.fingerprint import Config, run
+from megatron_jobs.text.copies import store
 from megatron_jobs.text.copies.letters import make_shingles
 from megatron_jobs.text.copies.store import Fingerprints
 from tests.unit.stages.copies import planted_corpus, run_tasks
@@ -68,6 +69,38 @@ def test_units_that_are_done_are_not_done_again(tmp_path: Path) -> None:
     assert (out / "000001.keys").stat().st_mtime_ns == kept
     run(config.model_copy(update={"seed": 2}), Rank(), tmp_path)
     assert tree_hash(out) != whole
+
+
+def test_keys_in_blocks_are_those_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted_corpus(tmp_path / "in")
+    config = settings(tmp_path / "in")
+    run(config, Rank(), tmp_path / "one")
+    monkeypatch.setattr(store, "BLOCK", 100)
+    monkeypatch.setattr(fingerprint, "BATCH_TEXTS", 3)
+    run(config, Rank(), tmp_path / "many")
+    one, many = (Fingerprints(tmp_path / name / "fingerprints") for name in ("one", "many"))
+    assert [len(unit.blocks) for unit in one.units] == [1] * len(one.units)
+    assert all(len(unit.blocks) > 2 for unit in many.units[:-1])
+    np.testing.assert_array_equal(one.bases, many.bases)
+    everything = np.arange(one.items)
+    np.testing.assert_array_equal(one.signatures(everything), many.signatures(everything))
+    for unit in range(len(one.units)):
+        for low, high in ((0, 2**64), (2**63, 2**63 + 2**62), (5, 2**52)):
+            pairs = zip(one.keys_of(unit, low, high), many.keys_of(unit, low, high), strict=True)
+            for wanted, found in pairs:
+                np.testing.assert_array_equal(wanted, found)
+        assert list(one.rows(unit)) == list(many.rows(unit))
+
+
+def test_files_of_another_size_are_refused(tmp_path: Path) -> None:
+    planted_corpus(tmp_path / "in", originals=9)
+    run(settings(tmp_path / "in"), Rank(), tmp_path)
+    path = tmp_path / "fingerprints/000000.keys"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(
+        DataError, match=r"000000\.keys: has not the size of \d+ keys; make it again"
+    ):
+        Fingerprints(tmp_path / "fingerprints").partition(0, 1)
 
 
 def test_a_text_without_letters_has_no_keys(tmp_path: Path) -> None:
