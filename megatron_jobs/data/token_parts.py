@@ -26,7 +26,7 @@ from megatron_jobs.text.batches import BETWEEN, Batch, cut_texts, read_batches
 from megatron_jobs.text.bulk import BulkEncoder
 from megatron_jobs.text.documents import Rejected
 from megatron_jobs.text.encoder import Encoder
-from megatron_jobs.text.packed import CHUNK
+from megatron_jobs.text.members import CHUNK
 from megatron_jobs.text.rejects import HEADS, RAW, RejectWriter
 from megatron_jobs.text.sources import Piece
 
@@ -64,7 +64,7 @@ class Counts:
     rejected: int = 0
     """Lines that were put aside."""
     damaged: int = 0
-    """Packed files that could be read only up to a damage."""
+    """Of those, places in packed files that cannot be read."""
 
     def add(self, other: "Counts") -> None:
         """Add up."""

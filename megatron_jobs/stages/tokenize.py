@@ -33,7 +33,7 @@ OUTPUTS = ("tokens", "rejected.jsonl")
 RESOURCES = Resources(ranks=2)
 GATHER = Resources(hours=4)
 LAYOUT = ("parts", "encoder")
-FORMAT = 2
+FORMAT = 3
 """Of the parts; those of another format are made again."""
 TOKENS, REJECTED = OUTPUTS
 PUNKT = "punkt.json"
@@ -338,7 +338,7 @@ class _Work:
         if not lines:
             raise UserError("input: found no document in it; give it some text")
         if counts.damaged:
-            print(f"{counts.damaged} files are damaged, and were read up to there: see {rejected}")
+            print(f"packed files are damaged in {counts.damaged} places: see {rejected}")
         share = counts.rejected / lines
         if counts.documents and share <= self.config.max_rejected_share:
             return

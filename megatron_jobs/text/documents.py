@@ -36,7 +36,7 @@ class Rejected:
     raw: Iterable[bytes]
     """The line, in chunks; to be read before the next document."""
     damaged: bool = False
-    """Whether the file gives no more after it."""
+    """Whether it is a place in a packed file that cannot be read."""
 
 
 class NotADocument(ValueError):
@@ -44,7 +44,7 @@ class NotADocument(ValueError):
 
 
 def read_documents(piece: Piece, *, key: str, limit: int) -> Iterator[Document | Rejected]:
-    """What each line of `piece` holds, in order; where a file is damaged, a last rejected line.
+    """What each line of `piece` holds, in order; a damaged place is a rejected line.
 
     Args:
         key: of the text in the JSON object of a line.

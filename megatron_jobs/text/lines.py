@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from megatron_jobs.text.packed import CHUNK, DamagedFileError, read_chunks
+from megatron_jobs.text.members import CHUNK, PACKED, Gap, unpack
 from megatron_jobs.text.sources import Piece
 
 BOM = b"\xef\xbb\xbf"
@@ -36,19 +37,19 @@ class Block:
 
 @dataclass
 class Damage:
-    """A packed file gives no more from here on."""
+    """Something in a packed file that cannot be read; what comes after it begins a line."""
 
     number: int
-    """Of the line in its piece, from 1."""
+    """In its piece, from 1: it counts as a line."""
     reason: str
     head: bytes
-    """What had been read of that line."""
+    """What had been read of the line that it cuts."""
 
 
 def read_lines(piece: Piece, limit: int) -> Iterator[Line | Damage]:
     """The lines that start in `piece`; those over `limit` bytes come in chunks.
 
-    A file that is one document is one line. What can be read of a damaged file comes first.
+    A file that is one document is one line; where it is damaged, it is none.
     """
     for item in read_blocks(piece, limit):
         if isinstance(item, Block):
@@ -69,31 +70,56 @@ def lines_of(block: Block, limit: int) -> Iterator[Line]:
 def read_blocks(piece: Piece, limit: int) -> Iterator[Block | Line | Damage]:
     """The same in blocks of many lines; what does not go into one comes as a line of its own."""
     if piece.file.whole:
-        return _whole_file(_Source(read_chunks(piece.file.path)), limit)
+        return _whole_file(_Source(piece.file.path), limit)
     start, end = _line_bounds(piece)
-    source = _Source(read_chunks(piece.file.path, start, end))
+    source = _Source(piece.file.path, start, end)
     return _BlockReader(source, limit).read(at_file_start=start == 0)
 
 
 class _Source:
-    """Chunks of a good size, and what ended them."""
+    """The content of a file in chunks of a good size, up to a damage, and on after it.
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    Of a file that is not packed, its bytes in [start, end).
+    """
+
+    def __init__(self, path: Path, start: int = 0, end: int | None = None) -> None:
         self.damage = ""
-        self._chunks = chunks
+        self._kind = "gzip" if path.name.endswith(".gz") else "zstd"
+        packed = path.name.endswith(PACKED)
+        self._items = _unpacked(path) if packed else _bytes_of(path, start, end)
 
     def next(self) -> bytes:
-        """The next bytes; none at the end, or where the file is damaged."""
+        """The next bytes; none at the end, or where there is a damage."""
         parts: list[bytes] = []
         size = 0
-        try:
-            while size < CHUNK and (chunk := next(self._chunks, None)) is not None:
-                parts.append(chunk)
-                size += len(chunk)
-        except DamagedFileError as error:
-            self.damage = f"damaged ({error})"
-            self._chunks = iter(())
+        while not self.damage and size < CHUNK and (item := next(self._items, None)) is not None:
+            if isinstance(item, Gap):
+                damaged, cut = f"damaged {self._kind}", f"{self._kind} cut short"
+                self.damage = cut if item.reason == "cut short" else damaged
+            else:
+                parts.append(item)
+                size += len(item)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def pass_damage(self) -> str:
+        """What the damage is; `next` gives what comes after it."""
+        damage, self.damage = self.damage, ""
+        return damage
+
+
+def _unpacked(path: Path) -> Iterator[bytes | Gap]:
+    with path.open("rb", buffering=0) as file:
+        for item in unpack(file, path.name):
+            yield item if isinstance(item, Gap) else item.data
+
+
+def _bytes_of(path: Path, start: int, end: int | None) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        left = CHUNK if end is None else end - start
+        while left and (chunk := file.read(min(left, CHUNK))):
+            yield chunk
+            left -= 0 if end is None else len(chunk)
 
 
 def _whole_file(source: _Source, limit: int) -> Iterator[Line | Damage]:
@@ -117,33 +143,37 @@ class _BlockReader:
         self.source = source
         self.limit = limit
         self.carry = b""
+        self.number = 1
 
     def read(self, *, at_file_start: bool) -> Iterator[Block | Line | Damage]:
-        number = 1
-        chunk = self.source.next()
-        chunk = chunk.removeprefix(BOM) if at_file_start else chunk
+        yield from self._until_damage(BOM if at_file_start else b"")
+        while damage := self.source.pass_damage():
+            yield Damage(self.number, damage, self.carry)
+            self.number, self.carry = self.number + 1, b""
+            yield from self._until_damage(b"")
+        if self.carry:
+            yield Block(self.number, self.carry)
+
+    def _until_damage(self, bom: bytes) -> Iterator[Block | Line]:
+        chunk = self.source.next().removeprefix(bom)
         while chunk:
             end = chunk.rfind(b"\n") + 1
             if end:
-                content = self.carry + chunk[:end]
+                content = b"".join([self.carry, memoryview(chunk)[:end]])
                 self.carry = chunk[end:]
-                yield Block(number, content)
-                number += _line_ends(content)
+                yield Block(self.number, content)
+                self.number += _line_ends(content)
             else:
                 self.carry += chunk
             if len(self.carry) > self.limit + len(b"\r"):
-                yield from self._long_line(number)
-                number += 1
+                yield from self._long_line()
+                self.number += 1
             chunk = self.source.next()
-        if self.source.damage:
-            yield Damage(number, self.source.damage, self.carry)
-        elif self.carry:
-            yield Block(number, self.carry)
 
-    def _long_line(self, number: int) -> Iterator[Line]:
+    def _long_line(self) -> Iterator[Line]:
         head, self.carry = self.carry, b""
         rest = self._rest(b"\r" * head.endswith(b"\r"))
-        yield Line(number, head.removesuffix(b"\r"), rest, True)
+        yield Line(self.number, head.removesuffix(b"\r"), rest, True)
         for _ in rest:  # a consumer may not want it
             pass
 

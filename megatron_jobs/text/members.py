@@ -10,9 +10,10 @@ dictionary for all frames may stand in a skippable frame in front).
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
-import zstandard
+if TYPE_CHECKING:  # it takes 10 ms to import, and few need it
+    import zstandard
 
 PACKED = (".gz", ".zst", ".zstd")
 CHUNK = 1 << 20
@@ -104,7 +105,10 @@ class Zstd:
     SLICE = 1 << 10
     """A block of four bytes may become 128 KiB."""
 
-    def __init__(self, dictionary: zstandard.ZstdCompressionDict | None = None) -> None:
+    def __init__(self, dictionary: "zstandard.ZstdCompressionDict | None" = None) -> None:
+        import zstandard
+
+        self.error = zstandard.ZstdError
         self.inner = zstandard.ZstdDecompressor(dict_data=dictionary).decompressobj()
 
     def feed(self, packed: bytes) -> Iterator[bytes]:
@@ -112,7 +116,7 @@ class Zstd:
         try:
             if data := self.inner.decompress(packed):
                 yield data
-        except zstandard.ZstdError as error:
+        except self.error as error:
             raise Broken(str(error)) from None
 
     @property
@@ -164,6 +168,10 @@ class _Members:
         """The members in order, to the first at or behind `end` that begins with `head`."""
         while self._more():
             if self.zstd and self._skippable():
+                continue
+            if not self.zstd and (zeros := self._zeros()):
+                if self._more():  # else they fill the file up, as gzip(1) has it
+                    yield Gap(self.at - zeros, zeros, "damaged")
                 continue
             if end is not None and self.at >= end and self._starts_here(head):
                 return
@@ -242,6 +250,13 @@ class _Members:
             return False
         return data.startswith(head)
 
+    def _zeros(self) -> int:
+        """Pass zeros, and count them."""
+        start = self.at
+        while self._more() and self.window[self.pos] == 0:
+            self.pos = len(self.window) - len(self.window[self.pos :].lstrip(b"\0"))
+        return self.at - start
+
     def _skippable(self) -> bool:
         """Pass a frame that is to be skipped; keep the dictionary when it is one."""
         if not self._more(8) or self.window[self.pos + 1 : self.pos + 4] != b"\x2a\x4d\x18":
@@ -259,8 +274,10 @@ class _Members:
         return True
 
 
-def _dictionary(data: bytes) -> zstandard.ZstdCompressionDict | None:
+def _dictionary(data: bytes) -> "zstandard.ZstdCompressionDict | None":
     """It may itself be packed."""
+    import zstandard
+
     try:
         if data.startswith(Zstd.MAGIC):
             data = zstandard.ZstdDecompressor().decompressobj().decompress(data)

@@ -7,8 +7,8 @@ from itertools import accumulate
 from pathlib import Path
 
 from megatron_jobs.errors import UserError
+from megatron_jobs.text.members import PACKED
 from megatron_jobs.text.names import given, name_files
-from megatron_jobs.text.packed import PACKED
 
 LINES = (".jsonl", ".json")
 """One JSON object a line."""
@@ -40,7 +40,8 @@ class TextFile:
     @property
     def whole(self) -> bool:
         """Whether it is one document."""
-        return self.path.name.removesuffix(".gz").removesuffix(".zst").endswith(WHOLE)
+        name = self.path.stem if self.packed else self.path.name
+        return name.endswith(WHOLE)
 
 
 @dataclass(frozen=True)

@@ -164,9 +164,9 @@ def test_what_a_damaged_file_gave_is_kept_and_counted(
     assert numbers["lines"] == numbers["documents"] + 1
     (record,) = map(json.loads, (tmp_path / "out/rejected.jsonl").open())
     assert record["line"] == numbers["documents"]  # of those before it, and b's one
-    assert record["reason"] == f"damaged ({'gzip' if kind == 'gz' else 'zstd'} cut short)"
+    assert record["reason"] == f"{'gzip' if kind == 'gz' else 'zstd'} cut short"
     assert lines[record["line"] - 1].startswith(record["text"])
-    assert "1 files are damaged, and were read up to there" in capsys.readouterr().out
+    assert "packed files are damaged in 1 places" in capsys.readouterr().out
     names = DocumentNames.open(tmp_path / "out/tokens/tokens")
     assert names[len(names) - 1] == "b"
 

@@ -76,7 +76,7 @@ def test_batches_hold_what_the_lines_do(
         path.write_bytes(b"\n")
     whole = [piece for part in cut(text_files([path]), 1) for piece in part]
     wanted = one_by_one(whole[0], 200)
-    monkeypatch.setattr("megatron_jobs.text.packed.CHUNK", chunk)
+    monkeypatch.setattr("megatron_jobs.text.lines.CHUNK", chunk)
     monkeypatch.setattr(lines_module, "CHUNK", chunk)
     assert in_batches(whole[0], 200) == wanted == one_by_one(whole[0], 200)
     texts = []

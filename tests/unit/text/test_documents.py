@@ -13,7 +13,7 @@ import zstandard
 from megatron_jobs.errors import UserError
 from megatron_jobs.text.documents import Document, Rejected, read_documents
 from megatron_jobs.text.lines import Damage, Line, read_lines
-from megatron_jobs.text.packed import CHUNK
+from megatron_jobs.text.members import CHUNK
 from megatron_jobs.text.rejects import HEADS, RAW, RejectWriter, write_rejects
 from megatron_jobs.text.sources import Piece, cut, default_parts, text_files
 
@@ -129,19 +129,38 @@ def test_what_comes_before_a_damage_is_kept(tmp_path: Path, kind: str, damage: s
         }[damage]
     )
     (piece,) = (piece for part in cut(text_files([path]), 1) for piece in part)
-    *found, last = read_lines(piece, 1000)
-    assert isinstance(last, Damage)
-    assert last.number == len(found) + 1
-    assert last.reason in (f"damaged ({'gzip' if kind == '.gz' else 'zstd'} cut short)",) or (
-        last.reason == f"damaged (damaged {'gzip' if kind == '.gz' else 'zstd'})"
-    )
-    assert ("cut short" in last.reason) == damage.startswith("short")
-    assert [line.head for line in found if isinstance(line, Line)] == lines[: len(found)]
+    items = list(read_lines(piece, 1000))
+    assert [item.number for item in items] == list(range(1, len(items) + 1))
+    (place,) = (place for place, item in enumerate(items) if isinstance(item, Damage))
+    words = "damaged {}" if damage not in ("short", "shorter") else "{} cut short"
+    assert items[place].reason == words.format("gzip" if kind == ".gz" else "zstd")
+    found = [line.head for line in items[:place]]
+    assert found == lines[: len(found)]
     least = {"short": 39_000, "shorter": 8_000, "in the middle": 10_000, "after it": 40_000}
     assert len(found) >= least.get(damage, 0)
-    rejected = list(read_documents(piece, key="text", limit=1000))[-1]
-    assert isinstance(rejected, Rejected)
-    assert rejected.damaged
+    rejected = [r for r in read_documents(piece, key="text", limit=1000) if isinstance(r, Rejected)]
+    assert [item.number for item in rejected if item.damaged] == [place + 1]
+
+
+@pytest.mark.parametrize("kind", [".gz", ".zst", ".zstd"])
+def test_what_comes_after_a_damage_is_read_too(tmp_path: Path, kind: str) -> None:
+    """Of members that each hold whole lines, one is lost."""
+    random = np.random.default_rng(3)
+    one = gzip.compress if kind == ".gz" else zstandard.ZstdCompressor(write_checksum=True).compress
+    lines = [bytes(random.integers(97, 122, 99, "u1")) for _ in range(4_000)]
+    members = [
+        bytearray(one(b"\n".join(lines[i : i + 1000]) + b"\n")) for i in (0, 1000, 2000, 3000)
+    ]
+    members[1][20_000:20_050] = bytes(50)
+    path = tmp_path / f"x.jsonl{kind}"
+    path.write_bytes(b"".join(members))
+    (piece,) = (piece for part in cut(text_files([path]), 1) for piece in part)
+    items = list(read_lines(piece, 1000))
+    (place,) = (place for place, item in enumerate(items) if isinstance(item, Damage))
+    assert [item.number for item in items] == list(range(1, len(items) + 1))
+    assert [item.head for item in items[:1000]] == lines[:1000]
+    assert 1000 <= place < 2000
+    assert [item.head for item in items[place + 1 :]] == lines[2000:]
 
 
 LINES = {
