@@ -2,6 +2,10 @@
 
 Arrow files are streams or IPC files, as `datasets` of Hugging Face writes them (data-*.arrow of
 `save_to_disk`); of such a folder only what its state.json names is data. A row is named FILE:ROW.
+
+In memory are a batch of rows, of a Parquet file two pages of each column too, of one elsewhere the
+columns of a row group, and of an Arrow file one of its own batches: smaller its makers have not
+made them.
 """
 
 from collections.abc import Iterator
@@ -13,7 +17,13 @@ from megatron_jobs.text.record import from_object
 from megatron_jobs.text.shards import HEAD, Quarantined
 
 ROWS = 1024
-"""Of a batch."""
+"""Of a batch at most."""
+BATCH_BYTES = 1 << 24
+"""Of a batch, about, or one row."""
+NO_VALUES = (ValueError, OverflowError, LookupError, NotImplementedError)
+"""Raised for values that Python's types cannot hold, and by Arrow for what is damaged."""
+BUFFER = 1 << 20
+"""Bytes read at once of each column."""
 
 
 def read(piece: Piece, rules: ReadRules) -> Iterator[Item]:
@@ -40,24 +50,32 @@ def _batches(piece: Piece, file: IO[bytes]) -> Iterator[tuple[int, Any]]:
         return
     number = 1
     for batch in _arrow(file):
-        for start in range(0, batch.num_rows, ROWS):
-            yield number + start, batch.slice(start, ROWS)
+        step = _rows_at_once(batch.num_rows, batch.get_total_buffer_size())
+        for start in range(0, batch.num_rows, step):
+            yield number + start, batch.slice(start, step)
         number += batch.num_rows
+
+
+def _rows_at_once(rows: int, size: int) -> int:
+    """How many rows a batch may have, where `rows` take `size` bytes, if that is true."""
+    return min(max(BATCH_BYTES * rows // max(size, 1), 1), ROWS)
 
 
 def _parquet(piece: Piece, file: IO[bytes]) -> Iterator[tuple[int, Any]]:
     from pyarrow.parquet import ParquetFile
 
-    table = ParquetFile(file)
+    # what is elsewhere is asked for in few large parts
+    table = ParquetFile(file, buffer_size=0 if piece.url else BUFFER, pre_buffer=bool(piece.url))
     size, groups = file.seek(0, 2), table.num_row_groups
     number = 1
     for group in range(groups):
-        rows = table.metadata.row_group(group).num_rows
+        facts = table.metadata.row_group(group)
+        rows, step = facts.num_rows, _rows_at_once(facts.num_rows, facts.total_byte_size)
         at = number
         # where groups begin is not asked for: pyarrow ends the process when a column's facts
         # are damaged; they are dealt out evenly instead
         if piece.start <= size * group // groups < piece.end:
-            for batch in table.iter_batches(ROWS, row_groups=[group]):
+            for batch in table.iter_batches(step, row_groups=[group]):
                 yield at, batch
                 at += batch.num_rows
         number += rows
@@ -76,26 +94,28 @@ def _arrow(file: IO[bytes]) -> Iterator[Any]:
 
 
 def _rows(batch: Any, number: int, name: str, rules: ReadRules) -> Iterator[Item]:
-    import pyarrow as pa
-
     try:
         batch.validate(full=True)  # else damaged offsets lead anywhere in memory
         rows = batch.to_pylist()
-    except pa.ArrowInvalid:
+    except NO_VALUES:
         rows = [_row(batch.slice(i, 1)) for i in range(batch.num_rows)]
     for place, row in enumerate(rows, number):
         yield _item(row, f"{name}:{place}", rules)
 
 
 def _row(batch: Any) -> dict[str, Any] | str:
-    """A row of a batch that is not whole, or why it is none."""
+    """A row of a batch that cannot be read as one, or why it is none."""
     import pyarrow as pa
 
     try:
         batch.validate(full=True)
-    except pa.ArrowInvalid as error:
-        return "not UTF-8" if "UTF8" in str(error) else "damaged"
-    row: dict[str, Any] = batch.to_pylist()[0]
+        row: dict[str, Any] = batch.to_pylist()[0]
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        return "not UTF-8" if "utf" in str(error).lower() else "damaged"
+    except LookupError:
+        return "unknown time zone"
+    except NO_VALUES:
+        return "value out of range"
     return row
 
 
@@ -104,6 +124,8 @@ def _item(row: dict[str, Any] | str, place: str, rules: ReadRules) -> Item:
         return Quarantined(place, row)
     try:
         record = from_object(plain(row), place=place, key=rules.key)
+    except RecursionError:
+        return Quarantined(place, "no plain JSON")
     except NotADocument as reason:
         return Quarantined(place, str(reason), head=str(row).encode("utf-8", "replace")[:HEAD])
     if len(record.text) > rules.limit:

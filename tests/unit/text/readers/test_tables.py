@@ -10,6 +10,7 @@ from pyarrow import parquet
 
 from megatron_jobs.text.readers import ReadRules
 from megatron_jobs.text.record import Record
+from tests.peak import grown_mib
 from tests.warcs import read, told
 
 
@@ -96,3 +97,44 @@ def test_long_rows(tmp_path: Path) -> None:
     parquet.write_table(table(), tmp_path / "a.parquet")
     found = told(read(tmp_path / "a.parquet", rules=ReadRules(limit=40)))
     assert found == [*(str(n) for n in range(41)), *["!too long"] * 9]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [(pa.array([1, 2**55, 3], pa.timestamp("ms")), "value out of range"),
+     (pa.array([1, 2**30, 3], pa.date32()), "value out of range"),
+     (pa.array([1, 2**62, 3], pa.duration("s")), "value out of range"),
+     (pa.array([1, 2, 3], pa.timestamp("s", tz="Nowhere/City")), "unknown time zone")],
+)  # fmt: skip
+@pytest.mark.parametrize("end", ["parquet", "arrow"])
+def test_values_that_python_cannot_hold(
+    tmp_path: Path, values: pa.Array, reason: str, end: str
+) -> None:
+    rows, path = pa.table({"text": ["a", "b", "c"], "when": values}), tmp_path / f"a.{end}"
+    if end == "parquet":
+        if pa.types.is_duration(values.type):
+            pytest.skip("Parquet has none")
+        parquet.write_table(rows, path)
+    else:
+        with path.open("wb") as file, pa.ipc.new_stream(file, rows.schema) as writer:
+            writer.write_table(rows)
+    wanted = [f"a.{end}:1", f"!{reason}", f"a.{end}:3"]
+    found = told(read(path))
+    assert found == (wanted if "range" in reason else [f"!{reason}"] * 3)
+
+
+@pytest.mark.parametrize("end", ["parquet", "arrow"])
+def test_large_groups_of_large_rows(tmp_path: Path, end: str) -> None:
+    """Neither the group nor 1,024 rows of it are in memory at once: 160 MB in little of it."""
+    letters = pa.array(["x" * 10_000] * 16_000 if end == "parquet" else ["x" * 100_000] * 1600)
+    small, large = (tmp_path / f"{name}.{end}" for name in ("small", "large"))
+    for count, path in ((5, small), (len(letters), large)):
+        rows = pa.table({"text": letters[:count]})
+        if end == "parquet":
+            parquet.write_table(rows, path, compression="none", use_dictionary=False)
+            continue
+        with path.open("wb") as file, pa.ipc.new_stream(file, rows.schema) as writer:
+            writer.write_table(rows)
+    assert len(read(large)) == len(letters)
+    grown = grown_mib(small, large)
+    assert grown < (160 if end == "parquet" else 230), f"{grown} MiB"
