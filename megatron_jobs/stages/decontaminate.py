@@ -193,7 +193,7 @@ def _items(given: EvaluationSet) -> "Iterator[Record]":
     from megatron_jobs.text.record import Record
     from megatron_jobs.text.shards import Skipped
 
-    rules = ReadRules(key=given.keys[0].partition(".")[0])
+    rules = ReadRules(key="")
     for unit in cut_units(input_files(given.input), WHOLE_FILE_BYTES):
         for item in read_unit(unit, rules):
             if isinstance(item, Skipped):
@@ -205,9 +205,8 @@ def _items(given: EvaluationSet) -> "Iterator[Record]":
 
 
 def _texts(record: "Record", keys: tuple[str, ...]) -> Iterator[str]:
-    first = keys[0].partition(".")[0]
     for key in keys:
-        yield from _strings(record.text if key == first else _value(record, key))
+        yield from _strings(_value(record, key))
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -224,9 +223,9 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _value(record: "Record", key: str) -> Any:
     """What stands under a dotted name in the object a record was read from."""
-    found: Any = record.metadata | {
-        name: getattr(record, name) for name in ("id", "source", "url", "date", "language")
-    }
+    named = ("id", "text", "source", "licence", "url", "date", "language")
+    fields = {name: value for name in named if (value := getattr(record, name))}
+    found: Any = fields | record.metadata
     for part in key.split("."):
         found = found.get(part) if isinstance(found, dict) else None
     return found

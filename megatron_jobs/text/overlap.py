@@ -1,9 +1,11 @@
 """Which texts hold phrases of evaluation sets, word for word.
 
 Source: Brown et al. 2020 (GPT-3), appendix C: an evaluation item is contaminated when one of its
-runs of 13 words stands in the training text; case and punctuation do not count.
+runs of 13 words stands in the training text; case and punctuation do not count, nor do Unicode
+forms and soft hyphens.
 """
 
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +45,7 @@ class EvaluationPhrases:
         """Add the texts of an item, each by itself."""
         self.items += 1
         for text in texts:
-            numbers = self.phrases.add(text.lower())
+            numbers = self.phrases.add(comparable(text).lower())
             self.too_short += not numbers
             for number in numbers:
                 owners = self.owners.setdefault(number, [])
@@ -51,7 +53,7 @@ class EvaluationPhrases:
                     owners.append(owner)
 
     def find(self, text: str) -> list[tuple[int, int, int]]:
-        """(first word, words, phrase) of every phrase in a text."""
+        """(first word, words, phrase) of every phrase in a text that is `comparable`."""
         return self.phrases.find(text.lower())
 
 
@@ -72,7 +74,8 @@ class Decontamination:
 
     def treat(self, record: Record) -> Record | Verdict:
         self.found = []
-        hits = self.known.find(record.text)
+        plain = comparable(record.text)
+        hits = self.known.find(plain)
         phrases = {phrase for _, _, phrase in hits}
         if len(phrases) < self.least_hits:
             return record
@@ -80,7 +83,7 @@ class Decontamination:
         for name in {note["set"] for note in self.found}:
             self._count(f"contaminated.{name}")
         if self.cut:
-            left = cut_out(record.text, [(at, count) for at, count, _ in hits], self.margin)
+            left = cut_out(plain, [(at, count) for at, count, _ in hits], self.margin)
             self._count("cut")
             if left.strip():
                 record.text = left
@@ -114,6 +117,11 @@ class Decontamination:
 
     def _count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
+
+
+def comparable(text: str) -> str:
+    """A text in which equal words have equal letters: NFC, without soft hyphens."""
+    return unicodedata.normalize("NFC", text).replace("\u00ad", "")
 
 
 def cut_out(text: str, runs: Iterable[tuple[int, int]], margin: int) -> str:

@@ -110,10 +110,13 @@ def _exact_id(line: bytes) -> Any:
 
 
 def from_object(found: dict[str, Any], *, place: str, key: str = "text") -> Record:
-    """The record in a decoded object, its strings without half surrogate pairs; see `from_line`."""
-    if key not in found:
+    """The record in a decoded object, its strings without half surrogate pairs; see `from_line`.
+
+    With key "" it has no text: all that is in the object goes to the fields and the metadata.
+    """
+    if key and key not in found:
         raise NotADocument(f"no key {key!r}")
-    text = found.pop(key)
+    text = found.pop(key) if key else ""
     if not isinstance(text, str):
         raise NotADocument(f"{key!r} is no string")
     metadata = _object_in(found.pop("metadata", None))

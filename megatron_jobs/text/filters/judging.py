@@ -29,14 +29,17 @@ class Judging:
     def treat(self, record: Record) -> Record | Verdict:
         """The record, as rules have left it, or the first verdict."""
         page = Page(record, self.splitter, self.counts)
-        verdicts = []
+        verdicts, judged = [], ""
         for judge in self.judges:
             verdict = judge(page)
             if verdict is None:
                 continue
+            judged = judged if verdicts else record.text
             verdicts.append(verdict)
             if not self.judge_all:
                 break
+        if verdicts:
+            record.text = judged  # rules behind the one that decided may have edited it
         if self.judge_all and verdicts:
             record.metadata["verdicts"] = [verdict.as_object() for verdict in verdicts]
             self.counts.update(f"judged.{verdict.rule}" for verdict in verdicts)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from megatron_jobs.config.settings import InputPath, Problem
+from megatron_jobs.errors import UserError
 from megatron_jobs.text.filters.page import Page
 from megatron_jobs.text.filters.rule import Judge, Rule, outside
 from megatron_jobs.text.filters.score import Bucket
@@ -36,10 +37,15 @@ class Perplexity(Rule):
 
     def prepare(self) -> Judge:
         """The judge."""
-        from megatron_jobs.text.perplexity import load_perplexity
+        from megatron_jobs.text.perplexity import ALL, load_perplexity
 
         model = load_perplexity(self.model)
-        bucketed = "quantiles" in model.facts or len(self.keep) < 3
+        bucketed = ALL in model.facts.get("quantiles", {})
+        if not bucketed and len(self.keep) < 3:
+            wanted = ", ".join(self.keep)
+            raise UserError(
+                f"keep: found {wanted}, but {self.model} has no quantiles to tell them by"
+            )
 
         def judge(page: Page) -> Verdict | None:
             value, metadata = model.score(page.text), page.record.metadata

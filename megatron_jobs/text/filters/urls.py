@@ -8,11 +8,15 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from megatron_jobs.config.settings import InputPath, Problem
+from megatron_jobs.errors import UserError
 from megatron_jobs.text.filters.page import Page
 from megatron_jobs.text.filters.rule import Judge, Rule
 from megatron_jobs.text.filters.word_lists import read_lines
 from megatron_jobs.text.shards import Verdict
 
+LONGEST, LONGEST_NAME = 4096, 253
+"""Characters of an address, beyond which none of its beginnings is looked up, and of a host name in
+the DNS."""
 SIGNS = re.compile(r"[^a-z0-9]+")
 
 
@@ -51,9 +55,9 @@ class Urls(Rule):
         lists = _Lists(
             frozenset(name.lower().rstrip(".") for name in _entries(self.domains)),
             frozenset(map(_plain, _entries(self.prefixes))),
-            frozenset(map(_folded, _entries(self.words))),
-            frozenset(map(_folded, _entries(self.soft_words))),
-            re.compile("|".join(map(_folded, _entries(self.parts))) or "(?!)"),
+            frozenset(_words(self.words)),
+            frozenset(_words(self.soft_words)),
+            re.compile("|".join(_words(self.parts)) or "(?!)"),
             self.soft_limit,
         )
 
@@ -96,6 +100,15 @@ def _entries(path: Path | None) -> list[str]:
     return [] if path is None else read_lines(path)
 
 
+def _words(path: Path | None) -> list[str]:
+    """Entries as addresses can have them: with letters from a to z or digits."""
+    entries = _entries(path)
+    found = [word for word in map(_folded, entries) if word]
+    if entries and not found:
+        raise UserError(f"{path}: found no entry with a letter from a to z or a digit")
+    return found
+
+
 def _folded(text: str) -> str:
     return SIGNS.sub("", text.lower())
 
@@ -110,7 +123,7 @@ def _plain(url: str) -> str:
 def _beginnings(plain: str) -> Iterator[str]:
     """The address, and each beginning of it that ends before a sign of its path."""
     yield plain
-    for place in range(len(plain) - 1, 0, -1):
+    for place in range(min(len(plain), LONGEST) - 1, 0, -1):
         if plain[place] in "/?&":
             yield plain[:place].rstrip("/")
 
@@ -121,5 +134,5 @@ def _names_above(url: str) -> Iterator[str]:
         host = urlsplit(url if "://" in url else f"//{url}").hostname or ""
     except ValueError:  # such as brackets that are no IPv6 address
         return
-    labels = host.rstrip(".").split(".")
+    labels = host.rstrip(".").split(".") if len(host) <= LONGEST_NAME else []
     yield from (".".join(labels[place:]) for place in range(len(labels)))

@@ -62,6 +62,19 @@ def test_hits_are_listed_and_tasks_change_nothing(tmp_path: Path) -> None:
         assert tree_hash(tmp_path / "all" / name) == tree_hash(tmp_path / "one" / name)
 
 
+@pytest.mark.parametrize("keys", [("stem.text",), ("choices", "stem.text"), ("stem",)])
+def test_keys_in_any_order(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    """ARC's questions have their text under question.stem: the first key need not hold a string."""
+    item = {"id": "q9", "stem": {"text": ASKED}, "choices": [{"label": "A", "text": CHOICE}]}
+    config = settings(tmp_path)
+    (tmp_path / "quiz.jsonl").write_text(json.dumps(item) + "\n")
+    arc = config.against[0].model_copy(update={"keys": keys, "id_key": "id"})
+    known = decontaminate.read_phrases(config.model_copy(update={"against": [arc]}))
+    assert {owner.item for owners in known.owners.values() for owner in owners} == {"q9"}
+    assert known.find(ASKED)
+    assert bool(known.find(CHOICE)) == ("choices" in keys)
+
+
 def test_cut(tmp_path: Path) -> None:
     config = settings(tmp_path, action="cut", margin=1)
     numbers = decontaminate.run(config, Rank(), tmp_path / "out")

@@ -74,6 +74,16 @@ def test_all_verdicts_are_kept_when_asked_for(tmp_path: Path) -> None:
     assert numbers["judged.c4.too_few_sentences"] == 1
 
 
+def test_what_is_rejected_is_what_was_judged(tmp_path: Path) -> None:
+    """C4 takes lines out of what Gopher has rejected before; the rejected text has them."""
+    text = "Home | About\nEnable JavaScript.\nA few words. And a few more. And then some.\n" * 3
+    rules = [{"rule": "gopher_quality"}, {"rule": "c4", "min_sentences": 1}]
+    filtered(tmp_path, {"a": text}, rules=rules, judge_all=True)
+    rejected = records(tmp_path / "out", "rejected")
+    assert rejected[0]["verdict"]["rule"] == "gopher_quality.too_few_words"
+    assert rejected[0]["text"] == text
+
+
 def test_removed_lines_are_counted(tmp_path: Path) -> None:
     text = "\n".join(
         [*PROSE.replace(". ", ".\n").split("\n"), "Home | About", "Enable JavaScript."]

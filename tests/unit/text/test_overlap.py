@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,22 @@ def test_cut_out() -> None:
     assert isinstance(treatment.treat(Record("b", "zwei drei vier")), Verdict)
     assert cut_out("a b c d e f", [(2, 1), (3, 1)], 1) == "a  f"
     assert cut_out("a b", [(0, 1)], 5) == ""
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_forms_of_letters_do_not_hide_a_phrase(cut: bool) -> None:
+    asked = "qual é a função do coração na circulação"
+    known = EvaluationPhrases(4, 4)
+    known.add(Owner("quiz", "1"), [unicodedata.normalize("NFD", asked)])
+    treatment = Decontamination(known, cut=cut)
+    for form in ("NFC", "NFD"):
+        text = unicodedata.normalize(form, f"Pois: {asked}?").replace("fun", "fun\u00ad")
+        result = treatment.treat(Record("a", text))
+        if cut:
+            assert isinstance(result, Record)
+            assert result.text == "Pois: ?"
+        else:
+            assert isinstance(result, Verdict)
 
 
 def test_bad_sizes() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_jobs.errors import DataError
+from megatron_jobs.errors import DataError, UserError
 from megatron_jobs.text.filters.ids import Ids
 from megatron_jobs.text.filters.lexicon import Lexicon
 from megatron_jobs.text.filters.page import Page
@@ -134,3 +134,13 @@ def test_what_cannot_work() -> None:
         ("files", "found none, must name a list for at least one language"),
         ("max_share", "2.0 must be from 0 to 1"),
     ]
+
+
+def test_words_that_cannot_stand_in_an_address(tmp_path: Path) -> None:
+    mixed, foreign = listed(tmp_path, "m.txt", "賭博", "casino"), listed(tmp_path, "f.txt", "賭博")
+    for name in ("words", "parts", "soft_words"):
+        rule = Urls(**{name: mixed}, soft_limit=1)
+        assert judged(rule, url="https://a.org/wiki/Tree/") == "", name
+        assert judged(rule, url="https://a.org/casino/") != "", name
+        with pytest.raises(UserError, match="found no entry with a letter from a to z or a digit"):
+            Urls(**{name: foreign}).prepare()

@@ -1,6 +1,7 @@
 """Rules by models that the suite has trained: a classifier, a model of n-grams."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,19 @@ def test_perplexity_writes_and_judges(trained: Path) -> None:
     assert verdict_of(limited, good) is None
     assert (verdict_of(limited, bad) or ("",))[0] == "perplexity.too_high_perplexity"
     assert verdict_of(rule, Record("", "")) == ("perplexity.no_words", 0, 1)
+
+
+def test_perplexity_of_a_model_without_quantiles(trained: Path, tmp_path: Path) -> None:
+    """Limits need none; to tell head from tail does, which is said before a record is read."""
+    model = tmp_path / "perplexity"
+    shutil.copytree(trained / "perplexity", model)
+    facts = model / "facts.json"
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"quantiles": {}}))
+    record = Record("", GOOD[0])
+    assert verdict_of(Perplexity(model=model, max=1e6), record) is None
+    assert list(record.metadata) == ["perplexity"]
+    with pytest.raises(UserError, match=r"keep: found head, but .* has no quantiles to tell them"):
+        Perplexity(model=model, keep=("head",)).prepare()
 
 
 def test_models_that_are_not_there(tmp_path: Path) -> None:
