@@ -29,7 +29,7 @@ class Judging:
     def treat(self, record: Record) -> Record | Verdict:
         """The record, as rules have left it, or the first verdict."""
         page = Page(record, self.splitter, self.counts)
-        verdicts, judged = [], ""
+        verdicts, judged = list[Verdict](), ""
         for judge in self.judges:
             verdict = judge(page)
             if verdict is None:
