@@ -66,14 +66,14 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     """Write folder/report.html; the leader does it."""
     from megatron_jobs.data.report import Corpus, render_data_report
     from megatron_jobs.data.report.blend_page import draw_licences
-    from megatron_jobs.data.report.tokens import source_name
     from megatron_jobs.data.report.words import say_count
+    from megatron_jobs.data.source_name import source_name
     from megatron_jobs.page.elements import Element
 
     if not rank.leads:
         return {}
     steps = [_read_step(step) for step in config.funnel]
-    files = [(source_name(str(path / "tokens")), _token_facts(path)) for path in config.tokens]
+    files = [(source_name(path / "tokens"), _token_facts(path)) for path in config.tokens]
     tokens = sum(facts.tokens for _, facts in files)
     made_of = _read_part(config.made_of, "licence_groups", "a blend_report job")
     corpus = Corpus(

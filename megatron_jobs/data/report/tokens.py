@@ -1,11 +1,11 @@
 """Tokens by source, and what a blend makes of them."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from megatron_jobs.data.report.words import say_bytes, say_count, say_share
+from megatron_jobs.data.source_name import source_name
 from megatron_jobs.data.token_facts import TokenFacts
 from megatron_jobs.page.bars import Bar, draw_bars
 from megatron_jobs.page.elements import Element, join, table, tag
@@ -48,7 +48,7 @@ def draw_blend(index: Mapping[str, Any]) -> Element:
     total = sum(source["tokens"] for source in sources)
     bars, rows = [], []
     for source, weight, order in zip(sources, weights, train["sources"], strict=True):
-        name = source_name(source["prefix"])
+        name = source_name(Path(source["prefix"]))
         share = say_share(weight, sum(weights))
         held = say_share(source["tokens"], total)
         bars.append(Bar(name, [("kept", weight / sum(weights))], f"{share} of the samples"))
@@ -68,9 +68,3 @@ def _order(index: Mapping[str, Any]) -> str:
         return ""
     by = found["key"] if found["by"] == "score" else found["by"]
     return f", the easy ones first, by {by}; all are drawn from after {found['until']:.0%} of them"
-
-
-def source_name(prefix: str) -> str:
-    """The job that made a token file, or the file's own name."""
-    path = Path(os.path.normpath(prefix))
-    return path.parent.parent.name if path.name == "tokens" else path.name
