@@ -145,8 +145,10 @@ class Splitter {
   uint32_t infix(uint32_t i, uint32_t end) const {
     if (is(i, kLetter | kDigit | kMark)) return 0;
     if (text_[i] == U'\u2026') return 1;
+    // Of all but dots no run of more than three separates: none is counted again at each of its signs.
+    const uint32_t stop = text_[i] == U'.' ? end : std::min(end, i + 4);
     uint32_t run = 1;
-    while (i + run < end && text_[i + run] == text_[i]) ++run;
+    while (i + run < stop && text_[i + run] == text_[i]) ++run;
     if (i + run >= end) return 0;
     switch (text_[i]) {
       case U'.':

@@ -27,9 +27,8 @@ HTML = ("text/html", "application/xhtml+xml")
 TEXT = ("text/plain",)
 UNKNOWN = ("", "application/octet-stream", "unknown/unknown")
 """Types that say nothing: the first bytes decide."""
-LOOKS_LIKE_HTML = re.compile(
-    rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype\s+html|html|head|body|\?xml|!--)", re.I
-)
+LOOKS_LIKE_HTML = re.compile(rb"<(?:!doctype\s+html|html|head|body|\?xml|!--)", re.I)
+"""Behind white space and the mark of UTF-8."""
 BOXES = re.compile(
     r"<(/?)(?:div|section|article|blockquote|[uo]l|span|center|main|aside|font|form)\b", re.I
 )
@@ -146,9 +145,14 @@ def _kind(record: Record) -> str:
     kind: str = record.metadata.get("content_type", "")
     if kind in UNKNOWN:
         kind = record.metadata.get("identified_type", "")
-    if kind in UNKNOWN and LOOKS_LIKE_HTML.match(record.payload):
+    if kind in UNKNOWN and _looks_like_html(record.payload):
         return HTML[0]
     return kind
+
+
+def _looks_like_html(payload: bytes) -> bool:
+    begins = payload.lstrip().removeprefix(b"\xef\xbb\xbf").lstrip()[:100]
+    return LOOKS_LIKE_HTML.match(begins) is not None
 
 
 def _depth(html: str) -> int:

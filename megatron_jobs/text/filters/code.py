@@ -28,6 +28,9 @@ DATA_LIKE = (
 DATA = ("graphviz (dot)", "json", "text", "web ontology language", "yaml")
 
 
+HIDDEN = re.compile(r"(script|style)\b", re.I)
+
+
 class Code(Thresholds):
     """Rules of The Stack v2 and StarCoder for files of code.
 
@@ -84,7 +87,7 @@ class Code(Thresholds):
                 yield "generated", marker, "none"
         yield from self._encoded(text)
         if language == "html":
-            visible = len(re.sub(r"(?s)<(script|style)\b.*?</\1>|<[^>]*>|\s+", "", text))
+            visible = _visible(text)
             if visible < max(self.min_visible_html * len(text), 100):
                 yield "visible_text", visible / len(text), self.min_visible_html
 
@@ -117,3 +120,20 @@ class Code(Thresholds):
                 yield f"{name}_run", max(runs), self.max_encoded
             if (share := sum(runs) / len(text)) > self.max_encoded_share:
                 yield f"{name}_share", share, self.max_encoded_share
+
+
+def _visible(html: str) -> int:
+    """Characters between tags, without white space, scripts and styles."""
+    first, *parts = html.split("<")
+    seen, hidden = [first], ""
+    for part in parts:
+        tag, closed, text = part.partition(">")
+        if hidden:
+            if tag.lower().rstrip() == f"/{hidden}":
+                seen.append(text)
+                hidden = ""
+        elif found := HIDDEN.match(tag):
+            hidden = found[1].lower()
+        else:
+            seen.append(text if closed else f"<{part}")
+    return sum(len(word) for text in seen for word in text.split())

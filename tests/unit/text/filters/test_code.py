@@ -37,6 +37,9 @@ PLAIN = "def add(a, b):\n    return a + b\n"
         (PLAIN * 9 + "\\u00e9" * 100 + "\n" + "\\u00ea" * 100, "C", "unicode_share"),
         ("<p class='a very long name'>text</p>\n" * 9, "HTML", "visible_text"),
         ("<p>Here is a text that people can read.</p>\n" * 9, "HTML", ""),
+        ("<STYLE>p {a word: and one more;}</Style >\n" * 9, "HTML", "visible_text"),
+        ("<script>if (few < many) say('words > signs')</script>\n" * 9, "HTML", "visible_text"),
+        ("what is smaller < than this\n" * 9, "HTML", ""),
     ],
 )
 def test_files(text: str, language: str, wanted: str) -> None:
