@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 OUTPUTS = ("index",)
 RESOURCES = Resources()
+LONGEST_PACKED = 1 << 24
+"""Tokens; packing takes 20 bytes of memory for each token of the longest sample."""
 
 
 class Tokens(Settings):
@@ -90,8 +92,7 @@ class Config(Settings):
             yield "tokens", f"found weights {weights}; all must be positive"
         yield from self._share_problems()
         yield from self._order_problems()
-        if not 1 <= self.seq_len < INT32_MAX:
-            yield "seq_len", f"{self.seq_len} must be from 1 to {INT32_MAX - 1}"
+        yield from self._length_problems()
         if not 0 <= self.seed < 2**32:
             yield "seed", f"{self.seed} must be from 0 to {2**32 - 1}"
         for name in ("train_samples", "valid_samples", "test_samples"):
@@ -105,6 +106,13 @@ class Config(Settings):
             parse_split(self.split)
         except UserError as error:
             yield "split", str(error).removeprefix("split: ")
+
+    def _length_problems(self) -> Iterator[Problem]:
+        if not 1 <= self.seq_len < INT32_MAX:
+            yield "seq_len", f"{self.seq_len} must be from 1 to {INT32_MAX - 1}"
+        elif self.packing != "none" and self.seq_len > LONGEST_PACKED:
+            rule = f"is too long to be packed; take at most {LONGEST_PACKED}"
+            yield "seq_len", f"{self.seq_len} {rule}"
 
     def _share_problems(self) -> Iterator[Problem]:
         """What keeps shares from being those that are wished."""

@@ -181,15 +181,22 @@ def test_settings_that_cannot_work(tmp_path: Path) -> None:
     assert [name for name, _ in input_paths(config)] == ["tokens.0.path", "tokens.1.path"]
 
 
-@pytest.mark.parametrize("packing", ["none", "best_fit"])
-def test_the_longest_sample_and_one_beyond(tmp_path: Path, packing: str) -> None:
-    tokens = [{"path": make_tokens(tmp_path / "tokens", 10)}]
-    for length, found in (
-        (2**31 - 2, []),
-        (2**31 - 1, ["2147483647 must be from 1 to 2147483646"]),
-    ):
-        config = Config(tokens=tokens, seq_len=length, packing=packing)
-        assert [sentence for _, sentence in all_problems(config)] == found
+@pytest.mark.parametrize(
+    ("packing", "longest", "message"),
+    [
+        ("none", 2**31 - 2, "2147483647 must be from 1 to 2147483646"),
+        ("best_fit", 2**24, "16777217 is too long to be packed; take at most 16777216"),
+    ],
+)
+def test_the_longest_sample_and_one_beyond(
+    tmp_path: Path, packing: str, longest: int, message: str
+) -> None:
+    known = {"tokens": [{"path": make_tokens(tmp_path / "tokens", 10)}], "packing": packing}
+    config = Config(**known, seq_len=longest, split="1", train_samples=1, valid_samples=0)
+    assert list(all_problems(config)) == []
+    assert packing == "none" or run(config, ALONE, tmp_path / "job")["train_samples"] == 1
+    beyond = Config(**known, seq_len=longest + 1)
+    assert list(all_problems(beyond)) == [("seq_len", message)]
 
 
 def test_packed_samples_and_how_well_they_were_packed(tmp_path: Path) -> None:
