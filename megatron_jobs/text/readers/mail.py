@@ -16,6 +16,7 @@ from email.utils import parsedate_to_datetime
 from itertools import groupby
 
 from megatron_jobs.text.charsets import charset_of, decode_mail
+from megatron_jobs.text.http import content_type
 from megatron_jobs.text.readers import Item, Piece, ReadRules
 from megatron_jobs.text.readers.whole import read_whole
 from megatron_jobs.text.record import Record
@@ -71,7 +72,7 @@ def _record(data: bytes, name: str, rules: ReadRules) -> Item:
 def _with_text(record: Record, part: "Message[str, str]", name: str, rules: ReadRules) -> Item:
     body = part.get_payload(decode=True)
     body = body if isinstance(body, bytes) else b""
-    charset = part.get_content_charset("")
+    charset = content_type(_header(part, "content-type"))[1]
     if rules.pages:
         record.payload = body
         record.metadata |= {"content_type": part.get_content_type(), "charset": charset}

@@ -1,6 +1,7 @@
 """Answers of servers, as crawls have kept them: in chunks, packed, or lying about either."""
 
 import gzip
+import time
 import zlib
 
 import brotli
@@ -86,3 +87,21 @@ def test_content_types() -> None:
     assert content_type("text/html; x=1") == ("text/html", "")
     assert content_type("text/html; charset=") == ("text/html", "")
     assert content_type("") == ("", "")
+
+
+def test_types_that_break_the_rules() -> None:
+    """Nothing raises or takes long; RFC 2231 counts parts of one name in two ways."""
+    for value, charset in {
+        "text/html; charset*0=a; charset*=b": "a",
+        "text/html; charset*=utf-8'en'latin-1": "latin-1",
+        "text/html;x=\"; y\";CHARSET = ' UTF-8 '": "utf-8",
+        'text/html;charset="a b;c": "; x': "a b;c",
+        "text/html;charset": "",
+        "text/html;charset=": "",
+        'text/html;charset="': "",
+    }.items():
+        assert content_type(value) == ("text/html", charset), value
+    start = time.monotonic()
+    for junk in (';"', '";"', "charset*0=;", "charset=a;", "charset" + " " * 99, ";charset" * 9):
+        content_type("text/html;" + junk * 50_000)
+    assert time.monotonic() - start < 1
