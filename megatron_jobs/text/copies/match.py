@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from megatron_jobs._copies import near_edges, nearness, run_stars, sort_entries
+from megatron_jobs._copies import Links, near_edges, nearness, run_stars, sort_entries
 from megatron_jobs.runtime.files import read_json, whole_file, write_json
 from megatron_jobs.text.copies.arrays import I64, U64
 from megatron_jobs.text.copies.edges import unique_edges
@@ -58,11 +58,13 @@ def match_partition(
     keys, items = prints.partition(number, of)
     sort_entries(keys, items)
     keys, items = _repeated(keys, items)
-    found = run_stars(keys, items) if rules.least is None else _near(prints, keys, items, rules)
-    edges, times = unique_edges(found)
     if rules.exact is not None:
-        alike = exact_similarities(prints, edges) >= rules.exact
-        edges, times = edges[alike], times[alike]
+        edges, times = _verified(prints, keys, items, rules)
+    else:
+        stars = rules.least is None
+        edges, times = unique_edges(
+            run_stars(keys, items) if stars else _near(prints, keys, items, rules)
+        )
     with whole_file(folder / EDGES / f"{number:06d}.npy") as part, part.open("wb") as file:
         np.save(file, edges)
     shared, examples = _look_at(prints, edges, times, rules)
@@ -113,6 +115,46 @@ def _near(prints: Fingerprints, keys: U64, items: I64, rules: MatchRules) -> I64
             )
         )
         first = last
+    return np.concatenate(found)
+
+
+def _verified(prints: Fingerprints, keys: U64, items: I64, rules: MatchRules) -> tuple[I64, I64]:
+    """Edges that join all pairs of texts which are alike, and how many keys showed each.
+
+    All of a run are compared with its first; then those that this has not joined, each with
+    `most_compared` before it.
+    """
+    assert rules.exact is not None
+    stars, times = unique_edges(run_stars(keys, items))
+    alike = exact_similarities(prints, stars) >= rules.exact
+    stars, times = stars[alike], times[alike]
+    others, other_times = unique_edges(_apart(keys, items, stars, rules.most_compared))
+    alike = exact_similarities(prints, others) >= rules.exact
+    edges = np.concatenate([stars, others[alike]])
+    return edges, np.concatenate([times, other_times[alike]])
+
+
+def _apart(keys: U64, items: I64, edges: I64, most: int) -> I64:
+    """Pairs in one run that `edges` do not join, without those of a run's first.
+
+    Args:
+        keys, items: sorted.
+        edges: that are joined already.
+        most: items before it in its run that an item is paired with.
+    """
+    numbers, rows = np.unique(items, return_inverse=True)
+    links = Links(0, len(numbers))
+    links.add(np.searchsorted(numbers, edges))
+    tops = links.tops(np.arange(len(numbers)))[rows]
+    begins = np.searchsorted(keys, keys)
+    found = [np.zeros((0, 2), np.int64)]
+    later = np.arange(len(keys))
+    for back in range(1, most + 1):
+        later = later[later - back > begins[later]]
+        if not len(later):
+            break
+        apart = later[tops[later] != tops[later - back]]
+        found.append(np.stack([items[apart], items[apart - back]], axis=1))
     return np.concatenate(found)
 
 

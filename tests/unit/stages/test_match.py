@@ -1,6 +1,7 @@
 """Edges against pairs found by brute force; verification; the estimated recall."""
 
 import json
+import random
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -57,15 +58,51 @@ def test_items_that_share_a_key_are_joined(tmp_path: Path, partitions: int, task
     assert first["estimated_recall"] == pytest.approx(numbers["estimated_recall"])
 
 
+def families(path: Path) -> list[dict[str, Any]]:
+    """Documents of which those of a family are copies of no other, but of a text not here."""
+    drawn = random.Random(1)
+    words = ["".join(drawn.choices("abcdefgh", k=6)) for _ in range(3000)]
+    records = []
+    for family in range(8):
+        base = drawn.choices(words, k=200)
+        for member in range(15):
+            text = list(base)
+            for place in drawn.sample(range(200), 3):
+                text[place] = drawn.choice(words)
+            records.append({"id": f"{family}.{member}", "text": " ".join(text)})
+    drawn.shuffle(records)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return records
+
+
+def components(edges: set[tuple[int, int]], items: int) -> list[int]:
+    """The lowest item that each one is joined with, by the definition."""
+    lowest = list(range(items))
+    for _ in range(items):
+        for high, low in edges:
+            lowest[high] = lowest[low] = min(lowest[high], lowest[low])
+    return lowest
+
+
 def test_pairs_are_verified_by_their_texts(tmp_path: Path) -> None:
-    prints, records = taken(tmp_path, bands=60, rows=2)  # many that are not alike share a key
-    loose = match.Config(fingerprints=prints, examples=2)
-    run_tasks(match, loose, tmp_path / "loose", 1)
-    config = match.Config(fingerprints=prints, verify="exact", threshold=0.85, partitions=3)
+    """Joined are those that all pairs with a key in common join when their texts are alike."""
+    records = families(tmp_path / "in.jsonl")
+    taken = fingerprint.Config(input=(tmp_path / "in.jsonl",))
+    run_tasks(fingerprint, taken, tmp_path / "fingerprint", 1)
+    prints = tmp_path / "fingerprint/fingerprints"
+    config = match.Config(fingerprints=prints, verify="exact", threshold=0.75, partitions=3)
     run_tasks(match, config, tmp_path / "match", 1)
-    found, true = edges_in(tmp_path / "match"), similar(records, 0.85)
-    assert found == true & edges_in(tmp_path / "loose")
-    assert 5 < len(found) < len(edges_in(tmp_path / "loose")) - 5
+    runs = defaultdict(set)
+    keys, items = Fingerprints(prints).partition(0, 1)
+    for key, item in zip(keys.tolist(), items.tolist(), strict=True):
+        runs[key].add(item)
+    sharing = {(i, j) for run in runs.values() for i in run for j in run if i > j}
+    found, true = edges_in(tmp_path / "match"), sharing & similar(records, 0.75)
+    assert found <= true
+    assert components(found, len(records)) == components(true, len(records))
+    assert 50 < len(true) < len(sharing) - 50
+    stars = {(i, min(run)) for run in runs.values() for i in run if i != min(run)}
+    assert components(stars & true, len(records)) != components(true, len(records))
 
 
 def test_pairs_are_verified_by_their_signatures(tmp_path: Path) -> None:
