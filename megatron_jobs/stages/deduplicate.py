@@ -12,6 +12,7 @@ from megatron_jobs.stages.documents import (
     DocumentSettings,
     gather_documents,
     list_units,
+    read_rules,
     run_documents,
 )
 
@@ -28,7 +29,8 @@ class Config(DocumentSettings):
     removals: InputPath
     """Output of a `cluster` job, or of `bloom_duplicates`."""
     least_letters: int = 100
-    """Of a text that lines, paragraphs or sentences were cut from; a shorter one is rejected."""
+    """Of a text that lines, paragraphs or sentences were cut from; a shorter one is rejected, also
+    when what is left of it stands nowhere else."""
 
     def problems(self) -> Iterator[Problem]:
         """Values that cannot work."""
@@ -44,7 +46,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
         from megatron_jobs.text.copies.removals import Removals
         from megatron_jobs.text.copies.remove import RemoveDocuments, RemoveSpans
 
-        removals = Removals(config.removals, list_units(config))
+        removals = Removals(config.removals, list_units(config), read_rules(config))
         if removals.settings.of_spans:
             return RemoveSpans(removals, config.least_letters)
         return RemoveDocuments(removals)

@@ -16,14 +16,14 @@ from megatron_jobs.config.settings import Problem
 from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.files import read_json, remove, write_json
 from megatron_jobs.runtime.rank import Rank
-from megatron_jobs.stages.documents import DocumentSettings, link, list_units
+from megatron_jobs.stages.documents import DocumentSettings, link, list_units, read_rules
 from megatron_jobs.stages.pieces import begin, run_pieces
 from megatron_jobs.text.copies.methods import FingerprintSettings
 
 if TYPE_CHECKING:
     from megatron_jobs.text.copies.methods import Prints
     from megatron_jobs.text.copies.store import Row
-    from megatron_jobs.text.readers import ReadRules, Unit
+    from megatron_jobs.text.readers import Unit
     from megatron_jobs.text.record import Record
 
 OUTPUTS = ("fingerprints",)
@@ -109,7 +109,7 @@ class _Work:
 
         rows: list[Row] = []
         texts, letters = [], 0
-        for item in read_unit(unit, _rules(self.config)):
+        for item in read_unit(unit, read_rules(self.config)):
             if isinstance(item, Quarantined):
                 quarantined[item.reason] = quarantined.get(item.reason, 0) + 1
             if not isinstance(item, Record):
@@ -137,12 +137,6 @@ class _Work:
         )
 
 
-def _rules(config: Config) -> "ReadRules":
-    from megatron_jobs.text.readers import ReadRules
-
-    return ReadRules(config.key, int(config.max_record_mb * 1e6), config.source, config.licence)
-
-
 def _made_of(config: Config, units: "list[Unit]") -> dict[str, Any]:
     from megatron_jobs.text.copies.store import pieces_of
 
@@ -158,7 +152,7 @@ def _settle(config: Config, out: Path, units: list[dict[str, Any]]) -> dict[str,
     names = set(FingerprintSettings.model_fields)
     about = {
         "settings": config.model_dump(mode="json", include=names),
-        "rules": asdict(_rules(config)),
+        "rules": asdict(read_rules(config)),
         "planted": bool(config.planted) and not config.of_spans,
         "units": units,
     }

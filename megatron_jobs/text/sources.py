@@ -112,7 +112,8 @@ def cut(files: Sequence[TextFile], parts: int) -> list[list[Piece]]:
             part = min(bisect.bisect_right(bounds, first), parts) - 1
             result[part].append(Piece(file, 0, file.size))
             continue
-        for part in range(parts):
+        after = bisect.bisect_left(bounds, first + file.size)
+        for part in range(bisect.bisect_right(bounds, first) - 1, min(after, parts)):
             start = max(bounds[part] - first, 0)
             end = min(bounds[part + 1] - first, file.size)
             if start < end:

@@ -7,7 +7,7 @@ removals/N.jsonl.zst   of unit N, a line an item that is removed: {"row": its nu
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,12 @@ from megatron_jobs.errors import DataError
 from megatron_jobs.runtime.files import read_json, write_json
 from megatron_jobs.text.copies.methods import FingerprintSettings
 from megatron_jobs.text.copies.store import ABOUT, Fingerprints, pieces_of
-from megatron_jobs.text.readers import Unit
+from megatron_jobs.text.readers import ReadRules, Unit
 from megatron_jobs.text.shards import read_shard, shard_name, write_shard
+
+COUNTING = ("key", "limit", "pages")
+"""Rules of reading that decide what is a record."""
+SETTINGS = {"limit": "max_record_mb (here in bytes)"}
 
 
 @dataclass(frozen=True)
@@ -48,17 +52,19 @@ def write_removals(folder: Path, unit: int, removals: Iterator[Removal]) -> int:
 
 def write_about(folder: Path, prints: Fingerprints, *, rule: str) -> None:
     """Say what the removals belong to; `rule` is what verdicts call them: duplicate.RULE."""
-    about = {name: prints.about[name] for name in ("settings", "units")}
+    about = {name: prints.about[name] for name in ("settings", "rules", "units")}
     write_json(folder / ABOUT, {"rule": f"duplicate.{rule}", **about})
 
 
 class Removals:
     """The removals of all units in a folder.
 
-    Raises: DataError when it is none, or the input was cut otherwise.
+    Args:
+        units, rules: what is read now, and how.
+    Raises: DataError when it is none, or the input was cut or read otherwise.
     """
 
-    def __init__(self, folder: Path, units: list[Unit]) -> None:
+    def __init__(self, folder: Path, units: list[Unit], rules: ReadRules) -> None:
         about = folder / ABOUT
         if not about.exists():
             raise DataError(f"{folder}: has no {ABOUT}; give the removals of a cluster job")
@@ -71,6 +77,22 @@ class Removals:
         if theirs != ours:
             what = f"input: found {len(ours)} units, other than the {len(theirs)} of {folder}"
             raise DataError(f"{what}; give the input and the unit_mb of the fingerprint job")
+        self._check_rules(found["rules"], asdict(rules))
+        self.documents = [unit["documents"] for unit in found["units"]]
+
+    def _check_rules(self, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+        """Removals go by the numbers of records: the same must be records for both."""
+        for name in COUNTING:
+            if theirs[name] != ours[name]:
+                what = f"found {ours[name]!r}, the fingerprint job had {theirs[name]!r}"
+                raise DataError(f"{SETTINGS.get(name, name)}: {what}; give the same")
+
+    def check_count(self, unit: int, documents: int) -> None:
+        """DataError when a unit had another number of documents than when it was looked at."""
+        if documents != self.documents[unit]:
+            found = f"{documents} documents in unit {unit}"
+            rule = f"fingerprints were taken of {self.documents[unit]}"
+            raise DataError(f"input: found {found}, {rule}; has it been changed?")
 
     def of(self, unit: int) -> "RemovalsOfUnit":
         """Those of a unit."""
@@ -95,4 +117,4 @@ class RemovalsOfUnit:
 
 
 def _cut(pieces: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    return [(piece["name"], piece["start"], piece["end"]) for piece in pieces]
+    return [tuple(piece[name] for name in ("name", "start", "end", "kind")) for piece in pieces]

@@ -30,6 +30,10 @@ class RemoveDocuments:
             self.removals.rule, kept | {name: n for name, n in found.items() if n > 0}, None
         )
 
+    def finish(self, number: int) -> None:
+        """DataError when the unit is not what it was."""
+        self.removals.check_count(number, self.row + 1)
+
     def numbers(self) -> dict[str, int]:
         """It counts nothing of its own."""
         return {}
@@ -37,6 +41,8 @@ class RemoveDocuments:
 
 class RemoveSpans:
     """Cuts repeated lines, paragraphs or sentences out, and rejects what becomes too short.
+
+    What stood in a rejected text first, and was cut from others, is then in none.
 
     Args:
         least: letters that must be left of a text that something was cut from.
@@ -47,18 +53,19 @@ class RemoveSpans:
         self.removals, self.least, self.kind = removals, least, settings.method
         self.shortest = settings.least_letters
         self.shingles = make_shingles(settings)
-        self.span = 0
+        self.span = self.documents = 0
         self.cut, self.letters = 0, 0
 
     def begin(self, unit: int) -> None:
         """The records of this unit come next."""
         self.of_unit = self.removals.of(unit)
-        self.span = 0
+        self.span = self.documents = 0
 
     def treat(self, record: Record) -> Record | Verdict:
         """The record with what is left of its text."""
         _, places, _ = self.shingles.spans([record.text], kind=self.kind, least=self.shortest)
         first, self.span = self.span, self.span + len(places)
+        self.documents += 1
         repeated = [i for i in range(len(places)) if self.of_unit.take(first + i)]
         if not repeated:
             return record
@@ -69,6 +76,10 @@ class RemoveSpans:
         self.letters += len(record.text) - len(text)
         record.text = text
         return record
+
+    def finish(self, number: int) -> None:
+        """DataError when the unit is not what it was."""
+        self.removals.check_count(number, self.documents)
 
     def numbers(self) -> dict[str, int]:
         """What was cut."""

@@ -126,3 +126,29 @@ def test_another_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no about\.json; give the removals of a cluster job"):
         config = deduplicate.Config(input=(tmp_path / "in",), removals=tmp_path / "in")
         deduplicate.run(config, Rank(), tmp_path / "none")
+
+
+@pytest.mark.parametrize("method", ["minhash", "paragraph"])
+def test_what_is_read_otherwise_is_refused(tmp_path: Path, method: str) -> None:
+    """With other rules other lines are records, and removals, by number, would hit others."""
+    planted_corpus(tmp_path / "in", originals=30)
+    run_chain(tmp_path / "in", tmp_path, method=method)
+    read = {"input": (tmp_path / "in",), "unit_mb": 0.05, "removals": tmp_path / "cluster/removals"}
+    for name, value, words in (
+        (
+            "max_record_mb",
+            0.001,
+            r"max_record_mb \(here in bytes\): found 1000, the fingerprint job",
+        ),
+        ("key", "id", "key: found 'id', the fingerprint job had 'text'; give the same"),
+        ("format", "txt", "other than the"),
+    ):
+        config = deduplicate.Config(**read, max_quarantined_share=1, **{name: value})
+        with pytest.raises(DataError, match=words):
+            deduplicate.run(config, Rank(), tmp_path / name)
+    file = tmp_path / "in/0.jsonl"
+    file.write_text(file.read_text().replace('{"id"', '{"no"', 1).replace('"text"', '"next"', 1))
+    config = deduplicate.Config(**read, max_quarantined_share=1)
+    words = r"input: found \d+ documents in unit 0, fingerprints were taken of \d+; has it been"
+    with pytest.raises(DataError, match=words):
+        deduplicate.run(config, Rank(), tmp_path / "changed")

@@ -4,6 +4,7 @@ import base64
 import gzip
 import io
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from megatron_jobs.text.documents import Document, Rejected, read_documents
 from megatron_jobs.text.lines import Damage, Line, read_lines
 from megatron_jobs.text.members import CHUNK
 from megatron_jobs.text.rejects import HEADS, RAW, RejectWriter, write_rejects
-from megatron_jobs.text.sources import Piece, cut, default_parts, text_files
+from megatron_jobs.text.sources import Piece, TextFile, cut, default_parts, text_files
 
 
 def a_file(path: Path, content: bytes) -> Path:
@@ -68,6 +69,24 @@ def test_parts_are_of_about_one_size(tmp_path: Path) -> None:
     plan = cut(text_files([tmp_path]), 4)
     assert [sum(piece.size for piece in part) for part in plan] == [375] * 4
     assert default_parts(text_files([tmp_path])) == 8
+
+
+def test_pieces_are_those_of_a_look_at_every_part_of_every_file(tmp_path: Path) -> None:
+    drawn = random.Random(0)
+    for case in range(30):
+        sizes = [drawn.choice([0, 1, 7, 40]) for _ in range(drawn.randint(1, 9))]
+        files = [TextFile(Path(f"{i}.jsonl"), size, str(i)) for i, size in enumerate(sizes)]
+        parts = drawn.randint(1, 12)
+        bounds = [sum(sizes) * part // parts for part in range(parts + 1)]
+        wanted: list[list[tuple[str, int, int]]] = [[] for _ in range(parts)]
+        for i, size in enumerate(sizes):
+            first = sum(sizes[:i])
+            for part in range(parts):
+                start, end = max(bounds[part], first), min(bounds[part + 1], first + size)
+                if start < end:
+                    wanted[part].append((str(i), start - first, end - first))
+        found = [[(p.file.name, p.start, p.end) for p in part] for part in cut(files, parts)]
+        assert found == wanted, case
 
 
 def test_a_folder_gives_its_readable_files_by_name(tmp_path: Path) -> None:
