@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from megatron_jobs.text.filters.judging import Judging
 
 __all__ = ["OUTPUTS", "RESOURCES", "Config", "describe", "gather", "run"]
-RESOURCES = Resources(hours=4)
+RESOURCES = Resources(hours=4, memory_gb=4)
 
 
 class Config(DocumentSettings):

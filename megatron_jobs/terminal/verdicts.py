@@ -53,14 +53,17 @@ def _table(job: JobVerdicts, origins: bool) -> Table:
     return table
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{part / max(whole, 1):.1%}"
+def _share(part: int, whole: int, digits: int = 1) -> str:
+    """`12.3%`; what is more than nothing is not called so."""
+    least = 10.0 ** -(digits + 2)
+    share = part / max(whole, 1)
+    return f"<{least:.{digits}%}" if 0 < share < least else f"{share:.{digits}%}"
 
 
 def _most(by: Counter[str], taken: Taken) -> str:
     """`books 60%, web 30%, 4 more`; what is not named is `?`."""
-    total = max(by.total(), 1)
-    named = [f"{name or '?'} {count / total:.0%}" for name, count in by.most_common(MOST)]
+    total = by.total()
+    named = [f"{name or '?'} {_share(n, total, 0)}" for name, n in by.most_common(MOST)]
     more = [f"{len(by) - MOST} more"] if len(by) > MOST else []
     return ", ".join(named + more)
 

@@ -57,6 +57,16 @@ def test_counts_shares_and_origins(run: Path, capsys: pytest.CaptureFixture[str]
     assert lines[4].split()[:5] == ["quarantined:", "not", "JSON", "1", "4.8%"]
 
 
+def test_what_is_little_is_not_called_nothing(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / "sift/counts.json"
+    counts = json.loads(path.read_text())
+    counts["read"] = 100_000
+    path.write_text(json.dumps(counts))
+    assert printed(capsys, str(run))[2].split()[:3] == ["length.too_low_characters", "4", "<0.1%"]
+
+
 def test_examples_say_what_was_found(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, str(run), "sift", "--rule", "length", "--examples", "2")
     assert sum(line.startswith(("symbols", "quarantined")) for line in lines) == 0

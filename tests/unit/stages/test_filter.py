@@ -1,6 +1,7 @@
 """The stage `filter`: languages and rules in turn; every rejected record keeps its verdict."""
 
 import json
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,19 @@ def test_removed_lines_are_counted(tmp_path: Path) -> None:
     assert numbers["c4.lines_kept"] == 5
     assert numbers["c4.lines_removed.no_terminal_punctuation"] == 1
     assert numbers["c4.lines_removed.too_few_words"] == 1
+
+
+def test_tiny_documents_take_no_memory(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(f'{{"id":"{n // 2}","text":"a"}}\n' for n in range(40_000)))
+    rules = [{"rule": "length", "min_words": 1}, {"rule": "gopher_quality", "min_words": 2}]
+    config, problems = build_settings(stage.Config, {"input": [str(source)], "rules": rules})
+    assert config is not None, problems
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    numbers = stage.run(config, Rank(), tmp_path / "out")
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert (numbers["records_in"], numbers["rejected"]) == (40_000, 40_000)
+    assert grown < 48 << 10, f"{grown} KiB more"
 
 
 def test_a_stage_without_rules_is_refused() -> None:

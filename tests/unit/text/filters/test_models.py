@@ -11,8 +11,11 @@ from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.stages import classifier, perplexity_model
 from megatron_jobs.text.filters.classifier import Classifier
+from megatron_jobs.text.filters.judging import Judging
 from megatron_jobs.text.filters.perplexity import Perplexity
+from megatron_jobs.text.filters.quality import Quality
 from megatron_jobs.text.record import Record
+from megatron_jobs.text.shards import Verdict
 from tests.unit.text.filters.judged import problems_of, verdict_of
 
 GOOD = ["the keeper climbed the stairs", "he wrote about the sea", "the storm broke a window"]
@@ -81,6 +84,28 @@ def test_perplexity_of_a_model_without_quantiles(trained: Path, tmp_path: Path) 
     assert list(record.metadata) == ["perplexity"]
     with pytest.raises(UserError, match=r"keep: found head, but .* has no quantiles to tell them"):
         Perplexity(model=model, keep=("head",)).prepare()
+
+
+def test_all_of_them_make_a_score_of_quality(trained: Path, tmp_path: Path) -> None:
+    """Perplexity, toxicity by a classifier whose label are the bad texts, diversity."""
+    good, bad = (str(trained / name) for name in ("g.jsonl", "b.jsonl"))
+    settings, problems = build_settings(
+        classifier.Config, {"positive": [bad], "negative": [good], "bits": 12, "threads": 1}
+    )
+    assert settings is not None, problems
+    classifier.run(settings, Rank(), tmp_path)
+    rules = [
+        Perplexity(model=trained / "perplexity"),
+        Classifier(model=tmp_path / "classifier", metadata="toxicity"),
+        Quality(best_perplexity=2, worst_perplexity=200, min=0.5),
+    ]
+    judging = Judging(rules)
+    kept = judging.treat(Record("", GOOD[0]))
+    assert isinstance(kept, Record)
+    assert 0.5 < kept.metadata["quality_score"] <= 1
+    rejected = judging.treat(Record("", "money money money, click now now now"))
+    assert isinstance(rejected, Verdict)
+    assert rejected.rule == "quality.too_low_quality_score"
 
 
 def test_models_that_are_not_there(tmp_path: Path) -> None:
