@@ -60,5 +60,5 @@ def _source(
         text_bytes=source["text_bytes"],
         samples=samples,
         trained=trained,
-        times_read=trained / held,
+        times_read=trained / held if held else 0.0,
     )

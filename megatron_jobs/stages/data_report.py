@@ -122,6 +122,8 @@ def _sections(
 ) -> "Iterator[Section]":
     from megatron_jobs.data.report.copies import draw_copies, draw_kinds
     from megatron_jobs.data.report.tokens import draw_blend, draw_tokens
+    from megatron_jobs.data.sample_index import read_facts
+    from megatron_jobs.data.trained_tokens import trained_sources
     from megatron_jobs.page.elements import join
     from megatron_jobs.text.tokenizer_report import draw_fertility
 
@@ -140,7 +142,7 @@ def _sections(
     if fertility:
         yield "Vocabularies", draw_fertility(fertility)
     if config.index is not None:
-        yield "Blend", draw_blend(read_json(config.index / "index.json"))
+        yield "Blend", draw_blend(read_facts(config.index), trained_sources(config.index))
 
 
 def _speech(made_of: dict[str, Any]) -> "Iterator[Section]":

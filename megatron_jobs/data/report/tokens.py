@@ -1,12 +1,11 @@
 """Tokens by source, and what a blend makes of them."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from megatron_jobs.data.report.words import say_bytes, say_count, say_share
-from megatron_jobs.data.source_name import source_name
 from megatron_jobs.data.token_facts import TokenFacts
+from megatron_jobs.data.trained_tokens import TrainedSource
 from megatron_jobs.page.bars import Bar, draw_bars
 from megatron_jobs.page.elements import Element, join, table, tag
 
@@ -36,26 +35,23 @@ def _row(name: str, facts: TokenFacts) -> list[str]:
     return [name, say_count(facts.documents), say_count(facts.tokens), text, ratio]
 
 
-def draw_blend(index: Mapping[str, Any]) -> Element:
+def draw_blend(index: Mapping[str, Any], sources: Sequence[TrainedSource]) -> Element:
     """Each source's share of the samples, beside its share of the tokens.
 
     Args:
         index: index.json of an index job.
+        sources: what training reads of each.
     """
-    train = index["splits"]["train"]
-    weights = (train["blend"] or {}).get("weights") or [1.0]
-    sources = index["sources"]
-    total = sum(source["tokens"] for source in sources)
+    samples = sum(source.samples for source in sources)
+    total = sum(source.tokens for source in sources)
     bars, rows = [], []
-    for source, weight, order in zip(sources, weights, train["sources"], strict=True):
-        name = source_name(Path(source["prefix"]))
-        share = say_share(weight, sum(weights))
-        held = say_share(source["tokens"], total)
-        bars.append(Bar(name, [("kept", weight / sum(weights))], f"{share} of the samples"))
-        passes = weight / sum(weights) * train["samples"] * index["seq_len"] / source["tokens"]
-        rows.append([name, share, held, f"{passes:.2f}", say_count(order["samples"])])
-    heads = ["source", "#of the samples", "#of the tokens", "#times read", "#samples built"]
-    words = f"{say_count(train['samples'])} samples of {say_count(index['seq_len'])} tokens"
+    for source in sources:
+        share = say_share(source.samples, samples)
+        bars.append(Bar(source.name, [("kept", source.samples)], f"{share} of the samples"))
+        held, passes = say_share(source.tokens, total), f"{source.times_read:.2f}"
+        rows.append([source.name, share, held, passes, say_count(source.samples)])
+    heads = ["source", "#of the samples", "#of the tokens", "#times read", "#samples"]
+    words = f"{say_count(samples)} samples of {say_count(index['seq_len'])} tokens"
     numbers = table("The blend", heads, rows, foot=[])
     plot = draw_bars("Samples of each source", bars)
     return join(tag("p", f"{words}{_order(index)}."), plot, numbers)

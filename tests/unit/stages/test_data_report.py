@@ -27,7 +27,7 @@ def write_counts(path: Path, **facts: Any) -> Path:
     return path
 
 
-def settings(tmp_path: Path) -> Config:
+def settings_without(tmp_path: Path) -> Config:
     web = {"read": 1000, "kept": 800, "rejected": {"extract.empty": 150}}
     web |= {"quarantined": {"damaged": 50}, "lengths": {"10": 500, "12": 300}}
     mails = {"read": 500, "kept": 500, "lengths": {"9": 500}}
@@ -48,8 +48,12 @@ def settings(tmp_path: Path) -> Config:
             FunnelStep(name="filter", counts=(write_counts(tmp_path / "filter.json", **last),)),
         ),
         duplicates=(tmp_path / "duplicates.json",),
-        index=open_ledger(tmp_path, sources=3, packing="none").index.folder,
     )
+
+
+def settings(tmp_path: Path) -> Config:
+    index = open_ledger(tmp_path, sources=3, packing="none").index.folder
+    return settings_without(tmp_path).model_copy(update={"index": index})
 
 
 DUPLICATES = {
@@ -100,6 +104,18 @@ def test_the_page(tmp_path: Path) -> None:
     assert words.tags.count("script") == 1  # our own, empty
     assert text.count(HOSTILE) == 5
     assert not re.search(r"https?://|url\(|src=", page)
+
+
+def test_a_blend_in_phases(tmp_path: Path) -> None:
+    """75 samples by 1:2:3, then 75 by 5:0:1."""
+    ledger = open_ledger(tmp_path, sources=3, packing="none", phases=2)
+    config = settings_without(tmp_path).model_copy(update={"index": ledger.index.folder})
+    data_report.run(config, Rank(), tmp_path)
+    text = " ".join(Words((tmp_path / "report.html").read_text()).texts)
+    read = [int(ledger.splits["train"].blend.taken(150)[i]) for i in range(3)]  # type: ignore[union-attr]
+    assert [round(n / 150, 1) for n in read] == [0.5, 0.2, 0.3]
+    for i, samples in enumerate(read):
+        assert f"source{i} {samples / 1.5:.1f} % of the samples" in " ".join(text.split())
 
 
 def test_widths_are_shares_of_the_longest(tmp_path: Path) -> None:
