@@ -55,8 +55,8 @@ class Config(Settings):
     held_out: float = 0.1
     """Share of the documents, by hash of their text, that is not learnt from: half is for the
     calibration, half for the figures."""
-    epochs: int = 5
-    """Times that each document is seen."""
+    epochs: int = 20
+    """Times that each document is seen; short texts, such as comments, need many."""
     rate: float = 0.1
     """AdaGrad's, at the beginning; it falls in a straight line."""
     batch: int = 64

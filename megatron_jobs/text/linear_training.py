@@ -22,7 +22,7 @@ NEWTON_STEPS = 50
 class FitRules:
     """How the weights are found."""
 
-    epochs: int = 5
+    epochs: int = 20
     """Times that each document is seen."""
     rate: float = 0.1
     """AdaGrad's, at the beginning; it falls to 0 in a straight line, by epochs."""

@@ -4,7 +4,8 @@
     tools/bench/redact.py mails.jsonl docs.jsonl --rounds 5
 
 Recall and precision are of values planted in the texts of the files, of published examples and
-drawn ones, with as much that only looks like it (tests/unit/text/planted.py). datatrove finds
+drawn ones, with as much that only looks like it (tests/unit/text/planted.py); then of lines as
+they stand in mails, logs and code (tests/unit/text/personal_lines.py). datatrove finds
 e-mail and public IPv4 addresses: beside all our kinds, these two alone are timed. Peers that are
 not installed (datatrove, presidio-analyzer) are left out. Printed are medians and, of the ratios
 of each round, the median and the range; Presidio sees the first `--presidio-kb` only.
@@ -23,6 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from megatron_jobs.text.redact import Redactor, RedactRules
+from tests.unit.text.personal_lines import INNOCENT_LINES, LINES, unmarked
 from tests.unit.text.planted import plant
 
 Spans = list[tuple[str, int, int]]
@@ -47,9 +49,10 @@ def main() -> int:
     asked = parser.parse_args()
     texts = read(asked.files, int(asked.mb * 1e6))
     presidio = load_presidio()
-    judge("ours", ours, texts)
-    if presidio:
-        judge("presidio", presidio, texts)
+    for name, find in (("ours", ours), ("presidio", presidio)):
+        if find:
+            judge(name, find, texts)
+            judge_lines(name, find)
     whole, two = Redactor(RedactRules()), Redactor(RedactRules(kinds=("email", "ip")))
     time_against("all kinds", lambda text: whole.redact(text)[0], "nothing", None, texts, asked)
     formatter = load_datatrove()
@@ -136,6 +139,23 @@ def judge(name: str, find: Callable[[str], Spans], texts: list[str]) -> None:
     for kind, count in sorted(planted.items()):
         sure = hits[kind] / (hits[kind] + wrong[kind]) if hits[kind] else 0
         print(f"  {kind:16} {count:5}   recall {hits[kind] / count:.3f}   precision {sure:.3f}")
+
+
+def judge_lines(name: str, find: Callable[[str], Spans]) -> None:
+    """Marked values of lines that are found, and what is found that is not marked."""
+    marked, hits, wrong = Counter[str](), Counter[str](), Counter[str]()
+    for line in [*LINES, *INNOCENT_LINES]:
+        text, values = unmarked(line)
+        data = text.encode()
+        begins = {(kind, len(data[:at].decode()), len(value)) for kind, at, value in values}
+        wanted = {(kind, begin, begin + size) for kind, begin, size in begins}
+        found = set(find(text))
+        marked.update(kind for kind, _, _ in wanted)
+        hits.update(kind for kind, _, _ in wanted & found)
+        wrong.update(kind for kind, _, _ in found - wanted)
+    print(f"{name}: of lines, {len(INNOCENT_LINES)} of which hold nothing")
+    for kind, count in sorted(marked.items()):
+        print(f"  {kind:16} {count:5}   found {hits[kind]:3}   wrong {wrong[kind]:3}")
 
 
 def time_against(
