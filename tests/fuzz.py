@@ -215,24 +215,27 @@ def attempts(name: str, seed: int) -> Iterator[tuple[bytes, int]]:
 
 
 def main(seconds: float, seed: int, end: str) -> None:
-    """Go on for some seconds; the file that broke a rule is left in the folder that is told."""
+    """Go on for some seconds; a file that breaks a rule ends it, and is left in the folder that is told."""
     streams = {name: attempts(name, seed) for name in FORMATS if name.endswith(end)}
     folder = Path(tempfile.mkdtemp())
     count, start = 0, time.monotonic()
     print(folder, flush=True)
     while time.monotonic() - start < seconds:
         for name, stream in streams.items():
-            data, unit_bytes = next(stream)
             count += 1
-            try:
-                check(folder, name, data, unit_bytes)
-            except Exception as error:
-                (folder / f"broken-{count}-{name}").write_bytes(data)
-                print(f"{name}: {count}: {type(error).__name__}: {error}"[:300], flush=True)
-                if "stop" in sys.argv:
-                    raise
+            attempt(folder, name, *next(stream), count)
     print(re.findall("VmHWM.*", Path("/proc/self/status").read_text()))
     print(f"{count} files in {time.monotonic() - start:.0f} s")
+
+
+def attempt(folder: Path, name: str, data: bytes, unit_bytes: int, count: int) -> None:
+    """Check a file; tell what is wrong, and keep it."""
+    try:
+        check(folder, name, data, unit_bytes)
+    except BaseException as error:
+        write(folder / f"broken-{count}-{name}", data)
+        print(f"{name}: {count}: {type(error).__name__}: {error}"[:300], flush=True)
+        raise
 
 
 if __name__ == "__main__":
