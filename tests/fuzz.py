@@ -215,7 +215,7 @@ def attempts(name: str, seed: int) -> Iterator[tuple[bytes, int]]:
 
 
 def main(seconds: float, seed: int, end: str) -> None:
-    """Go on for some seconds; a file that breaks a rule ends it, and is left in the folder that is told."""
+    """Go on for some seconds; a file that breaks a rule ends it, and is left in the folder told."""
     streams = {name: attempts(name, seed) for name in FORMATS if name.endswith(end)}
     folder = Path(tempfile.mkdtemp())
     count, start = 0, time.monotonic()
