@@ -33,6 +33,14 @@ std::vector<std::string_view> views_of(const py::list& texts) {
   return views;
 }
 
+py::array utf8_sizes(const py::list& texts) {
+  const auto views = views_of(texts);
+  std::vector<int64_t> sizes;
+  sizes.reserve(views.size());
+  for (const auto& view : views) sizes.push_back(static_cast<int64_t>(view.size()));
+  return mj::hand_over(std::move(sizes));
+}
+
 // A vector as an array of rows.
 template <typename T>
 py::array rows_of(std::vector<T>&& values, size_t width) {
@@ -262,6 +270,8 @@ mj::Machine machine_called(const std::string& name) {
 }
 
 void define_shingles(py::module_& m) {
+  m.def("utf8_sizes", &utf8_sizes, py::arg("texts"),
+        "int64 [texts], bytes of each in UTF-8, which Python then holds for what comes next.");
   py::class_<mj::Shingler>(m, "Shingles", "Texts folded by a table, as words, and runs of words.")
       .def(py::init([](const py::array& table, int words, int letters, double longest,
                        const std::string& machine) {

@@ -107,29 +107,37 @@ class _Work:
         from megatron_jobs.text.record import Record
         from megatron_jobs.text.shards import Quarantined
 
-        rows: list[Row] = []
-        texts, letters = [], 0
+        records: list[Record] = []
+        letters = 0
         for item in read_unit(unit, read_rules(self.config)):
             if isinstance(item, Quarantined):
                 quarantined[item.reason] = quarantined.get(item.reason, 0) + 1
             if not isinstance(item, Record):
                 continue
-            rows.append(self._row(item))
-            texts.append(item.text)
+            records.append(item)
             letters += len(item.text)
-            if letters > BATCH or len(texts) == BATCH_TEXTS:
-                yield rows, take(texts)
-                rows, texts, letters = [], [], 0
-        yield rows, take(texts)
+            if letters > BATCH or len(records) == BATCH_TEXTS:
+                yield self._batch(records, take)
+                records, letters = [], 0
+        yield self._batch(records, take)
 
-    def _row(self, record: "Record") -> "Row":
+    def _batch(
+        self, records: "list[Record]", take: "Callable[[list[str]], Prints]"
+    ) -> "tuple[list[Row], Prints]":
+        from megatron_jobs._copies import utf8_sizes
+
+        texts = [record.text for record in records]
+        sizes = utf8_sizes(texts).tolist()
+        return [*map(self._row, records, sizes)], take(texts)
+
+    def _row(self, record: "Record", size: int) -> "Row":
         from megatron_jobs.text.copies.store import Row
 
         score = record.metadata.get(self.config.score) if self.config.score else None
         planted = record.metadata.get(self.config.planted) if self.config.planted else None
         return Row(
             record.id,
-            len(record.text) if record.text.isascii() else len(record.text.encode()),
+            size,
             record.source,
             record.date,
             float(score) if isinstance(score, (int, float)) else None,

@@ -307,6 +307,7 @@ def packed_lines(folder: Path) -> list[bytes]:
 def run_datatrove(python: Path, folder: Path) -> dict[str, Any]:
     """Its four stages, in its own Python; the seconds are those of the stages alone."""
     shutil.rmtree(folder / "theirs", ignore_errors=True)
+    os.sync()
     script = Path(__file__).with_name("copies_datatrove.py")
     words = [str(python), str(script), str(folder / "in"), str(folder / "theirs")]
     done = subprocess.run(words, capture_output=True, text=True)
@@ -328,6 +329,7 @@ def run_stages(folder: Path) -> float:
     shutil.rmtree(folder / "ours", ignore_errors=True)
     prints, removals = out / "fingerprints", out / "cluster/removals"
     gc.freeze()  # the records of this process are no business of the ranks
+    os.sync()  # nor is what others have written
     start = time.perf_counter()
     for stage, place, config in (
         (fingerprint, out, lambda: fingerprint.Config(input=(folder / "in",))),

@@ -116,10 +116,10 @@ class ClusterWork:
             first, last = np.searchsorted(members.items, [low, high])
             places = first + np.flatnonzero(goes[first:last])
             write_removals(self.folder / "removals", unit, _removals(members, places, int(low)))
-            of_unit = self.prints.sources(unit)
-            sources.update(of_unit)
+            sources.update(self.prints.units[unit].sources)
             if not self.prints.settings.of_spans:
-                removed_by.update(of_unit[i] for i in (members.items[places] - low).tolist())
+                gone = set((members.items[places] - low).tolist())
+                removed_by.update(row.source for row in self.prints.rows_of(unit, gone))
         tops = np.flatnonzero(members.items == members.clusters)
         sizes = members.sizes[tops]
         largest = tops[np.argsort(-sizes, kind="stable")[:LARGEST]]

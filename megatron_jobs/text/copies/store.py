@@ -12,6 +12,7 @@ what a partition needs of a unit is one run of its file.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -49,6 +50,8 @@ class UnitFacts:
     quarantined: dict[str, int] = field(default_factory=dict)
     """What was no record, by reason."""
     text_bytes: int = 0
+    sources: dict[str, int] = field(default_factory=dict)
+    """Documents of each source."""
 
     @property
     def entries(self) -> int:
@@ -95,7 +98,7 @@ def write_unit(
         batches: its documents in order, some at a time.
         quarantined: what was no record, by reason; looked at when all batches have come.
     """
-    documents, text_bytes = 0, 0
+    documents, text_bytes, sources = 0, 0, Counter[str]()
     with contextlib.ExitStack() as stack:
         rows = stack.enter_context(write_shard(folder / _name(number, "jsonl.zst")))
         keys = _Keys(stack.enter_context(_whole_stream(folder / _name(number, "keys"))))
@@ -107,6 +110,7 @@ def write_unit(
             keys.add(prints)
             documents += len(some)
             text_bytes += sum(row.bytes for row in some)
+            sources.update(row.source for row in some)
         keys.write_block()
     facts = UnitFacts(
         pieces=pieces_of(unit),
@@ -115,6 +119,7 @@ def write_unit(
         blocks=keys.blocks,
         quarantined=quarantined,
         text_bytes=text_bytes,
+        sources=dict(sources),
     )
     write_json(folder / _name(number, "json"), asdict(facts))
 
@@ -246,10 +251,6 @@ class Fingerprints:
         """The same of some documents, by their numbers in the unit."""
         lines = enumerate(self._lines(unit))
         return (Row(**orjson.loads(line)) for i, line in lines if i in wanted)
-
-    def sources(self, unit: int) -> list[str]:
-        """Those of the documents of a unit, in order."""
-        return [orjson.loads(line)["source"] for line in self._lines(unit)]
 
     def _lines(self, unit: int) -> Iterator[bytes]:
         return read_shard(self.folder / _name(unit, "jsonl.zst"))

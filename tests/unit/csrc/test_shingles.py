@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megatron_jobs._copies import Shingles, nearness
+from megatron_jobs._copies import Shingles, nearness, utf8_sizes
 from megatron_jobs.text.copies.letters import (
     Normalisation,
     ShingleSettings,
@@ -268,6 +268,11 @@ def test_spans_are_the_whole_text_in_pieces(kind: str, wanted: list[str]) -> Non
     assert ends.tolist() == [len(wanted), len(wanted), len(wanted) + 1]
     alone, _ = shingles.text_hashes(wanted)
     np.testing.assert_array_equal(hashes[: ends[0]], alone)
+
+
+def test_sizes_are_those_of_utf8() -> None:
+    texts = [*TEXTS[:5], STRANGE, "", "é" * 7]
+    assert utf8_sizes(texts).tolist() == [len(text.encode()) for text in texts]
 
 
 def test_short_spans_do_not_count() -> None:
