@@ -14,11 +14,12 @@ constexpr size_t BEFORE = 48;         // bytes before a number in which a word m
 constexpr size_t AFTER = 12;          // bytes behind the last digit: letters that check an id
 constexpr size_t LONG_RUN = 16;       // letters and digits of a key
 constexpr size_t LONGEST_TOKEN = 4096;
+constexpr size_t SIGNS = 16;          // bytes between a sign such as = and a value: "  : 'Bearer  "
 constexpr size_t LONGEST_KEY = 1 << 16;  // bytes of a private key
 constexpr size_t LONGEST_GROUP = 64;  // hexadecimal digits before the first colon that are looked at
 constexpr size_t BLOCK = 64;
 
-enum Class : uint8_t { digit = 1, letter = 2, gap = 4, run = 8, space = 16 };
+enum Class : uint8_t { digit = 1, letter = 2, gap = 4, space = 8 };
 
 constexpr std::array<uint8_t, 256> make_classes() {
   std::array<uint8_t, 256> classes{};
@@ -30,11 +31,10 @@ constexpr std::array<uint8_t, 256> make_classes() {
     // does not break and dashes, in UTF-8
     const bool between = upper || (c >= 'a' && c <= 'f') || c == ' ' || c == '.' || c == '-' ||
                          c == '/' || c == '(' || c == ')' || c == '+' || c == ':' || c == 0xc2 ||
-                         c == 0xa0 || c == 0xe2 || c == 0x80 || c == 0xaf || c == 0x91 || c == 0x93;
+                         c == 0xa0 || c == 0xe2 || c == 0x80 || c == 0xaf || c == 0x90 || c == 0x91 || c == 0x93;
     uint8_t found = 0;
-    if (number) found |= digit | run;
-    if (lower || upper) found |= letter | run;
-    if (c == '_' || c == '-' || c == '.') found |= run;
+    if (number) found |= digit;
+    if (lower || upper) found |= letter;
     if (between) found |= gap;
     if (c <= 32) found |= space;
     classes[static_cast<size_t>(c)] = found;
@@ -49,10 +49,22 @@ constexpr std::array<std::string_view, 28> PREFIXES = {
     "sk_",   "rk_",   "xoxb-",    "xoxp-",    "xoxa-", "xoxr-", "xoxs-", "AIza",        "eyJ",    "ya29.",
     "npm_",  "pypi-", "hf_",      "SG.",      "dop_v1_", "shpat_", "gsk_", "whsec_"};
 
+// One of these stands in each prefix, and is looked for first: they are seldom.
+constexpr std::string_view ANCHORS = "_-.KSzJ";
+
+constexpr std::array<bool, 256> make_secret_signs() {
+  std::array<bool, 256> signs{};
+  for (const char c : ANCHORS) signs[static_cast<uint8_t>(c)] = true;
+  for (const char c : {'=', ':', 'b', 'B'}) signs[static_cast<uint8_t>(c)] = true;
+  return signs;
+}
+
+constexpr auto SECRET_SIGNS = make_secret_signs();
+
 // In lower case; what a pattern behind it looks for in full.
 constexpr std::array<std::string_view, 16> PHONE_WORDS = {
     "tel", "tlf", "phone", "fon", "fax", "mob", "cell", "handy", "vil",
-    "call", "whatsapp", "sms", "portable", "dial", "t\xc3\xa9l", "t\xe9l"};
+    "call", "whatsapp", "sms", "portable", "dial", "t\xc3\xa9l", "t\xc3\x89l"};
 constexpr std::array<std::string_view, 8> ID_WORDS = {"ssn", "social", "steuer", "id",
                                                       "tin", "bsn",    "sofi",   "sin"};
 
@@ -128,7 +140,7 @@ void find_key_blocks(std::string_view text, std::vector<Trace>& traces) {
 
 template <size_t N>
 bool has_word(std::string_view near, const std::array<std::string_view, N>& words) {
-  const auto same = [](char a, char b) { return (a | 0x20) == b; };
+  const auto same = [](char a, char b) { return a == b || (a >= 'A' && a <= 'Z' && (a | 0x20) == b); };
   return std::any_of(words.begin(), words.end(), [&](std::string_view word) {
     return std::search(near.begin(), near.end(), word.begin(), word.end(), same) != near.end();
   });
@@ -191,52 +203,86 @@ class Cluster {
   bool capitals_ = false;
 };
 
-bool begins_as_key(std::string_view run) {
-  return std::any_of(PREFIXES.begin(), PREFIXES.end(),
-                     [&](std::string_view prefix) { return run.starts_with(prefix); });
+bool is_value(char c) {
+  return (CLASSES[static_cast<uint8_t>(c)] & (digit | letter)) || c == '_' || c == '-' || c == '.' ||
+         c == '+' || c == '/' || c == '~';
 }
 
-// Letters and digits by turns, as in random text and seldom in names.
-bool looks_random(std::string_view run) {
-  size_t digits = 0, letters = 0, turns = 0;
-  uint8_t before = 0;
-  for (const char c : run) {
-    const uint8_t found = CLASSES[static_cast<uint8_t>(c)] & (digit | letter);
-    digits += found == digit;
-    letters += found == letter;
-    turns += found && before && found != before;
-    if (found) before = found;
+// Digits among letters by turns, or small letters and capitals: as in random text, seldom in names.
+// What it says no to, redact_checks.chance_token does as well.
+bool looks_random(std::string_view value) {
+  size_t digits = 0, letters = 0, turns = 0, changes = 0;
+  int before = 0;
+  for (const char c : value) {
+    const bool number = c >= '0' && c <= '9';
+    const bool capital = c >= 'A' && c <= 'Z';
+    const int kind = number ? 3 : capital ? 2 : c >= 'a' && c <= 'z' ? 1 : 0;
+    if (!kind) continue;
+    digits += number;
+    letters += !number;
+    turns += before && (before == 3) != number;
+    changes += before && before != kind;
+    before = kind;
   }
-  return digits >= 2 && letters >= 4 && turns >= 3;
+  return (digits >= 2 && letters >= 4 && turns >= 3) || 20 * changes >= 9 * (digits + letters);
 }
 
-// The run of letters and digits around `at`; where it ends.
-size_t find_token(std::string_view text, size_t at, std::vector<Trace>& traces) {
-  size_t begin = at, end = at + 1;
-  while (begin > 0 && (class_at(text, begin - 1) & run)) --begin;
-  while (end < text.size() && (class_at(text, end) & run)) ++end;
-  const auto found = text.substr(begin, end - begin);
-  if (found.size() < LONG_RUN) return end;
+// The value that begins at `begin` or a few signs behind it, when a word before says what it is.
+void find_secret(std::string_view text, size_t begin, std::vector<Trace>& traces) {
+  const size_t latest = std::min(text.size(), begin + SIGNS);
   const size_t context = begin > BEFORE ? begin - BEFORE : 0;
-  int64_t kinds = begins_as_key(found) ? TOKEN : 0;
-  if (looks_random(found) && has_word(text.substr(context, begin - context), SECRET_WORDS))
-    kinds |= SECRET_WORD;
-  if (!kinds) return end;
-  while (end < text.size() && !(class_at(text, end) & space) && end < begin + LONGEST_TOKEN) ++end;
-  traces.push_back({kinds, static_cast<int64_t>(context), static_cast<int64_t>(end)});
-  return end;
+  for (size_t tries = 0; tries < 2; ++tries) {  // "Authorization: Bearer VALUE"
+    while (begin < latest && !(class_at(text, begin) & (digit | letter))) ++begin;
+    size_t end = begin;
+    while (end < text.size() && is_value(text[end])) ++end;
+    const auto value = text.substr(begin, end - begin);
+    if (value.size() >= LONG_RUN && looks_random(value) &&
+        has_word(text.substr(context, begin - context), SECRET_WORDS)) {
+      end = std::min({end, begin + LONGEST_TOKEN, text.size()});
+      end = std::min(text.size(), end + 2);  // = at the end of base64
+      traces.push_back({SECRET_WORD, static_cast<int64_t>(context), static_cast<int64_t>(end)});
+      return;
+    }
+    begin = end;
+  }
+}
+
+// The prefix of a key whose sign in ANCHORS stands at `at`, and what follows it.
+void find_key(std::string_view text, size_t at, std::vector<Trace>& traces) {
+  for (const auto prefix : PREFIXES) {
+    const size_t anchor = prefix.find_first_of(ANCHORS);
+    if (prefix[anchor] != text[at] || at < anchor || !text.substr(at - anchor).starts_with(prefix)) continue;
+    const size_t begin = at - anchor;
+    size_t end = begin + prefix.size();
+    while (end < text.size() && end < begin + LONGEST_TOKEN && !(class_at(text, end) & space)) ++end;
+    if (end - begin < LONG_RUN) continue;
+    const size_t context = begin > BEFORE ? begin - BEFORE : 0;
+    traces.push_back({TOKEN, static_cast<int64_t>(context), static_cast<int64_t>(end)});
+    return;
+  }
+}
+
+void find_secrets(std::string_view text, std::vector<Trace>& traces) {
+  for (size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (!SECRET_SIGNS[static_cast<uint8_t>(c)]) continue;
+    if (c == '=' || c == ':') {
+      find_secret(text, at + 1, traces);
+    } else if ((c | 0x20) == 'b') {
+      if (text.substr(at + 1, 5) == "earer") find_secret(text, at + 6, traces);
+    } else {
+      find_key(text, at, traces);
+    }
+  }
 }
 
 void find_numbers(std::string_view text, std::vector<Trace>& traces) {
-  size_t token_end = 0;
   for (size_t at = next_digit(text, 0); at < text.size();) {
     const Cluster cluster(text, at);
     const size_t begin = at > BEFORE ? at - BEFORE : 0;
     if (const int64_t kinds = cluster.kinds(begin)) {
       traces.push_back(whole_words(text, kinds, begin, std::min(text.size(), cluster.end() + AFTER)));
     }
-    for (size_t i = at; i < cluster.end(); ++i)
-      if (i >= token_end && (class_at(text, i) & digit)) token_end = find_token(text, i, traces);
     at = next_digit(text, cluster.end());
   }
 }
@@ -248,6 +294,7 @@ std::vector<Trace> find_traces(std::string_view text) {
   find_addresses(text, traces);
   find_key_blocks(text, traces);
   find_colons(text, traces);
+  find_secrets(text, traces);
   find_numbers(text, traces);
   return traces;
 }

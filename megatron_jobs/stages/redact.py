@@ -62,6 +62,9 @@ class Config(DocumentSettings):
     names: str = ""
     """Also names of people (<NAME>): spacy:MODEL (such as spacy:en_core_web_sm; extra `ner`) or
     presidio:LANGUAGE; "" for no. Slow: some 40 kB/s on a core with that model, less with others."""
+    metadata: bool = True
+    """Redact the address and the strings of the metadata as well, such as a mail's subject. Ids are
+    never changed: where they tell of people (a mail's Message-ID), give records others before."""
     review: int = 20
     """Examples of each kind for review.jsonl, by chance, the same ones for any number of tasks."""
 
@@ -109,7 +112,9 @@ def gather(config: Config, folder: Path, tasks: list[Path]) -> dict[str, float]:
 def _review(config: Config, folder: Path) -> None:
     from megatron_jobs.text.redact_records import write_review
 
-    write_review(folder / NOTES, folder / "review.jsonl", sample=config.review)
+    write_review(
+        folder / NOTES, folder / "review.jsonl", sample=config.review, metadata=config.metadata
+    )
 
 
 def _redacting(config: Config) -> "Redacting":
@@ -132,7 +137,7 @@ def _redacting(config: Config) -> "Redacting":
         patterns=config.patterns,
     )
     find_names = load_names(config.names) if config.names else None
-    return Redacting(Redactor(rules, find_names), sample=config.review)
+    return Redacting(Redactor(rules, find_names), sample=config.review, metadata=config.metadata)
 
 
 def _bad_pattern(setting: str, pattern: str) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ Each check takes the characters that a pattern has found, ASCII bytes, and says 
 
 import datetime
 import ipaddress
+import itertools
 import re
 
 ASSIGNED = """
@@ -152,6 +153,29 @@ def date(year: int, month: int, day: int) -> bool:
 def weighted(digits: str, weights: tuple[int, ...]) -> int:
     """Sum of digits times weights."""
     return sum(int(digit) * weight for digit, weight in zip(digits, weights, strict=False))
+
+
+def chance_token(found: bytes) -> bool:
+    """Whether a value that only a word announces is random, and no name such as KeyOfSomething.
+
+    The fast look (csrc/personal, looks_random) goes by the same: digits among letters, or changes
+    between small letters, capitals and digits at nearly every second place.
+    """
+    kinds = [kind for c in found if (kind := _kind_of(c))]
+    digits = kinds.count(3)
+    pairs = list(itertools.pairwise(kinds))
+    turns = sum((a == 3) != (b == 3) for a, b in pairs)
+    changes = sum(a != b for a, b in pairs)
+    mixed = digits >= 2 and len(kinds) - digits >= 4 and turns >= 3
+    return (mixed or 20 * changes >= 9 * len(kinds)) and random_token(found)
+
+
+def _kind_of(c: int) -> int:
+    """3 for a digit, 2 for a capital, 1 for a small letter, else 0."""
+    char = chr(c)
+    if not char.isascii() or not char.isalnum():
+        return 0
+    return 3 if char.isdigit() else 2 if char.isupper() else 1
 
 
 def random_token(found: bytes) -> bool:

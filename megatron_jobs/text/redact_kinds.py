@@ -91,13 +91,13 @@ SECRETS = [
         rb"(?i:secret|passw(?:or)?d|pwd|api[_-]?key|access[_-]?key|auth(?:[_-]?token)?|token"
         rb"|credentials?|client[_-]?secret)[\"']?\]?\s{0,3}(?::=|=>|[:=])\s{0,3}[\"'`]?"
         rb"(?:[Bb]earer\s+)?(?P<value>[A-Za-z0-9_+/.~-]{16,}={0,2})",
-        checks.random_token,
+        checks.chance_token,
     ),
     _kind(
         "secret",
         SECRET_WORD,
         rb"(?<![A-Za-z])[Bb]earer\s{1,3}(?P<value>[A-Za-z0-9_+/.~-]{20,}={0,2})",
-        checks.random_token,
+        checks.chance_token,
     ),
     _kind(
         "url_credentials",

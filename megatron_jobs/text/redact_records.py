@@ -22,10 +22,13 @@ class Redacting:
 
     Of each kind those are noted whose hash, of record and place, is among the lowest `sample` so
     far: all that `write_review` takes of all units are among those that each unit has noted.
+
+    Args:
+        metadata: whether the address and all strings of the metadata are redacted as well.
     """
 
-    def __init__(self, redactor: Redactor, *, sample: int) -> None:
-        self.redactor, self.sample = redactor, sample
+    def __init__(self, redactor: Redactor, *, sample: int, metadata: bool = True) -> None:
+        self.redactor, self.sample, self.metadata = redactor, sample, metadata
         self.counts: Counter[str] = Counter()
         self.lowest: dict[str, list[int]] = {}
         self.noted: list[dict[str, Any]] = []
@@ -34,6 +37,9 @@ class Redacting:
         """The record with its text redacted."""
         text, found = self.redactor.redact(record.text)
         self.noted = []
+        if self.metadata:
+            record.url = self._redact_value(record.url)
+            record.metadata = self._redact_value(record.metadata)
         if not found:
             return record
         for one in found:
@@ -43,9 +49,21 @@ class Redacting:
         record.text = text
         return record
 
+    def _redact_value(self, value: Any) -> Any:
+        """A value of JSON with all its strings redacted."""
+        if isinstance(value, str):
+            text, found = self.redactor.redact(value)
+            self.counts["redacted_in_metadata"] += len(found)
+            return text
+        if isinstance(value, dict):
+            return {name: self._redact_value(part) for name, part in value.items()}
+        if isinstance(value, list):
+            return [self._redact_value(part) for part in value]
+        return value
+
     def numbers(self) -> dict[str, int]:
         """Counts by kind; begins a new unit."""
-        counts = dict(self.counts)
+        counts = {name: count for name, count in self.counts.items() if count}
         self.counts.clear()
         self.lowest.clear()
         return counts

@@ -1,6 +1,9 @@
 """The fast look for personal data: it lets nothing pass that a pattern would take."""
 
+import ipaddress
 import random
+import string
+from collections.abc import Iterator
 
 import pytest
 
@@ -43,6 +46,33 @@ def test_nothing_that_a_pattern_takes_is_passed_over(seed: int) -> None:
         wanted = [one for one in found_everywhere(text) if one[0] == kind]
         assert wanted, value
         assert set(wanted) <= set(covered(text)), value
+
+
+def random_values(draw: random.Random) -> Iterator[str]:
+    """Values as programs draw them: also those that happen to have hardly a digit."""
+    signs = string.ascii_letters + string.digits
+    for prefix, size in (("ghp_", 36), ("sk-", 24), ("xoxb-", 24), ("hf_", 34), ("npm_", 36)):
+        yield prefix + "".join(draw.choices(signs, k=size))
+    yield "AKIA" + "".join(draw.choices(string.ascii_uppercase + string.digits, k=16))
+    for before in ("api_key = ", "password: ", '"token" => "', "Authorization: Bearer "):
+        yield before + "".join(draw.choices(signs + "+/", k=24))
+    yield str(ipaddress.IPv6Address((0x2A02 << 112) | draw.getrandbits(112)))
+    for word in ("Tél. ", "TÉL : ", "Handy "):
+        yield word + "123 45 67"
+    for dash in ("\u2010", "\u2011", "\u2013", "\u202f", "\u00a0"):
+        yield dash.join(("+1", "212", "555", f"{draw.randrange(10**4):04}"))
+
+
+def test_no_random_value_is_passed_over() -> None:
+    draw = random.Random(5)
+    found = 0
+    for _ in range(400):
+        for value in random_values(draw):
+            wanted = found_everywhere(f"here is {value} for you")
+            assert wanted == covered(f"here is {value} for you"), value
+            found += bool(wanted)
+    assert found > 400 * 18 * 0.97
+    assert covered("a_" * 40 + "token = KeyOfSomethingElse, RefreshTokenProviderFactory") == []
 
 
 @pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 63, 64, 65, 127, 128, 129, 1000])

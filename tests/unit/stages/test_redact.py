@@ -55,6 +55,21 @@ def test_records_are_redacted_and_counted(tmp_path: Path) -> None:
     assert found["r1"] == "Record 1 of é many."
 
 
+@pytest.mark.parametrize("wished", [True, False])
+def test_addresses_and_metadata(tmp_path: Path, wished: bool) -> None:
+    record = {"id": "1", "text": "Nothing.", "url": "https://a.org/?mail=jo.doe@example.org"}
+    record |= {"title": "Mail of jo.doe@example.org", "more": [{"tel": "+1 415 555 2671"}, 7]}
+    (tmp_path / "in.jsonl").write_text(json.dumps(record))
+    config = redact.Config(input=[tmp_path / "in.jsonl"], metadata=wished)
+    numbers = redact.run(config, Rank(), tmp_path / "out")
+    (shard,) = shards_below(tmp_path / "out/documents")
+    (found,) = (json.loads(line) for line in read_shard(shard))
+    assert numbers.get("redacted_in_metadata", 0) == (3 if wished else 0)
+    mail, phone = ("<EMAIL>", "<PHONE>") if wished else ("jo.doe@example.org", "+1 415 555 2671")
+    assert found["url"] == f"https://a.org/?mail={mail}"
+    assert found["metadata"] == {"title": f"Mail of {mail}", "more": [{"tel": phone}, 7]}
+
+
 def test_kinds_in_receipt_and_sample(tmp_path: Path) -> None:
     """All that was taken of mails, pages and logs is counted by kind, and a few of each shown."""
     lines = [unmarked(line)[0] for line in [*LINES, *INNOCENT_LINES]]

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import io
+import itertools
 import json
 import random
 from pathlib import Path
@@ -78,13 +79,16 @@ def test_pieces_are_those_of_a_look_at_every_part_of_every_file(tmp_path: Path) 
         files = [TextFile(Path(f"{i}.jsonl"), size, str(i)) for i, size in enumerate(sizes)]
         parts = drawn.randint(1, 12)
         bounds = [sum(sizes) * part // parts for part in range(parts + 1)]
-        wanted: list[list[tuple[str, int, int]]] = [[] for _ in range(parts)]
-        for i, size in enumerate(sizes):
-            first = sum(sizes[:i])
-            for part in range(parts):
-                start, end = max(bounds[part], first), min(bounds[part + 1], first + size)
-                if start < end:
-                    wanted[part].append((str(i), start - first, end - first))
+        wanted = [
+            [
+                (str(i), start - first, end - first)
+                for i, size in enumerate(sizes)
+                for first in [sum(sizes[:i])]
+                for start, end in [(max(low, first), min(high, first + size))]
+                if start < end
+            ]
+            for low, high in itertools.pairwise(bounds)
+        ]
         found = [[(p.file.name, p.start, p.end) for p in part] for part in cut(files, parts)]
         assert found == wanted, case
 
