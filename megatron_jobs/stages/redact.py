@@ -112,9 +112,7 @@ def gather(config: Config, folder: Path, tasks: list[Path]) -> dict[str, float]:
 def _review(config: Config, folder: Path) -> None:
     from megatron_jobs.text.redact_records import write_review
 
-    write_review(
-        folder / NOTES, folder / "review.jsonl", sample=config.review, metadata=config.metadata
-    )
+    write_review(folder / NOTES, folder / "review.jsonl", sample=config.review)
 
 
 def _redacting(config: Config) -> "Redacting":
