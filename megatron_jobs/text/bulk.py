@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import orjson
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from megatron_jobs.errors import UserError
 from megatron_jobs.text.batches import BETWEEN, SEPARATOR, cut_texts
+from megatron_jobs.text.bounded_tokenizer import BoundedTokenizer
 from megatron_jobs.text.encoder import Encoder
 
 Choice = Literal["auto", "gigatoken", "tokenizers"]
@@ -175,7 +176,7 @@ def _gives(encode: Encode, texts: list[str], ids: list[list[int]], separator: in
     return np.array_equal(encode(BETWEEN.join(raws), sizes), _joined(ids, separator))
 
 
-def _backend(encoder: Encoder, separator: int) -> Any:
+def _backend(encoder: Encoder, separator: int) -> BoundedTokenizer:
     """gigatoken's tokenizer, with SEPARATOR as one more token."""
     if encoder.file is None:
         raise _Unfit("there is no tokenizer.json")
@@ -184,7 +185,7 @@ def _backend(encoder: Encoder, separator: int) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _loaded(file: Path, _hash: str, special: bool, separator: int) -> Any:
+def _loaded(file: Path, _hash: str, special: bool, separator: int) -> BoundedTokenizer:
     try:
         from gigatoken.gigatoken_rs import load_hf_json
     except ImportError:
@@ -197,7 +198,7 @@ def _loaded(file: Path, _hash: str, special: bool, separator: int) -> Any:
     between = {"id": separator, "content": SEPARATOR, "special": True, **no}
     config |= {"added_tokens": [*tokens, between], "truncation": None, "padding": None}
     try:
-        return load_hf_json(orjson.dumps(config))
+        return BoundedTokenizer(load_hf_json, orjson.dumps(config))
     except RuntimeError as error:  # what it raises for all that it does not know
         raise _Unfit(str(error).partition("\n")[0]) from None
 
@@ -208,19 +209,20 @@ def preload(encoder: Encoder) -> None:
         _proven_on_hard_texts(encoder, encoder.vocab_size)
 
 
-def _gigatoken(backend: Any, encoder: Encoder, separator: int, one_by_one: bool) -> Encode:
+def _gigatoken(
+    backend: BoundedTokenizer, encoder: Encoder, separator: int, one_by_one: bool
+) -> Encode:
     """Encodes a whole batch at once where it can, each text by itself where it must."""
     bare = replace(encoder, template=False)
 
     def encode_one(text: bytes) -> Sequence[int] | Ids:
         if BETWEEN in text:  # would be taken for what stands between texts
             return bare.encode([text.decode("utf-8")])[0]
-        ids: Ids = backend.encode(text)
-        return ids
+        return backend.encode(text)
 
     def encode(texts: bytes, sizes: NDArray[np.int64]) -> Ids:
         if len(sizes) and not one_by_one:
-            ids: Ids = backend.encode(texts)
+            ids = backend.encode(texts)
             if np.count_nonzero(ids == separator) == len(sizes) - 1:
                 return ids
         return _joined(map(encode_one, cut_texts(texts, sizes)), separator)

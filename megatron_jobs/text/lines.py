@@ -200,13 +200,16 @@ def _line_bounds(piece: Piece) -> tuple[int, int | None]:
     if piece.file.packed:
         return 0, None
     with piece.file.path.open("rb", CHUNK) as file:
-        return _line_start(file, piece.start), _line_start(file, piece.end)
+        start = _line_start(file, piece.start, piece.end)
+        if start >= piece.end:  # a line that goes on is read once, not by each piece that it is in
+            return piece.end, piece.end
+        return start, _line_start(file, piece.end, piece.file.size)
 
 
-def _line_start(file: IO[bytes], place: int) -> int:
-    """The first line that starts at `place` or after it."""
+def _line_start(file: IO[bytes], place: int, end: int) -> int:
+    """The first line that starts at `place` or after it; `end` or more when none does before."""
     if place:
         file.seek(place - 1)
-        while (chunk := file.readline(CHUNK)) and not chunk.endswith(b"\n"):
+        while file.tell() < end and (chunk := file.readline(CHUNK)) and not chunk.endswith(b"\n"):
             pass
     return file.tell()

@@ -19,7 +19,7 @@ from tokenizers import (
 )
 
 from megatron_jobs.errors import UserError
-from megatron_jobs.text import bulk
+from megatron_jobs.text import bounded_tokenizer, bulk
 from megatron_jobs.text.batches import BETWEEN, SEPARATOR
 from megatron_jobs.text.bulk import HARD, BulkEncoder, bulk_encoder
 from megatron_jobs.text.encoder import Encoder, load_encoder
@@ -155,6 +155,21 @@ def test_what_stands_between_texts_may_stand_in_one(tmp_path: Path) -> None:
         slow = bulk.by_tokenizers(encoder).encode(BETWEEN.join(raws), sizes)
         assert np.array_equal(ids, slow)
         assert np.count_nonzero(ids == fast.separator) == len(texts) - 1
+
+
+def test_a_tokenizer_that_is_begun_anew_gives_the_same_ids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here before each text, as if it had always remembered too much."""
+    monkeypatch.setattr(bounded_tokenizer, "LOOK_BYTES", 0)
+    monkeypatch.setattr(bounded_tokenizer, "MOST_REMEMBERED", -(1 << 50))
+    encoder = saved(trained("gpt2"), tmp_path)
+    fast = bulk_encoder(encoder, "gigatoken", lambda: [])
+    backend = bulk._backend(encoder, encoder.vocab_size)
+    before = backend._inner
+    for text in TEXTS:
+        assert ids_of(fast, [text, "a"]) == encoder.encode([text, "a"])
+    assert backend._inner is not before
 
 
 def test_one_that_gives_other_ids_is_not_used(

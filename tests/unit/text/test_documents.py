@@ -165,6 +165,21 @@ def test_what_comes_before_a_damage_is_kept(tmp_path: Path, kind: str, damage: s
     assert [item.number for item in rejected if item.damaged] == [place + 1]
 
 
+def test_a_line_of_many_pieces_is_read_once(tmp_path: Path) -> None:
+    """Not to its end by each piece that it is in."""
+    path = a_file(tmp_path / "x.jsonl", b"short\n" + b"long " * (1 << 22) + b"\nlast\n")
+    pieces = [piece for part in cut(text_files([path]), 20) for piece in part]
+    before = bytes_read()
+    found = lines_of(pieces)
+    assert [line[:4] for _, line in found] == [b"shor", b"long", b"last"]
+    assert bytes_read() - before < 4 * path.stat().st_size
+
+
+def bytes_read() -> int:
+    """By this process (proc(5), io)."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
 @pytest.mark.parametrize("kind", [".gz", ".zst", ".zstd"])
 def test_what_comes_after_a_damage_is_read_too(tmp_path: Path, kind: str) -> None:
     """Of members that each hold whole lines, one is lost."""
