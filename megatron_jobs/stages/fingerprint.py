@@ -66,7 +66,8 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     )
     if not rank.leads:
         return {}
-    return _settle(config, out, [read_json(out / f"{number:06d}.json") for number in of_task])
+    facts = [read_json(out / f"{number:06d}.json") for number in of_task]
+    return _settle(config, out, facts, whole=rank.tasks == 1)
 
 
 def gather(config: Config, folder: Path, tasks: Sequence[Path]) -> dict[str, float]:
@@ -80,7 +81,8 @@ def gather(config: Config, folder: Path, tasks: Sequence[Path]) -> dict[str, flo
     for number in range(count):
         for name in unit_files(number):
             link(tasks[number % len(tasks)] / "fingerprints" / name, out / name)
-    return _settle(config, out, [read_json(out / f"{number:06d}.json") for number in range(count)])
+    facts = [read_json(out / f"{number:06d}.json") for number in range(count)]
+    return _settle(config, out, facts, whole=True)
 
 
 class _Work:
@@ -153,8 +155,10 @@ def _made_of(config: Config, units: "list[Unit]") -> dict[str, Any]:
     return {"settings": settings, "units": hashlib.sha256(pieces).hexdigest()}
 
 
-def _settle(config: Config, out: Path, units: list[dict[str, Any]]) -> dict[str, float]:
-    """Write what the units have in common; UserError when too much was no record."""
+def _settle(
+    config: Config, out: Path, units: list[dict[str, Any]], *, whole: bool
+) -> dict[str, float]:
+    """Write what the units have in common; UserError when too much of the whole was no record."""
     from megatron_jobs.text.copies.store import ABOUT
 
     names = set(FingerprintSettings.model_fields)
@@ -168,7 +172,7 @@ def _settle(config: Config, out: Path, units: list[dict[str, Any]]) -> dict[str,
     quarantined = sum(sum(unit["quarantined"].values()) for unit in units)
     documents = sum(unit["documents"] for unit in units)
     share = quarantined / max(documents + quarantined, 1)
-    if share > config.max_quarantined_share:
+    if whole and share > config.max_quarantined_share:
         rule = f"at most {config.max_quarantined_share:.1%} may be (max_quarantined_share)"
         found = f"{quarantined} of {documents + quarantined} are no records"
         raise UserError(f"input: {found}, {rule}")

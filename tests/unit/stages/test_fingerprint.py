@@ -1,5 +1,6 @@
 """Fingerprints on disk against those of texts in memory; tasks, partitions, kills."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,19 @@ def test_tasks_give_what_one_gives(tmp_path: Path, method: str) -> None:
     one = run_tasks(fingerprint, config, tmp_path / "one", 1)
     assert run_tasks(fingerprint, config, tmp_path / "many", 4) == one
     assert tree_hash(tmp_path / "many/fingerprints") == tree_hash(tmp_path / "one/fingerprints")
+
+
+def test_what_is_no_record_is_weighed_over_all_tasks(tmp_path: Path) -> None:
+    """The first unit holds nothing but faults: its task ends well, the job as allowed."""
+    records = planted_corpus(tmp_path / "in", originals=30, files=1)
+    file = tmp_path / "in/0.jsonl"
+    file.write_text((" " * 2000 + "no json\n") * 3 + file.read_text())
+    config = settings(tmp_path / "in").model_copy(update={"unit_mb": 0.005})
+    assert run_tasks(fingerprint, config, tmp_path / "out", 4)["quarantined"] == 4
+    strict = config.model_copy(update={"max_quarantined_share": 0.05})
+    found = f"input: 4 of {len(records) + 4} are no records, at most 5.0% may be"
+    with pytest.raises(UserError, match=re.escape(found)):
+        run_tasks(fingerprint, strict, tmp_path / "strict", 4)
 
 
 def test_units_that_are_done_are_not_done_again(tmp_path: Path) -> None:
