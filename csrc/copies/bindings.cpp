@@ -251,9 +251,6 @@ py::array add_keys(mj::Bloom& bloom, const py::array& keys) {
 std::string_view bytes_view(const py::bytes& data) { return static_cast<std::string_view>(data); }
 
 void define_hashes(py::module_& m) {
-  m.def("hash64", [](const py::bytes& data, uint64_t seed) {
-    return mj::hash64(bytes_view(data), seed);
-  }, py::arg("data"), py::arg("seed") = 0, "XXH64 of some bytes.");
   m.def("hash128", [](const py::bytes& data, uint32_t seed) {
     const auto [first, second] = mj::hash128(bytes_view(data), seed);
     return (py::int_(second) << py::int_(64)) | py::int_(first);

@@ -1,4 +1,4 @@
-// Hashes of bytes: XXH64 and MurmurHash3's x64 128, and mixing of 64-bit words.
+// A hash of bytes, MurmurHash3's x64 128, and mixing of 64-bit words.
 #pragma once
 
 #include <cstdint>
@@ -6,9 +6,6 @@
 #include <utility>
 
 namespace mj {
-
-// XXH64.  Source: Collet, xxHash fast digest algorithm, specification 0.1.1.
-uint64_t hash64(std::string_view bytes, uint64_t seed);
 
 // MurmurHash3_x64_128: (first, second) word.  Source: Appleby, SMHasher, public domain.
 std::pair<uint64_t, uint64_t> hash128(std::string_view bytes, uint32_t seed);

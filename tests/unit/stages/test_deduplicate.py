@@ -55,6 +55,18 @@ def write(folder: Path, texts: list[str]) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("method", ["minhash", "simhash", "exact", "line", "sentence"])
+def test_little_and_empty_texts(tmp_path: Path, method: str) -> None:
+    """More tasks and ranks than there is work for."""
+    texts = ["x", "", "x", "?!", "x", "a b c d e f", " "]
+    for name, tasks, ranks in (("one", 1, 1), ("many", 3, 3)):
+        corpus = write(tmp_path / f"in-{name}", texts)
+        run_chain(corpus, tmp_path / name, tasks=tasks, ranks=ranks, method=method, least_letters=1)
+        kept = records_of(tmp_path / name / "deduplicate")
+        assert [record["id"] for record in kept] == ["0", "1", "3", "5", "6"]
+        assert [record["text"] for record in kept] == ["x", "", "?!", "a b c d e f", " "]
+
+
 def test_documents_with_the_same_letters(tmp_path: Path) -> None:
     texts = ["One, two.", "Three four", "one TWO", "", "", "ONE 2", "one 33", "three fóur!"]
     run_chain(write(tmp_path / "in", texts), tmp_path, method="exact")
