@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import struct
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -237,6 +238,8 @@ class TokenFileWriter:
         self.prefix = prefix
         self.lengths = array("i")
         self.documents = array("q", [0])
+        self.checksum = 0
+        """CRC-32 of what `add_batch` has written."""
         self._file = file
 
     def add(self, ids: ArrayLike, lengths: Iterable[int]) -> None:
@@ -259,6 +262,7 @@ class TokenFileWriter:
         assert int(lengths.sum(dtype=np.int64)) == ids.size, f"{lengths.sum()} of {ids.size}"
         before = len(self.lengths)
         self._file.write(ids.data)
+        self.checksum = zlib.crc32(ids.data, self.checksum)
         self.lengths.frombytes(lengths.tobytes())
         ends = np.cumsum(sequences, dtype=np.int64) + before
         self.documents.frombytes(ends.tobytes())

@@ -8,7 +8,7 @@ on how the text was cut or who made which part.
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -19,7 +19,12 @@ from numpy.typing import NDArray
 
 from megatron_jobs._lines import narrow
 from megatron_jobs.data.document_names import NamesWriter, names_path, write_names_part
-from megatron_jobs.data.token_file import TokenFileWriter, token_dtype, write_token_part
+from megatron_jobs.data.token_file import (
+    TokenFileWriter,
+    bin_path,
+    token_dtype,
+    write_token_part,
+)
 from megatron_jobs.errors import DataError
 from megatron_jobs.runtime.files import PARTIAL, read_json, remove
 from megatron_jobs.text.batches import BETWEEN, Batch, cut_texts, read_batches
@@ -100,7 +105,9 @@ def make_part(
             maker.keep_names(names, lines)
         for done in maker.add_all(pieces):
             report(done)
-    facts = maker.facts() | {"checksums": _checksums(part)}
+    written = bin_path(part / TOKENS)
+    known = {written.name: [written.stat().st_size, tokens.checksum]}  # it need not be read again
+    facts = maker.facts() | {"checksums": _checksums(part, known)}
     (part / FACTS).write_text(json.dumps(facts), encoding="utf-8")
     os.rename(part, folder)
 
@@ -115,14 +122,14 @@ def part_is_whole(part: Path) -> bool:
         noted = read_json(part / FACTS)["checksums"]
     except (OSError, DataError, KeyError, TypeError):
         return False
-    return bool(noted == _checksums(part))
+    return bool(noted == _checksums(part, {}))
 
 
-def _checksums(part: Path) -> dict[str, list[int]]:
-    """(bytes, CRC-32) of every file but FACTS."""
-    found: dict[str, list[int]] = {}
+def _checksums(part: Path, known: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    """(bytes, CRC-32) of every file but FACTS; those of some are known."""
+    found = dict(known)
     for path in sorted(part.iterdir()):
-        if path.name == FACTS:
+        if path.name == FACTS or path.name in known:
             continue
         size = code = 0
         with path.open("rb") as file:

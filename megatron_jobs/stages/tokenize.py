@@ -20,6 +20,7 @@ from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Problem, Settings
 from megatron_jobs.errors import DataError, UserError
 from megatron_jobs.runtime.files import publish_folder, remove, wait_for, whole_folder
+from megatron_jobs.runtime.freed_memory import keep_freed_memory
 from megatron_jobs.runtime.progress import Progress
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.stages import Facts
@@ -42,6 +43,8 @@ SAMPLE_LETTERS = 1 << 15
 SAMPLED = 8
 """Places that they are taken from."""
 PUNKT_LETTERS = 1 << 24
+KEPT_BYTES = 1 << 26
+"""Of the memory of a batch that was encoded, for the next one."""
 LONGEST_WAIT = 7 * 86400.0
 """Seconds; a rank that dies ends the job long before."""
 
@@ -259,6 +262,7 @@ class _Work:
         """Make parts that no other rank makes, until none is left."""
         from megatron_jobs.data.token_parts import make_part, part_is_whole
 
+        keep_freed_memory(KEPT_BYTES)
         rules = self._rules()
         for part, pieces in zip(self.parts, self.plan, strict=True):
             if not self.claims.take(part):

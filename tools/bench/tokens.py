@@ -55,7 +55,7 @@ from pathlib import Path
 from megatron_jobs.runtime.launch import fork_ranks
 from megatron_jobs.stages import tokenize
 source, out, tokenizer, ranks = sys.argv[1:]
-config = tokenize.Config(input=[source], tokenizer=tokenizer)
+config = tokenize.Config(input=[source], tokenizer=tokenizer, names=False)
 tokenize.preload(config)
 folder = Path(out)
 start, used = time.perf_counter(), sum(os.times()[:4])
@@ -65,6 +65,7 @@ assert ended.status == 0, ended
 seconds, cpu = time.perf_counter() - start, sum(os.times()[:4]) - used
 print(json.dumps({"seconds": seconds, "cpu": cpu}))
 """
+"""The stage, without names of documents, which the peer does not keep."""
 
 
 @dataclass
