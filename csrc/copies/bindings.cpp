@@ -1,6 +1,7 @@
 // The only file that sees pybind11: checks arrays, releases the GIL, calls the core.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cstdint>
 #include <memory>
@@ -18,12 +19,17 @@ namespace py = pybind11;
 
 namespace {
 
-// The bytes of each text; they live as long as the list does.
+// The bytes of each text, a string or its UTF-8; they live as long as the list does.
 std::vector<std::string_view> views_of(const py::list& texts) {
   std::vector<std::string_view> views;
   views.reserve(texts.size());
   for (const auto& text : texts) {
-    MJ_CHECK(PyUnicode_Check(text.ptr()), "texts must be strings, got ",
+    if (PyBytes_Check(text.ptr())) {
+      views.emplace_back(PyBytes_AS_STRING(text.ptr()),
+                         static_cast<size_t>(PyBytes_GET_SIZE(text.ptr())));
+      continue;
+    }
+    MJ_CHECK(PyUnicode_Check(text.ptr()), "texts must be strings or bytes, got ",
              Py_TYPE(text.ptr())->tp_name, " at ", views.size());
     Py_ssize_t size = 0;
     const char* bytes = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
@@ -266,7 +272,23 @@ mj::Machine machine_called(const std::string& name) {
   return mj::Machine::plain;
 }
 
+// Whether `block` holds one of some names between quotes.
+bool mentions(const py::bytes& block, const std::vector<std::string>& names) {
+  const auto bytes = bytes_view(block);
+  const py::gil_scoped_release released;
+  for (size_t at = bytes.find('"'); at != bytes.npos; at = bytes.find('"', at + 1)) {
+    const auto rest = bytes.substr(at + 1);
+    for (const auto& name : names) {
+      const size_t size = name.size();
+      if (rest.size() > size && rest[size] == '"' && rest.starts_with(name)) return true;
+    }
+  }
+  return false;
+}
+
 void define_shingles(py::module_& m) {
+  m.def("mentions", &mentions, py::arg("block"), py::arg("names"),
+        "Whether some bytes hold one of `names` between two quotes, as JSON has its keys.");
   m.def("utf8_sizes", &utf8_sizes, py::arg("texts"),
         "int64 [texts], bytes of each in UTF-8, which Python then holds for what comes next.");
   py::class_<mj::Shingler>(m, "Shingles", "Texts folded by a table, as words, and runs of words.")

@@ -6,7 +6,7 @@ The chain: `fingerprint` (array over the input), `match` (array over ranges of t
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +21,10 @@ from megatron_jobs.stages.pieces import begin, run_pieces
 from megatron_jobs.text.copies.methods import FingerprintSettings
 
 if TYPE_CHECKING:
-    from megatron_jobs.text.copies.methods import Prints
+    from megatron_jobs.text.copies.methods import Prints, Take
+    from megatron_jobs.text.copies.quick_lines import Brief
     from megatron_jobs.text.copies.store import Row
-    from megatron_jobs.text.readers import Unit
+    from megatron_jobs.text.readers import Item, Unit
     from megatron_jobs.text.record import Record
 
 OUTPUTS = ("fingerprints",)
@@ -90,7 +91,7 @@ class _Work:
 
     def __init__(self, config: Config, units: "list[Unit]", out: Path) -> None:
         self.config, self.units, self.out = config, units, out
-        self.take: Callable[[list[str]], Prints] | None = None
+        self.take: Take | None = None
 
     def do(self, number: int) -> None:
         from megatron_jobs.text.copies.methods import make_prints
@@ -102,19 +103,17 @@ class _Work:
         write_unit(self.out, number, unit, batches=batches, quarantined=quarantined)
 
     def _batches(
-        self, unit: "Unit", take: "Callable[[list[str]], Prints]", quarantined: dict[str, int]
+        self, unit: "Unit", take: "Take", quarantined: dict[str, int]
     ) -> "Iterator[tuple[list[Row], Prints]]":
         """The documents of a unit, some at a time; what is none is counted."""
-        from megatron_jobs.text.readers import read_unit
-        from megatron_jobs.text.record import Record
-        from megatron_jobs.text.shards import Quarantined
+        from megatron_jobs.text.shards import Quarantined, Skipped
 
-        records: list[Record] = []
+        records: list[Record | Brief] = []
         letters = 0
-        for item in read_unit(unit, read_rules(self.config)):
+        for item in self._items(unit):
             if isinstance(item, Quarantined):
                 quarantined[item.reason] = quarantined.get(item.reason, 0) + 1
-            if not isinstance(item, Record):
+            if isinstance(item, (Quarantined, Skipped)):
                 continue
             records.append(item)
             letters += len(item.text)
@@ -123,16 +122,26 @@ class _Work:
                 records, letters = [], 0
         yield self._batch(records, take)
 
-    def _batch(
-        self, records: "list[Record]", take: "Callable[[list[str]], Prints]"
-    ) -> "tuple[list[Row], Prints]":
+    def _items(self, unit: "Unit") -> "Iterator[Item | Brief]":
+        """All of a unit, in order."""
+        from megatron_jobs.text.copies.quick_lines import read_briefly, reads_quickly
+        from megatron_jobs.text.readers import Unit, read_unit
+
+        rules = read_rules(self.config)
+        for piece in unit.pieces:
+            if reads_quickly(piece) and not (self.config.score or self.config.planted):
+                yield from read_briefly(piece, rules)
+            else:
+                yield from read_unit(Unit((piece,)), rules)
+
+    def _batch(self, records: "list[Record | Brief]", take: "Take") -> "tuple[list[Row], Prints]":
         from megatron_jobs._copies import utf8_sizes
 
-        texts = [record.text for record in records]
+        texts: list[str | bytes] = [record.text for record in records]
         sizes = utf8_sizes(texts).tolist()
         return [*map(self._row, records, sizes)], take(texts)
 
-    def _row(self, record: "Record", size: int) -> "Row":
+    def _row(self, record: "Record | Brief", size: int) -> "Row":
         from megatron_jobs.text.copies.store import Row
 
         score = record.metadata.get(self.config.score) if self.config.score else None
@@ -140,7 +149,7 @@ class _Work:
         return Row(
             record.id,
             size,
-            record.source,
+            record.source or self.config.source,
             record.date,
             float(score) if isinstance(score, (int, float)) else None,
             "" if planted is None else str(planted),

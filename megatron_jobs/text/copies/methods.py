@@ -82,13 +82,16 @@ class Prints:
     """[items], whether its keys mean something: a text without a letter is no copy of another."""
 
 
-def make_prints(
-    settings: FingerprintSettings, *, threads: int = 1, machine: str = ""
-) -> Callable[[list[str]], Prints]:
+Texts = list[str] | list[str | bytes]
+"""Strings, or their UTF-8."""
+Take = Callable[[Texts], Prints]
+
+
+def make_prints(settings: FingerprintSettings, *, threads: int = 1, machine: str = "") -> Take:
     """The function that takes fingerprints; `machine` as in `make_shingles`."""
     shingles = make_shingles(settings, machine=machine)
 
-    def minhash(texts: list[str]) -> Prints:
+    def minhash(texts: Texts) -> Prints:
         keys, signatures, sizes = shingles.minhash(
             texts, bands=settings.bands, rows=settings.rows, seed=settings.seed, threads=threads
         )
@@ -96,15 +99,15 @@ def make_prints(
 
     masks = block_masks(settings.blocks, settings.differing_bits)
 
-    def simhash(texts: list[str]) -> Prints:
+    def simhash(texts: Texts) -> Prints:
         values, keys, sizes = shingles.simhash(texts, masks=masks, threads=threads)
         return Prints(keys, values.view(np.uint8).reshape(-1, 8), sizes > 0)
 
-    def exact(texts: list[str]) -> Prints:
+    def exact(texts: Texts) -> Prints:
         hashes, lengths = shingles.text_hashes(texts, threads=threads)
         return _of_hashes(hashes, lengths)
 
-    def spans(texts: list[str]) -> Prints:
+    def spans(texts: Texts) -> Prints:
         hashes, _, _ = shingles.spans(
             texts, kind=settings.method, least=settings.least_letters, threads=threads
         )

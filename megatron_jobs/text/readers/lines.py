@@ -20,15 +20,19 @@ def read(piece: Piece, rules: ReadRules) -> Iterator[Item]:
 
     A place is FILE:LINE; in a piece that starts inside a file FILE@OFFSET.
     """
+    for line, place in placed_lines(piece, rules.limit):
+        yield item_of(line, place, rules)
+
+
+def placed_lines(piece: Piece, limit: int) -> Iterator[tuple[Line | Gap, str]]:
+    """The lines that start in the piece, and their places."""
     name, number = piece.name, 0
-    for line in read_lines(piece, rules.limit):
+    for line in read_lines(piece, limit):
         if isinstance(line, Gap):
-            yield Quarantined(f"{name}@{line.at}", line.reason, line.size)
+            yield line, f"{name}@{line.at}"
             continue
         number += 1
-        at, size, data = line
-        place = f"{name}@{at}" if piece.start else f"{name}:{number}"
-        yield _item(data, size, place, rules)
+        yield line, f"{name}@{line[0]}" if piece.start else f"{name}:{number}"
 
 
 def read_lines(piece: Piece, limit: int) -> Iterator[Line | Gap]:
@@ -94,10 +98,14 @@ def _lines(
         yield at, size, bytes(open_line)
 
 
-def _item(line: bytes, size: int, place: str, rules: ReadRules) -> Item:
-    if len(line) > rules.limit:
-        return Quarantined(place, "too long", size, line[:HEAD])
+def item_of(line: Line | Gap, place: str, rules: ReadRules) -> Item:
+    """What a line is."""
+    if isinstance(line, Gap):
+        return Quarantined(place, line.reason, line.size)
+    _, size, data = line
+    if len(data) > rules.limit:
+        return Quarantined(place, "too long", size, data[:HEAD])
     try:
-        return from_line(line.removeprefix(BOM), place=place, key=rules.key)
+        return from_line(data.removeprefix(BOM), place=place, key=rules.key)
     except NotADocument as reason:
-        return Quarantined(place, str(reason), size, line[:HEAD])
+        return Quarantined(place, str(reason), size, data[:HEAD])
