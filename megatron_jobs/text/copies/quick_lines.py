@@ -63,22 +63,21 @@ def read_briefly(piece: Piece, rules: ReadRules) -> Iterator[Item | Brief]:
 
 def _items(block: list[Placed], rules: ReadRules) -> Iterator[Item | Brief]:
     lines = [line[2] for line, _ in block if not isinstance(line, Gap)]
-    briefs = _briefs(b"\n".join(lines), rules)
+    briefs = _briefs(b"\n".join(lines), [place for _, place in block], rules)
     if len(briefs) == len(block):  # there was no gap either
         return iter(briefs)
     return (item_of(line, place, rules) for line, place in block)
 
 
-def _briefs(lines: bytes, rules: ReadRules) -> list[Brief]:
-    """One of each line; fewer where one of them is not sure."""
+def _briefs(lines: bytes, places: list[str], rules: ReadRules) -> list[Brief]:
+    """One of each line; none where one of them is not sure."""
     found = extract(lines, key=rules.key, id_key=ID, separator=b"", limit=rules.limit)
     texts, sizes, ids, id_sizes, _, sure = found
-    names = _cut(ids, id_sizes)
-    if not sure.all() or not id_sizes.all():  # a record without an id is named by its place
+    nameless = not id_sizes.all()
+    if len(sure) != len(places) or not sure.all() or (nameless and mentions(lines, [ID])):
         return []
-    briefs = [
-        Brief(name.decode(), text) for name, text in zip(names, _cut(texts, sizes), strict=True)
-    ]
+    names = places if nameless else [name.decode() for name in _cut(ids, id_sizes)]
+    briefs = [Brief(name, text) for name, text in zip(names, _cut(texts, sizes), strict=True)]
     if mentions(lines, [*FIELDS]):
         told = [name for name in FIELDS if mentions(lines, [name])]
         if not all(_fill(briefs, name, lines, rules) for name in told):

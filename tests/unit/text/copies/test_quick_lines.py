@@ -25,6 +25,7 @@ DATED = [
     b'{"id": "e", "text": "five", "source": "web", "timestamp": "2024-01-01"}',
     b'{"id": "f", "text": "six", "source": "mails", "timestamp": "2023"}',
 ]
+NAMELESS = [b'{"text": "seven"}', b'{"url": "u", "text": "eight \\"id\\""}']
 STRANGE = [
     b"",
     b"  ",
@@ -78,7 +79,7 @@ def compare(piece: Piece, rules: ReadRules) -> int:
 
 
 @pytest.mark.parametrize("block", [1, 150, 1 << 18])
-@pytest.mark.parametrize("lines", [PLAIN, TOLD, DATED], ids=["plain", "told", "dated"])
+@pytest.mark.parametrize("lines", [PLAIN, TOLD, DATED, NAMELESS])
 def test_lines_that_are_sure_are_read_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[bytes], block: int
 ) -> None:
@@ -108,7 +109,7 @@ def test_mixtures_and_parts_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
     drawn = random.Random(0)
     for _ in range(150):
         monkeypatch.setattr(quick_lines, "BLOCK", drawn.choice([1, 80, 300, 2000]))
-        kinds = [PLAIN * 5, TOLD * 5, DATED * 5, STRANGE]
+        kinds = [PLAIN * 5, TOLD * 5, DATED * 5, NAMELESS * 5, STRANGE]
         chosen = [line for kind in kinds if drawn.random() < 0.6 for line in kind]
         lines = drawn.choices(chosen or PLAIN, k=30)
         (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
