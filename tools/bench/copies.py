@@ -15,8 +15,6 @@ run three times a round, since it takes a hundredth of the time, and the median 
 """
 
 import argparse
-import gc
-import importlib
 import json
 import os
 import random
@@ -36,7 +34,6 @@ from megatron_jobs.text.copies.in_memory import find_copies
 from megatron_jobs.text.copies.letters import ShingleSettings, make_shingles
 
 OTHERS = ["alpha", "beta", "gamma", "delta", "epsilon", "omega"]
-HEAVY = ("passes", "copies.cluster_work", "copies.pairs", "copies.remove", "readers.lines")
 SEEDS = 64
 MACHINES = ("avx512", "avx2", "sse4.1", "plain")
 Found = Callable[[int, int], bool]
@@ -285,11 +282,10 @@ def compare_on_disk(
         pairs = []
         for _ in range(asked.rounds):
             theirs = run_datatrove(python, folder)
-            took = statistics.median(run_stages(folder) for _ in range(3))
-            pairs.append((theirs["seconds"], took))
+            pairs.append((theirs["seconds"], statistics.median(run_ours(folder, 3))))
         print_ratios("datatrove", pairs, letters)
         kept = {json.loads(line)["id"] for line in packed_lines(folder / "ours/documents")}
-        said = json.loads((folder / "work/match/matches.json").read_text())["estimated_recall"]
+        said = json.loads((folder / "ours/work/match/matches.json").read_text())["estimated_recall"]
         print(f"{'':10} ours says of its own recall, of pairs at least 0.7 alike: {said:.4f}")
         print(f"{'':10} removed {theirs['removed']}, ours {len(records) - len(kept)}")
         goes = [record["id"] not in kept for record in records]
@@ -305,51 +301,29 @@ def packed_lines(folder: Path) -> list[bytes]:
 
 
 def run_datatrove(python: Path, folder: Path) -> dict[str, Any]:
-    """Its four stages, in its own Python; the seconds are those of the stages alone."""
+    """Its four stages; the seconds are those of the stages alone."""
     shutil.rmtree(folder / "theirs", ignore_errors=True)
     os.sync()
-    script = Path(__file__).with_name("copies_datatrove.py")
-    words = [str(python), str(script), str(folder / "in"), str(folder / "theirs")]
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"bench: datatrove failed:\n{done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = run_apart(
+        python, "copies_datatrove.py", folder / "in", folder / "theirs"
+    )
     return found
 
 
-def run_stages(folder: Path) -> float:
-    """Seconds of our four stages, each on two ranks."""
-    from megatron_jobs.runtime.launch import fork_ranks
-    from megatron_jobs.stages import cluster, deduplicate, fingerprint, match
+def run_ours(folder: Path, times: int) -> list[float]:
+    """The seconds of our four stages, each time."""
+    words = (folder / "in", folder / "ours", times)
+    found: list[float] = run_apart(Path(sys.executable), "copies_stages.py", *words)
+    return found
 
-    for name in HEAVY:  # once, not anew in each rank
-        importlib.import_module(f"megatron_jobs.text.{name}")
-    out = folder / "work"
-    shutil.rmtree(out, ignore_errors=True)
-    shutil.rmtree(folder / "ours", ignore_errors=True)
-    prints, removals = out / "fingerprints", out / "cluster/removals"
-    gc.freeze()  # the records of this process are no business of the ranks
-    os.sync()  # nor is what others have written
-    start = time.perf_counter()
-    for stage, place, config in (
-        (fingerprint, out, lambda: fingerprint.Config(input=(folder / "in",))),
-        (match, out / "match", lambda: match.Config(fingerprints=prints, examples=0)),
-        (cluster, out / "cluster",
-         lambda: cluster.Config(fingerprints=prints, edges=out / "match/edges")),
-        (deduplicate, folder / "ours",
-         lambda: deduplicate.Config(input=(folder / "in",), removals=removals)),
-    ):  # fmt: skip
-        place.mkdir(exist_ok=True, parents=True)
-        settings = config()
-        outcome = fork_ranks(
-            lambda rank, stage=stage, settings=settings, place=place: stage.run(
-                settings, rank, place
-            ),
-            2,
-            error_file=lambda i, place=place: place / f"error.{i}",
-        )
-        assert outcome.status == 0, (place / f"error.{outcome.guilty}").read_text()
-    return time.perf_counter() - start
+
+def run_apart(python: Path, script: str, *words: object) -> Any:
+    """What the last line says of a script beside this one, in a process of its own."""
+    command = [str(python), str(Path(__file__).with_name(script)), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"bench: {script} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":
