@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from megatron_jobs.runtime.files import tree_hash
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.stages import blend_report, index
 from megatron_jobs.stages.blend_report import Config, SourceDocuments, Target
+from tests.pages import Words
 from tests.unit.data.test_ledger import open_ledger
 
 HOSTILE = "<script>alert(1)</script>"
@@ -121,22 +121,6 @@ def test_tasks_change_nothing(tmp_path: Path) -> None:
     for name in blend_report.OUTPUTS:
         assert tree_hash(tmp_path / "all" / name) == tree_hash(tmp_path / "one" / name)
     assert len(list((tmp_path / "one/compositions").iterdir())) > 6
-
-
-class Words(HTMLParser):
-    """The texts and the elements of a page."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-        self.tags: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.tags.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
 
 
 def test_the_page(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import asdict
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.stages import blend_report, data_report
 from megatron_jobs.stages.data_report import Config, FunnelStep
 from megatron_jobs.text.passes import Counts
+from tests.pages import Words
 from tests.unit.data.test_ledger import open_ledger
 from tests.unit.stages.test_blend_report import settings as settings_of_blend
 
@@ -69,22 +69,6 @@ DUPLICATES = {
         "examples": [{"ids": ["a", HOSTILE], "texts": ["one", HOSTILE], "jaccard": 0.87654}],
     },
 }
-
-
-class Words(HTMLParser):
-    """The texts and the elements of a page."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-        self.tags: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self.tags.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
 
 
 def test_the_page(tmp_path: Path) -> None:
