@@ -3,17 +3,24 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
+from megatron_jobs.config.latent import LatentAttention
 from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.rope import RopeScaling
+from megatron_jobs.config.router import RouterConfig
 from megatron_jobs.config.settings import Problem, Settings
 
 
 class ModelConfig(Settings):
-    """A decoder-only transformer. The defaults are those of a Llama; presets give the sizes."""
+    """A transformer. The defaults are those of a Llama; presets give the sizes."""
 
+    kind: Literal["decoder", "encoder", "encoder_decoder"] = "decoder"
+    """decoder: each token sees those before it (GPT); encoder: all (BERT); both: T5."""
     layers: PositiveInt
-    """Transformer layers."""
+    """Transformer layers; with an encoder beside it, those of the decoder."""
+    encoder_layers: NonNegativeInt = 0
+    """Layers of the encoder of an encoder_decoder."""
     hidden: PositiveInt
     """Width of the residual stream."""
     heads: PositiveInt
@@ -30,15 +37,51 @@ class ModelConfig(Settings):
     """The embedding gets a multiple of this many rows; independent of the mesh."""
     seq_len: PositiveInt = 2048
     """The longest sequence, in tokens."""
-    position: Literal["rope", "learned"] = "rope"
-    """How a token knows its place: rotary angles, or a learned vector for each position."""
+    position: Literal["rope", "learned", "relative"] = "rope"
+    """How a token knows its place: rotary angles, a learned vector for each position, or a learned
+    number added to the scores for each distance (T5)."""
     rope_base: PositiveInt = 10000
     """Longest wavelength of the rotary angles, divided by 2 pi."""
+    rope_share: PositiveFloat = 1.0
+    """Share of a head's columns that the angles turn."""
+    rope_interleaved: bool = False
+    """Whether the two columns that turn together are neighbours, not half a head apart."""
+    rope_scaling: RopeScaling | None = None
+    """How the angles are stretched for long sequences."""
+    local_rope_base: PositiveInt | None = None
+    """`rope_base` of the layers with a window, which no scaling stretches; None: as the others."""
+    relative_buckets: PositiveInt = 32
+    """Distances that have a number of their own, position: relative."""
+    relative_distance: PositiveInt = 128
+    """From this distance on, in tokens, all share the last number."""
+    token_types: NonNegativeInt = 0
+    """Kinds of segments that have a vector each (BERT: 2)."""
+    embedding_scale: PositiveFloat | None = None
+    """Multiplies the embedding's vectors; Gemma: sqrt(hidden)."""
+    window: PositiveInt | None = None
+    """Tokens that a token sees, itself the last of them; None: all before it."""
+    full_layers: tuple[NonNegativeInt, ...] = ()
+    """Layers, from 0, that see everything although there is a window."""
+    attention_scale: PositiveFloat | None = None
+    """Multiplies the scores; None: 1 / sqrt(head_dim)."""
+    attention_softcap: PositiveFloat | None = None
+    """Scores s become cap x tanh(s / cap); None: they stay."""
+    logit_softcap: PositiveFloat | None = None
+    """The same for the logits of the output layer."""
+    latent: LatentAttention | None = None
+    """Latent attention (MLA) in place of separate keys and values."""
     norm: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     norm_eps: float = 1e-5
     """Added to the mean square or the variance under the root."""
-    activation: Literal["swiglu", "gelu", "gelu_tanh"] = "swiglu"
-    """gelu_tanh is the approximation that GPT-2 uses."""
+    norm_offset: bool = False
+    """Whether norms multiply by 1 + weight (Gemma)."""
+    norm_place: Literal["before", "after", "both", "residual"] = "before"
+    """Where a layer's norms stand: before attention and feed-forward block, after them (OLMo 2),
+    both (Gemma 2), or after the sum with the residual stream (BERT)."""
+    parallel_residual: bool = False
+    """Whether attention and feed-forward block read the same stream (GPT-NeoX)."""
+    activation: Literal["swiglu", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "relu"] = "swiglu"
+    """gelu_tanh is the approximation that GPT-2 uses; swiglu and geglu have a gate."""
     bias: bool = False
     """Whether linear layers add a bias."""
     qkv_bias: bool = False
@@ -47,6 +90,12 @@ class ModelConfig(Settings):
     """Whether the output layer is the embedding."""
     qk_norm: bool = False
     """Normalise queries and keys of each head."""
+    qk_norm_all: bool = False
+    """With qk_norm: all heads of a token together (OLMo 2), not each."""
+    output_bias: bool = False
+    """Whether the output layer adds a bias (BERT)."""
+    pooler: bool = False
+    """Whether an encoder has a layer over its first token (BERT)."""
     dropout: float = 0.0
     """Share of activations dropped after the embedding, attention and feed-forward blocks."""
     attention_dropout: float = 0.0
@@ -57,6 +106,16 @@ class ModelConfig(Settings):
     """Experts that each token visits."""
     balance_loss: float = 0.0
     """Weight of the loss that keeps experts equally busy; 0 leaves it out."""
+    expert_ffn: PositiveInt | None = None
+    """Inner width of each expert; None: ffn."""
+    shared_ffn: NonNegativeInt = 0
+    """Inner width of the block that every token visits beside its experts; 0: there is none."""
+    shared_gate: bool = False
+    """Whether a sigmoid of the token weighs that block (Qwen2-MoE)."""
+    dense_layers: tuple[NonNegativeInt, ...] = ()
+    """Layers, from 0, that have a dense block although there are experts."""
+    router: RouterConfig = RouterConfig()
+    """How tokens are dealt to experts."""
     init_std: float = 0.02
     """Standard deviation of initial weights; into the residual stream divided by sqrt(2 layers)."""
 
