@@ -131,6 +131,10 @@ class ModelConfig(Settings):
         """Inner width of the feed-forward block."""
         return self.ffn if self.ffn is not None else 4 * self.hidden
 
+    def is_gated(self) -> bool:
+        """Whether the feed-forward block has gate columns beside its values."""
+        return self.activation in ("swiglu", "geglu", "geglu_tanh")
+
     def padded_vocab(self) -> int:
         """Rows of the embedding."""
         return -(-self.vocab_size // self.pad_vocab_to) * self.pad_vocab_to
@@ -160,7 +164,7 @@ class ModelConfig(Settings):
         queries, keys = self.heads * self.head_size(), self.groups() * self.head_size()
         attention = self.hidden * (2 * queries + 2 * keys)
         attention += (queries + 2 * keys) * (self.bias or self.qkv_bias) + self.hidden * self.bias
-        inner = self.ffn_size() * (2 if self.activation == "swiglu" else 1)
+        inner = self.ffn_size() * (2 if self.is_gated() else 1)
         block = self.hidden * (inner + self.ffn_size()) + (inner + self.hidden) * self.bias
         if self.experts:
             copies = self.experts_per_token if active else self.experts

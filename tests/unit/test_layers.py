@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[2] / "megatron_jobs"
 LAYERS = {
     "errors": 0,
     "config": 1, "runtime": 1, "kernels": 1, "page": 1,
-    "text": 2, "data": 2, "parallel": 2,
+    "text": 2, "data": 2, "parallel": 2, "convert": 2,
     "model": 3, "optim": 3,
     "checkpoint": 4,
     "train": 5, "infer": 5, "estimate": 5,
@@ -18,7 +18,7 @@ LAYERS = {
     "terminal": 7, "cli": 7, "enter": 7,
 }  # fmt: skip
 ENGINE = {"parallel", "model", "optim", "checkpoint", "train"}
-NO_TORCH = {"errors", "config", "runtime", "text", "page", "jobs", "cli", "terminal"}
+NO_TORCH = {"errors", "config", "runtime", "text", "convert", "page", "jobs", "cli", "terminal"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -1,0 +1,77 @@
+"""Every kind of tensor of our models: its shape, and how tensor ranks cut it.
+
+Names are those of megatron-core's modules with the layer's number in the whole model, and shapes
+those of the whole tensor: V vocabulary with padding, H hidden, S positions, D columns of a head.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from megatron_jobs.config.model import ModelConfig
+
+Cut = Literal["none", "rows", "columns", "halves"]
+"""Of a tensor over tensor ranks. halves: gate and up are cut by rows, each for itself."""
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A kind of tensor."""
+
+    shape: Callable[[ModelConfig], Shape]
+    cut: Cut = "none"
+
+
+def qkv_rows(model: ModelConfig) -> int:
+    """Rows of the fused projection."""
+    return (model.heads + 2 * model.groups()) * model.head_size()
+
+
+def inner_rows(model: ModelConfig) -> int:
+    """Rows of the first matrix of a dense block."""
+    return model.ffn_size() * (2 if model.is_gated() else 1)
+
+
+def _hidden(model: ModelConfig) -> Shape:
+    return (model.hidden,)
+
+
+def _head(model: ModelConfig) -> Shape:
+    return (model.head_size(),)
+
+
+_LAYER = r"(?:decoder|encoder)\.layers\.\d+\."
+LEAVES: dict[str, Leaf] = {
+    r"embedding\.word_embeddings\.weight": Leaf(lambda m: (m.padded_vocab(), m.hidden), "rows"),
+    r"embedding\.position_embeddings\.weight": Leaf(lambda m: (m.seq_len, m.hidden)),
+    r"output_layer\.weight": Leaf(lambda m: (m.padded_vocab(), m.hidden), "rows"),
+    r"(?:decoder|encoder)\.final_layernorm\.(?:weight|bias)": Leaf(_hidden),
+    _LAYER + r"(?:input|pre_mlp)_layernorm\.(?:weight|bias)": Leaf(_hidden),
+    _LAYER + r"self_attention\.linear_qkv\.weight": Leaf(lambda m: (qkv_rows(m), m.hidden), "rows"),
+    _LAYER + r"self_attention\.linear_qkv\.bias": Leaf(lambda m: (qkv_rows(m),), "rows"),
+    _LAYER + r"self_attention\.[qk]_layernorm\.weight": Leaf(_head),
+    _LAYER + r"self_attention\.linear_proj\.weight": Leaf(
+        lambda m: (m.hidden, m.heads * m.head_size()), "columns"
+    ),
+    _LAYER + r"self_attention\.linear_proj\.bias": Leaf(_hidden),
+    _LAYER + r"mlp\.linear_fc1\.weight": Leaf(lambda m: (inner_rows(m), m.hidden), "halves"),
+    _LAYER + r"mlp\.linear_fc1\.bias": Leaf(lambda m: (inner_rows(m),), "halves"),
+    _LAYER + r"mlp\.linear_fc2\.weight": Leaf(lambda m: (m.hidden, m.ffn_size()), "columns"),
+    _LAYER + r"mlp\.linear_fc2\.bias": Leaf(_hidden),
+}
+"""Pattern of whole names -> what it is. `halves` is `rows` where there is no gate."""
+
+
+def leaf_of(name: str) -> Leaf:
+    """What a tensor is; KeyError with its name when it is of no known kind."""
+    for pattern, leaf in LEAVES.items():
+        if re.fullmatch(pattern, name):
+            return leaf
+    raise KeyError(name)
+
+
+def shape_of(name: str, model: ModelConfig) -> Shape:
+    """The whole tensor's shape."""
+    return leaf_of(name).shape(model)
