@@ -19,7 +19,8 @@ class Resources(Settings):
     gpus: NonNegativeInt = 0
     """GPUs of each node."""
     memory_gb: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
-    """Memory of each node in GiB; 0 leaves it to the cluster's default."""
+    """Memory of each node in GiB; 0 leaves it to the stage, where that knows what it needs, or to
+    the cluster's default."""
     spare_nodes: NonNegativeInt = 0
     """More nodes to ask Slurm for: they take the place of those that fail the preflight."""
     tasks: PositiveInt = 1

@@ -246,7 +246,7 @@ class _Builder:
     def _foresee(self, jobs: dict[str, Job]) -> None:
         """Note where a job cannot use what those before it are going to make."""
         promises: dict[str, Facts] = {}
-        for name, job in jobs.items():
+        for name, job in list(jobs.items()):
             makers = (
                 (setting, self._maker(job, path)) for setting, path in input_paths(job.config)
             )
@@ -256,6 +256,9 @@ class _Builder:
             foresee = getattr(job.stage, "foresee", _no_check)
             found = foresee(job.config, inputs)
             self.problems += [(f"{name}.{setting}", sentence) for setting, sentence in found]
+            if hasattr(job.stage, "memory_gb") and not job.resources.memory_gb:
+                more = {"memory_gb": job.stage.memory_gb(job.config, inputs)}
+                jobs[name] = replace(job, resources=job.resources.model_copy(update=more))
 
     def _maker(self, job: Job, path: Path) -> str:
         """The job in whose folder an input lies, or nothing."""

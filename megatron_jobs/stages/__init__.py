@@ -14,6 +14,7 @@ and may have
     promise(config, inputs)      what is known of its outputs before it has run (`Facts`)
     foresee(config, inputs)      yields problems with what the makers of its inputs promise;
                                  `inputs` are the promises by the name of the setting
+    memory_gb(config, inputs)    GiB of memory it needs, where its resources do not say; 0: unknown
     describe(config, resources)  (label, text) pairs that `mj show` prints
     LAYOUT                       settings, by dotted name, that decide how the work is done and do
                                  not change its result beyond rounding (mesh, size of micro batches,

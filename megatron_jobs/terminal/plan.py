@@ -38,7 +38,8 @@ class _Shown:
         yield from _wrapped(f"{job.name} ({job.stage_name}){after}", 0)
         asked = job.resources
         size = f"{asked.nodes} nodes x {asked.ranks} ranks x {asked.cpus} cpus, {asked.gpus} gpus"
-        yield f"  resources: {size}, {asked.hours:g} h"
+        memory = f", {asked.memory_gb:.3g} GiB" if asked.memory_gb else ""
+        yield f"  resources: {size}{memory}, {asked.hours:g} h"
         for label, value in getattr(job.stage, "describe", _describe_nothing)(job.config, asked):
             yield from _wrapped(f"{label}: {value}", 1)
         yield from self._setting_lines(job.config, "", job.origins, 1)
