@@ -68,7 +68,8 @@ def place_of(name: str, model: ModelConfig) -> Place:
     for ours, key in norm_names(model, experts=has_experts(model, layer)).items():
         if rest.startswith(ours):
             rest = key + rest.removeprefix(ours)
-    index, counts = (layer,), (layers_of(stack, model),)
+    index: tuple[int, ...] = (layer,)
+    counts: tuple[int, ...] = (layers_of(stack, model),)
     if not is_homogeneous(model):
         stack, index, counts = f"{stack}.{layer}", (), ()
     expert = EXPERT.fullmatch(rest)
