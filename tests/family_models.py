@@ -1,0 +1,114 @@
+"""Small models of transformers, one of each family, with random weights. Another is a line here."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.numpy import load_file
+from torch import Tensor, nn
+
+from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.convert.families import FAMILIES
+from megatron_jobs.convert.family import Family, to_ours
+from megatron_jobs.convert.matrix import Matrix, Stored
+
+VOCAB = 300
+SEQ_LEN = 64
+LLAMA: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": SEQ_LEN,
+    "pad_token_id": None,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GPT2: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "n_embd": 32,
+    "n_layer": 4,
+    "n_head": 4,
+    "n_positions": SEQ_LEN,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "attn_pdrop": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A decoder of transformers, small."""
+
+    config: str
+    """The class of its configuration."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """What it is called with."""
+    cut: bool = True
+    """Whether two tensor ranks of two pipeline stages can hold it."""
+    family: str = ""
+    """Its name among ours; that of the case where it is not given."""
+
+
+CASES: dict[str, Case] = {
+    "llama": Case("LlamaConfig", LLAMA),
+    "gpt2": Case("GPT2Config", GPT2),
+}
+"""Decoders; each test of tests/dist/test_family_logits.py runs on all of them."""
+
+
+def family_of(name: str) -> Family:
+    """The family of a case."""
+    return FAMILIES[CASES[name].family or name]
+
+
+def transformers_model(name: str) -> nn.Module:
+    """Random weights, none of them left at one or zero; fp32, ready to be asked."""
+    case = CASES[name]
+    config = getattr(transformers, case.config)(**case.values)
+    config._attn_implementation = "eager"
+    torch.manual_seed(7)
+    model: nn.Module = getattr(transformers, family_of(name).architecture)(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.float().eval()
+
+
+def saved_model(name: str, folder: Path) -> nn.Module:
+    """The model of a case, which `folder` then holds as transformers writes it."""
+    model = transformers_model(name)
+    model.save_pretrained(folder)  # type: ignore[operator]
+    return model
+
+
+def read_tensors(folder: Path) -> dict[str, Matrix]:
+    """All tensors of a folder of transformers."""
+    found = {
+        n: a for file in sorted(folder.glob("*.safetensors")) for n, a in load_file(file).items()
+    }
+    return {name: Stored(array) for name, array in found.items()}
+
+
+def read_model(name: str, folder: Path) -> tuple[ModelConfig, Mapping[str, Matrix]]:
+    """Settings and tensors, in our form, of a folder of transformers."""
+    family = family_of(name)
+    values = json.loads((folder / "config.json").read_text())
+    assert values["model_type"] == family.model_type
+    model = ModelConfig(**family.settings(values))
+    assert not list(model.problems())
+    return model, to_ours(read_tensors(folder), family, model)
+
+
+def probe_tokens(length: int = 40) -> Tensor:
+    """[2, length], more than any window of a case."""
+    draw = torch.Generator().manual_seed(3)
+    return torch.randint(0, VOCAB, (2, length), generator=draw)
