@@ -124,12 +124,26 @@ class ModelConfig(Settings):
         return self.kv_heads if self.kv_heads is not None else self.heads
 
     def head_size(self) -> int:
-        """Width of one head."""
+        """Width of one head of queries and keys."""
+        if self.latent is not None:
+            return self.latent.head_size()
         return self.head_dim if self.head_dim is not None else self.hidden // self.heads
 
     def ffn_size(self) -> int:
         """Inner width of the feed-forward block."""
         return self.ffn if self.ffn is not None else 4 * self.hidden
+
+    def value_size(self) -> int:
+        """Width of one head of values."""
+        return self.latent.value_dim if self.latent is not None else self.head_size()
+
+    def expert_size(self) -> int:
+        """Inner width of one expert."""
+        return self.expert_ffn if self.expert_ffn is not None else self.ffn_size()
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether the feed-forward block of a layer, from 0, is a mixture of experts."""
+        return self.experts > 0 and layer not in self.dense_layers
 
     def is_gated(self) -> bool:
         """Whether the feed-forward block has gate columns beside its values."""
@@ -144,7 +158,12 @@ class ModelConfig(Settings):
         ends = self.padded_vocab() * self.hidden * (1 if self.tied else 2)
         if self.position == "learned":
             ends += self.seq_len * self.hidden
-        return ends + self._norm(self.hidden) + self.layers * self._layer(active)
+        ends += self.padded_vocab() * self.output_bias
+        last = 0 if self.norm_place == "residual" else self._norm(self.hidden)
+        sparse = sum(map(self.has_experts, range(self.layers)))
+        blocks = sparse * self._experts(active)
+        blocks += (self.layers - sparse) * self._block(self.ffn_size())
+        return ends + last + self.layers * self._layer() + blocks
 
     def flops_per_token(self) -> int:
         """Floating-point operations to train on one token: forward, and backward at twice that.
@@ -156,21 +175,35 @@ class ModelConfig(Settings):
         if self.position == "learned":
             tables += self.seq_len * self.hidden
         matrices = self.parameters(active=True) - tables
-        scores = 12 * self.layers * self.heads * self.head_size() * self.seq_len
+        widths = self.head_size() + self.value_size()
+        scores = 6 * self.layers * self.heads * widths * self.seq_len
         return 6 * matrices + scores
 
-    def _layer(self, active: bool) -> int:
-        """Parameters of one layer."""
+    def _layer(self) -> int:
+        """Parameters of one layer but for its feed-forward block."""
+        norms = (4 if self.norm_place == "both" else 2) * self._norm(self.hidden)
+        if self.latent is not None:
+            return norms + self.latent.parameters(self.hidden, self.heads)
         queries, keys = self.heads * self.head_size(), self.groups() * self.head_size()
         attention = self.hidden * (2 * queries + 2 * keys)
         attention += (queries + 2 * keys) * (self.bias or self.qkv_bias) + self.hidden * self.bias
-        inner = self.ffn_size() * (2 if self.is_gated() else 1)
-        block = self.hidden * (inner + self.ffn_size()) + (inner + self.hidden) * self.bias
-        if self.experts:
-            copies = self.experts_per_token if active else self.experts
-            block = copies * block + self.experts * self.hidden
-        norms = 2 * self._norm(self.hidden) + 2 * self._norm(self.head_size()) * self.qk_norm
-        return attention + block + norms
+        if self.qk_norm:
+            heads = self.heads + self.groups() if self.qk_norm_all else 2
+            norms += heads * self._norm(self.head_size())
+        return attention + norms
+
+    def _block(self, width: int) -> int:
+        """Parameters of a feed-forward block of an inner width."""
+        inner = width * (2 if self.is_gated() else 1)
+        return self.hidden * (inner + width) + (inner + self.hidden) * self.bias
+
+    def _experts(self, active: bool) -> int:
+        """Parameters of a layer's experts, its router and the block beside them."""
+        copies = self.experts_per_token if active else self.experts
+        router = self.experts * (self.hidden + self.bias)
+        shared = self._block(self.shared_ffn) if self.shared_ffn else 0
+        gate = self.hidden if self.shared_ffn and self.shared_gate else 0
+        return copies * self._block(self.expert_size()) + router + shared + gate
 
     def _norm(self, width: int) -> int:
         return width * (2 if self.norm == "layernorm" else 1)
@@ -185,14 +218,48 @@ class ModelConfig(Settings):
                 yield name, f"{getattr(self, name)} is not positive"
         if self.balance_loss < 0:
             yield "balance_loss", f"{self.balance_loss} is negative; 0 leaves it out"
+        yield from self._head_problems() if self.latent is None else self._latent_problems()
+        yield from self._norm_problems()
+        if self.experts:
+            yield from self._expert_problems()
+
+    def _head_problems(self) -> Iterator[Problem]:
         if self.head_dim is None and self.hidden % self.heads:
             yield "heads", f"{self.heads} heads do not divide hidden = {self.hidden}"
         if self.heads % self.groups():
             yield "kv_heads", f"{self.kv_heads} does not divide heads = {self.heads}"
         if self.position == "rope" and self.head_size() % 2:
             yield "head_dim", f"{self.head_size()} is odd; rotary angles turn pairs of columns"
-        if 0 < self.experts < self.experts_per_token:
+
+    def _latent_problems(self) -> Iterator[Problem]:
+        only: dict[str, object] = {"position": "rope", "rope_share": 1.0, "rope_interleaved": True}
+        only |= {"kv_heads": None, "head_dim": None, "window": None, "norm": "rmsnorm"}
+        only |= {"bias": False, "qkv_bias": False, "qk_norm": False, "attention_softcap": None}
+        for name, wanted in only.items():
+            found = getattr(self, name)
+            if found != wanted and not (name == "kv_heads" and found == self.heads):
+                yield name, f"{found}: latent attention has {wanted} only"
+
+    def _expert_problems(self) -> Iterator[Problem]:
+        if self.experts < self.experts_per_token:
             yield "experts_per_token", f"{self.experts_per_token} is over experts = {self.experts}"
+        else:
+            choice = self.router.choice_problems(self.experts, self.experts_per_token)
+            yield from ((f"router.{name}", sentence) for name, sentence in choice)
+        beyond = [layer for layer in self.dense_layers if layer >= self.layers]
+        if beyond:
+            yield "dense_layers", f"{beyond[0]}: layers are 0 to {self.layers - 1}"
+        if self.shared_ffn and self.bias:
+            yield "shared_ffn", f"{self.shared_ffn}: a block beside the experts cannot have bias"
+
+    def _norm_problems(self) -> Iterator[Problem]:
+        if self.qk_norm_all and not self.qk_norm:
+            yield "qk_norm_all", "there is nothing to normalise together; it needs qk_norm: true"
+        if self.qk_norm_all and self.norm != "rmsnorm":
+            yield "qk_norm_all", f"over all heads norm = {self.norm} cannot be; rmsnorm can"
+        if self.parallel_residual and self.norm_place == "residual":
+            rule = "no norm can follow two sums at once; norm_place: before, after or both"
+            yield "parallel_residual", f"norm_place is residual, {rule}"
 
     def mesh_problems(self, mesh: Mesh) -> Iterator[Problem]:
         """What of this model cannot be cut by `mesh`; names are relative to the model."""
@@ -208,13 +275,22 @@ class ModelConfig(Settings):
             yield "experts", "on tensor ranks experts need mesh.sequence_parallel: true"
 
     def _tensor_problems(self, mesh: Mesh) -> Iterator[Problem]:
-        sizes = {"heads": self.heads, "kv_heads": self.groups(), "ffn": self.ffn_size()}
-        for name, size in sizes.items():
-            ranks = mesh.expert_tensor if name == "ffn" and self.experts else mesh.tensor
+        for name, size, ranks in self._cut_sizes(mesh):
             if size % ranks:
-                what = name.replace("_", " ") if name != "ffn" else "columns"
+                what = name.replace("_", " ") if name.endswith("heads") else "columns"
                 yield name, f"{size} {what} cannot be cut over {ranks} tensor ranks"
         if self.padded_vocab() % mesh.tensor:
             rule = f"make pad_vocab_to a multiple of {mesh.tensor}"
             rows = f"{self.padded_vocab()} rows of the embedding"
             yield "pad_vocab_to", f"{rows} cannot be cut over {mesh.tensor} tensor ranks; {rule}"
+
+    def _cut_sizes(self, mesh: Mesh) -> Iterator[tuple[str, int, int]]:
+        """(setting, what it counts, ranks over which that is cut)."""
+        yield "heads", self.heads, mesh.tensor
+        yield "kv_heads", self.groups(), mesh.tensor
+        if self.experts:
+            name = "expert_ffn" if self.expert_ffn is not None else "ffn"
+            yield name, self.expert_size(), mesh.expert_tensor
+            yield "shared_ffn", self.shared_ffn, mesh.tensor
+        if not all(map(self.has_experts, range(self.layers))):
+            yield "ffn", self.ffn_size(), mesh.tensor

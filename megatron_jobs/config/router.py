@@ -25,9 +25,25 @@ class RouterConfig(Settings):
     """A group is as good as its best expert (DeepSeek-V2), or its best two together (V3)."""
     bias: bool = False
     """Whether a number for each expert is added when choosing, not when weighing (DeepSeek-V3,
-    arXiv:2412.19437, section 2.1.2)."""
+    arXiv:2412.19437, section 2.1.2). Training moves it so that experts are equally busy."""
+    fp32: bool = False
+    """Whether the logits are computed in fp32 although the model is not (DeepSeek)."""
 
     def problems(self) -> Iterator[Problem]:
         """Groups that cannot be."""
         if self.groups_per_token > self.groups:
             yield "groups_per_token", f"{self.groups_per_token} is over groups = {self.groups}"
+        if self.bias and self.score == "softmax":
+            yield "bias", "true with score: softmax; megatron-core has it for sigmoid alone"
+
+    def choice_problems(self, experts: int, chosen: int) -> Iterator[Problem]:
+        """What cannot be with so many experts, of which each token visits `chosen`."""
+        if experts % self.groups:
+            yield "groups", f"{experts} experts cannot be dealt to {self.groups} equal groups"
+            return
+        size = experts // self.groups
+        if size * self.groups_per_token < chosen:
+            held = f"{self.groups_per_token} groups hold {size * self.groups_per_token} experts"
+            yield "groups_per_token", f"{held}, of which a token visits {chosen}"
+        if self.groups > 1 and self.group_score == "top2" and size < 2:
+            yield "group_score", "top2 needs two experts or more in each group"
