@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
+from megatron_jobs.config.kinds import kind_mesh_problems, kind_parameters, kind_problems
 from megatron_jobs.config.latent import LatentAttention
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.rope import RopeScaling
@@ -94,8 +95,15 @@ class ModelConfig(Settings):
     """With qk_norm: all heads of a token together (OLMo 2), not each."""
     output_bias: bool = False
     """Whether the output layer adds a bias (BERT)."""
+    logit_scale: PositiveFloat | None = None
+    """Multiplies the states before the output layer of an encoder_decoder; T5 with a tied one:
+    1 / sqrt(hidden)."""
+    token_head: bool = True
+    """Whether an encoder ends in logits of tokens (BERT's masked words); else in states."""
     pooler: bool = False
     """Whether an encoder has a layer over its first token (BERT)."""
+    sentence_head: bool = False
+    """Whether an encoder tells, by its pooler, if the second segment follows the first (BERT)."""
     dropout: float = 0.0
     """Share of activations dropped after the embedding, attention and feed-forward blocks."""
     attention_dropout: float = 0.0
@@ -155,6 +163,8 @@ class ModelConfig(Settings):
 
     def parameters(self, *, active: bool = False) -> int:
         """Numbers in the model; `active`: those that take part in computing one token."""
+        if self.kind != "decoder":
+            return kind_parameters(self)
         ends = self.padded_vocab() * self.hidden * (1 if self.tied else 2)
         if self.position == "learned":
             ends += self.seq_len * self.hidden
@@ -220,6 +230,7 @@ class ModelConfig(Settings):
             yield "balance_loss", f"{self.balance_loss} is negative; 0 leaves it out"
         yield from self._head_problems() if self.latent is None else self._latent_problems()
         yield from self._norm_problems()
+        yield from kind_problems(self)
         if self.experts:
             yield from self._expert_problems()
 
@@ -263,6 +274,7 @@ class ModelConfig(Settings):
 
     def mesh_problems(self, mesh: Mesh) -> Iterator[Problem]:
         """What of this model cannot be cut by `mesh`; names are relative to the model."""
+        yield from kind_mesh_problems(self, mesh)
         yield from self._tensor_problems(mesh)
         yield from mesh.sequence_problems(self.seq_len)
         blocks = mesh.pipeline * mesh.virtual
