@@ -4,7 +4,7 @@ A table names every tensor of the architecture. Both directions check that each 
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -52,6 +52,18 @@ class Family:
     """Why a model of ours is not of this family, or nothing."""
     ignored: tuple[str, ...] = ()
     """Patterns (regular expressions, whole names) of tensors of theirs that hold no weights."""
+    told_by_names: Callable[[Mapping[str, Any], Collection[str]], dict[str, Any]] | None = None
+    """(config.json, names of all tensors) -> settings that config.json alone leaves open."""
+    renamed: Callable[[str, ModelConfig], str] | None = None
+    """A name of theirs, perhaps of an older version or another prefix -> as the table has it."""
+
+
+def settings_of(
+    family: Family, config: Mapping[str, Any], names: Collection[str]
+) -> dict[str, Any]:
+    """Values of `ModelConfig` for a model of theirs: config.json, and the names of its tensors."""
+    told = family.told_by_names(config, names) if family.told_by_names else {}
+    return family.settings(config) | told
 
 
 def rows_of(family: Family, model: ModelConfig) -> Iterator[Row]:
@@ -73,6 +85,7 @@ def _written_out(row: Row, layer: int, experts: int) -> Iterator[Row]:
 
 def to_ours(theirs: Mapping[str, Matrix], family: Family, model: ModelConfig) -> dict[str, Matrix]:
     """Our tensors from theirs; DataError when one of theirs is missing, odd or left over."""
+    theirs = _as_in_table(theirs, family, model)
     ours: dict[str, Matrix] = {}
     used: set[str] = set()
     copies: set[str] = set()
@@ -102,6 +115,20 @@ def to_theirs(ours: Mapping[str, Matrix], family: Family, model: ModelConfig) ->
         theirs |= dict(zip(row.theirs, parts, strict=True))
     _check_none_left(set(ours) - used, family)
     return theirs
+
+
+def _as_in_table(
+    theirs: Mapping[str, Matrix], family: Family, model: ModelConfig
+) -> Mapping[str, Matrix]:
+    if family.renamed is None:
+        return theirs
+    found: dict[str, Matrix] = {}
+    for name, matrix in theirs.items():
+        known = family.renamed(name, model)
+        if known in found:
+            raise DataError(f"{name}: another tensor is {known} too")
+        found[known] = matrix
+    return found
 
 
 def _use(used: set[str], names: tuple[str, ...]) -> None:
