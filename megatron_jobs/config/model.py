@@ -8,6 +8,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from megatron_jobs.config.kinds import kind_mesh_problems, kind_parameters, kind_problems
 from megatron_jobs.config.latent import LatentAttention
 from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.positions import position_problems
 from megatron_jobs.config.rope import RopeScaling
 from megatron_jobs.config.router import RouterConfig
 from megatron_jobs.config.settings import Problem, Settings
@@ -153,6 +154,14 @@ class ModelConfig(Settings):
         """Whether the feed-forward block of a layer, from 0, is a mixture of experts."""
         return self.experts > 0 and layer not in self.dense_layers
 
+    def rope_columns(self) -> int:
+        """Columns of a head that rotary angles turn."""
+        return int(self.head_size() * self.rope_share)
+
+    def window_of(self, layer: int) -> int | None:
+        """`window` of a layer, counted from 0; None where it sees everything."""
+        return None if layer in self.full_layers else self.window
+
     def is_gated(self) -> bool:
         """Whether the feed-forward block has gate columns beside its values."""
         return self.activation in ("swiglu", "geglu", "geglu_tanh")
@@ -178,7 +187,7 @@ class ModelConfig(Settings):
     def flops_per_token(self) -> int:
         """Floating-point operations to train on one token: forward, and backward at twice that.
 
-        Six for each weight of a matrix, and attention over the whole sequence, not half of it.
+        Six for each weight of a matrix, and attention over the whole sequence or window, not half.
         Source: Chowdhery et al. 2022 (PaLM), appendix B, arXiv:2204.02311.
         """
         tables = self.padded_vocab() * self.hidden * (0 if self.tied else 1)
@@ -239,17 +248,21 @@ class ModelConfig(Settings):
             yield "heads", f"{self.heads} heads do not divide hidden = {self.hidden}"
         if self.heads % self.groups():
             yield "kv_heads", f"{self.kv_heads} does not divide heads = {self.heads}"
-        if self.position == "rope" and self.head_size() % 2:
-            yield "head_dim", f"{self.head_size()} is odd; rotary angles turn pairs of columns"
+        yield from position_problems(self)
 
     def _latent_problems(self) -> Iterator[Problem]:
         only: dict[str, object] = {"position": "rope", "rope_share": 1.0, "rope_interleaved": True}
         only |= {"kv_heads": None, "head_dim": None, "window": None, "norm": "rmsnorm"}
         only |= {"bias": False, "qkv_bias": False, "qk_norm": False, "attention_softcap": None}
+        only |= {"attention_scale": None}
         for name, wanted in only.items():
             found = getattr(self, name)
             if found != wanted and not (name == "kv_heads" and found == self.heads):
                 yield name, f"{found}: latent attention has {wanted} only"
+        scaling = self.rope_scaling
+        if scaling is not None and (scaling.kind != "yarn" or scaling.attention_factor):
+            rule = "latent attention has yarn only, its factor given by mscale"
+            yield "rope_scaling", f"{scaling.kind}, {scaling.attention_factor}: {rule}"
 
     def _expert_problems(self) -> Iterator[Problem]:
         if self.experts < self.experts_per_token:
@@ -285,6 +298,8 @@ class ModelConfig(Settings):
             yield "experts", f"{self.experts} experts cannot be dealt to {mesh.expert} expert ranks"
         if self.experts and mesh.tensor > 1 and not mesh.sequence_parallel:
             yield "experts", "on tensor ranks experts need mesh.sequence_parallel: true"
+        if self.latent is not None and mesh.tensor > 1 and not mesh.sequence_parallel:
+            yield "latent", "on tensor ranks latent attention needs mesh.sequence_parallel: true"
 
     def _tensor_problems(self, mesh: Mesh) -> Iterator[Problem]:
         for name, size, ranks in self._cut_sizes(mesh):
