@@ -11,6 +11,7 @@ from torch.nn import functional
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.precision import Precision
+from megatron_jobs.model.ends import finish_ends
 from megatron_jobs.model.initialize import initialize
 from megatron_jobs.model.spec import block_spec
 from megatron_jobs.parallel.device import engine_device
@@ -60,10 +61,11 @@ def build_chunk(model: ModelConfig, config: TransformerConfig, stage: int | None
         pre_process=first,
         post_process=last,
         share_embeddings_and_output_weights=model.tied,
-        position_embedding_type="learned_absolute" if model.position == "learned" else "rope",
-        rotary_base=model.rope_base,
+        # rotary angles are the business of `CausalAttention`
+        position_embedding_type="learned_absolute" if model.position == "learned" else "none",
         vp_stage=stage,
     )
+    finish_ends(chunk, model)
     return chunk.to(device=engine_device(), dtype=config.params_dtype)
 
 
@@ -94,11 +96,12 @@ def shape_settings(model: ModelConfig) -> dict[str, Any]:
         "ffn_hidden_size": model.ffn_size(),
         "normalization": "RMSNorm" if model.norm == "rmsnorm" else "LayerNorm",
         "layernorm_epsilon": model.norm_eps,
-        "gated_linear_unit": model.activation == "swiglu",
+        "layernorm_zero_centered_gamma": model.norm_offset,
+        "gated_linear_unit": model.is_gated(),
         # the place where a module, ours, may do all between the matrices; `activation_func` itself
         # is then never called, but must be one that megatron-core knows
         "use_te_activation_func": True,
-        "activation_func": functional.silu if model.activation == "swiglu" else functional.gelu,
+        "activation_func": functional.silu if model.is_gated() else functional.gelu,
         "add_bias_linear": model.bias,
         "add_qkv_bias": model.qkv_bias,
         "qk_layernorm": model.qk_norm,

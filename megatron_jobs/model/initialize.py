@@ -23,16 +23,17 @@ OUTPUT = "output_layer.weight"
 
 @torch.no_grad()
 def initialize(chunk: nn.Module, model: ModelConfig, *, seed: int) -> None:
-    """Fill every parameter of a chunk: matrices from a normal, norms one, biases zero.
+    """Fill every parameter of a chunk: matrices from a normal, norms as one, biases zero.
 
     Source: Radford et al. 2019 (GPT-2), section 2.3: residual weights scaled by 1/sqrt(2 layers).
     """
+    unit = 0.0 if model.norm_offset else 1.0
     for name, parameter in chunk.named_parameters():
         whole = whole_name(chunk, name)
         if parameter.dim() > 1:
             parameter.copy_(own_cut(drawn(whole, parameter, model, seed), parameter))
         else:
-            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            parameter.fill_(0.0 if name.endswith("bias") else unit)
 
 
 def drawn(name: str, parameter: nn.Parameter, model: ModelConfig, seed: int) -> Tensor:

@@ -1,10 +1,15 @@
-"""Norms as modules. Axis letters: R rows, H columns."""
+"""Norms as modules. Axis letters: R rows, H columns, N heads here, D columns of a head."""
 
 import torch
+from megatron.core import parallel_state
+from megatron.core.tensor_parallel.mappings import (
+    copy_to_tensor_model_parallel_region,
+    reduce_from_tensor_model_parallel_region,
+)
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
-from megatron_jobs.kernels.norm import layer_norm, rms_norm
+from megatron_jobs.kernels.norm import layer_norm, rms_norm, rms_norm_of_squares, wide
 from megatron_jobs.parallel.device import engine_device
 
 
@@ -23,6 +28,7 @@ class Norm(nn.Module):
     ) -> None:
         super().__init__()
         self.eps = eps
+        self.offset: bool = config.layernorm_zero_centered_gamma
         place = {"dtype": config.params_dtype, "device": engine_device()}
         self.weight = nn.Parameter(torch.ones(hidden_size, **place))
         self.bias: nn.Parameter | None = None
@@ -34,5 +40,42 @@ class Norm(nn.Module):
     def forward(self, x_RH: Tensor) -> Tensor:
         """Each row normalised: [..., H] to [..., H]."""
         if self.bias is None:
-            return rms_norm(x_RH, self.weight, eps=self.eps)
-        return layer_norm(x_RH, self.weight, self.bias, eps=self.eps)
+            return rms_norm(x_RH, self.weight, eps=self.eps, offset=self.offset)
+        return layer_norm(x_RH, self.weight, self.bias, eps=self.eps, offset=self.offset)
+
+
+class HeadsNorm(Norm):
+    """RMSNorm over all heads of a token together, of which each tensor rank has some.
+
+    Every rank holds the whole weight here too, and reads its heads' part. megatron-core sums the
+    gradients of what is called q_layernorm or k_layernorm over tensor ranks: it makes them whole.
+
+    Args:
+        heads: of all ranks.
+        hidden_size: columns of one head.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, hidden_size: int, *, heads: int, eps: float = 1e-5
+    ) -> None:
+        super().__init__(config, heads * hidden_size, eps)
+        assert self.bias is None, "over all heads there is RMSNorm only"
+
+    def forward(self, x_RND: Tensor) -> Tensor:
+        """Each token's heads normalised together: [..., N, D] to [..., N, D]."""
+        x_RH = x_RND.flatten(-2)
+        width = x_RH.size(-1)
+        if width == len(self.weight):
+            return super().forward(x_RH).view_as(x_RND)
+        first = width * int(parallel_state.get_tensor_model_parallel_rank())
+        weight_H = self.weight[first : first + width]
+        square_R1 = self._mean_square(x_RH.to(wide(x_RH)))
+        out = rms_norm_of_squares(x_RH, weight_H, square_R1, eps=self.eps, offset=self.offset)
+        return out.view_as(x_RND)
+
+    def _mean_square(self, x_RH: Tensor) -> Tensor:
+        """Over the columns of all ranks; each rank's use of it adds to every rank's gradient."""
+        own_R1 = x_RH.square().sum(-1, keepdim=True) / len(self.weight)
+        whole: Tensor = reduce_from_tensor_model_parallel_region(own_R1)
+        shared: Tensor = copy_to_tensor_model_parallel_region(whole)
+        return shared

@@ -19,6 +19,7 @@ from megatron.core.transformer.attention import (
     SelfAttentionSubmodules,
 )
 from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.mlp import MLP, MLPSubmodules
 from megatron.core.transformer.moe.experts import SequentialMLP
 from megatron.core.transformer.moe.moe_layer import MoELayer, MoESubmodules
@@ -31,16 +32,21 @@ from megatron.core.transformer.transformer_layer import (
     TransformerLayerSubmodules,
 )
 from torch import Tensor, nn
+from torch.nn import functional
 
 from megatron_jobs.config.model import ModelConfig
-from megatron_jobs.kernels.activation import gelu, gelu_tanh, swiglu
+from megatron_jobs.kernels.activation import geglu, geglu_tanh, gelu, gelu_tanh, swiglu
 from megatron_jobs.model.attention import CausalAttention
-from megatron_jobs.model.norm import Norm
+from megatron_jobs.model.layer import Layer
+from megatron_jobs.model.norm import HeadsNorm, Norm
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "swiglu": swiglu,
+    "geglu": geglu,
+    "geglu_tanh": geglu_tanh,
     "gelu": gelu,
     "gelu_tanh": gelu_tanh,
+    "relu": functional.relu,
 }
 
 
@@ -57,36 +63,48 @@ class Activation(nn.Module):
 
 
 def block_spec(model: ModelConfig, layers: int) -> TransformerBlockSubmodules:
-    """`layers` equal layers and the norm after them."""
-    return TransformerBlockSubmodules(layer_specs=[layer_spec(model)] * layers, layer_norm=Norm)
+    """`layers` equal layers and the norm after them, which a layer that ends in one needs not."""
+    last = None if model.norm_place == "residual" else Norm
+    return TransformerBlockSubmodules(layer_specs=[layer_spec(model)] * layers, layer_norm=last)
 
 
 def layer_spec(model: ModelConfig) -> ModuleSpec:
-    """One layer: norm, attention, norm, feed-forward block or experts."""
+    """One layer: attention, feed-forward block or experts, and norms about them."""
+    first = Norm if model.norm_place in ("before", "both") else IdentityOp
     submodules = TransformerLayerSubmodules(
-        input_layernorm=Norm,
+        input_layernorm=first,
         self_attention=attention_spec(model),
         self_attn_bda=get_bias_dropout_add,
-        pre_mlp_layernorm=Norm,
+        pre_mlp_layernorm=first,
         mlp=feed_forward(model),
         mlp_bda=get_bias_dropout_add,
         sharded_state_dict_keys_map=checkpoint_names(model),
     )
-    return ModuleSpec(module=TransformerLayer, submodules=submodules)
+    if model.norm_place == "before" and not model.parallel_residual:
+        return ModuleSpec(module=TransformerLayer, submodules=submodules)
+    streams = {"place": model.norm_place, "parallel": model.parallel_residual}
+    return ModuleSpec(module=Layer, params=streams, submodules=submodules)
 
 
 def attention_spec(model: ModelConfig) -> ModuleSpec:
     """Self-attention whose core is ours."""
-    head_norm = Norm if model.qk_norm else None
+    q_norm, k_norm = head_norms(model)
     submodules = SelfAttentionSubmodules(
         linear_qkv=ColumnParallelLinear,
-        core_attention=CausalAttention,
+        core_attention=partial(CausalAttention, model=model),
         linear_proj=RowParallelLinear,
-        q_layernorm=head_norm,
-        k_layernorm=head_norm,
+        q_layernorm=q_norm,
+        k_layernorm=k_norm,
     )
     causal = {"attn_mask_type": AttnMaskType.causal}
     return ModuleSpec(module=SelfAttention, params=causal, submodules=submodules)
+
+
+def head_norms(model: ModelConfig) -> tuple[Any, Any]:
+    """What norms queries and keys, or None."""
+    if model.qk_norm_all:
+        return partial(HeadsNorm, heads=model.heads), partial(HeadsNorm, heads=model.groups())
+    return (Norm, Norm) if model.qk_norm else (None, None)
 
 
 def feed_forward(model: ModelConfig) -> Any:
