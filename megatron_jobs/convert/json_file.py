@@ -39,8 +39,9 @@ def parse_json(found: bytes, where: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise KeyError(next(key for key in keys if keys.count(key) > 1))
+    value: dict[str, Any] = {}
+    for key, one in pairs:
+        if key in value:
+            raise KeyError(key)
+        value[key] = one
     return value
