@@ -38,8 +38,12 @@ def _hidden(model: ModelConfig) -> Shape:
     return (model.hidden,)
 
 
-def _head(model: ModelConfig) -> Shape:
-    return (model.head_size(),)
+def _normed_queries(model: ModelConfig) -> Shape:
+    return (model.head_size() * (model.heads if model.qk_norm_all else 1),)
+
+
+def _normed_keys(model: ModelConfig) -> Shape:
+    return (model.head_size() * (model.groups() if model.qk_norm_all else 1),)
 
 
 _LAYER = r"(?:decoder|encoder)\.layers\.\d+\."
@@ -47,11 +51,13 @@ LEAVES: dict[str, Leaf] = {
     r"embedding\.word_embeddings\.weight": Leaf(lambda m: (m.padded_vocab(), m.hidden), "rows"),
     r"embedding\.position_embeddings\.weight": Leaf(lambda m: (m.seq_len, m.hidden)),
     r"output_layer\.weight": Leaf(lambda m: (m.padded_vocab(), m.hidden), "rows"),
+    r"output_layer\.bias": Leaf(lambda m: (m.padded_vocab(),), "rows"),
     r"(?:decoder|encoder)\.final_layernorm\.(?:weight|bias)": Leaf(_hidden),
-    _LAYER + r"(?:input|pre_mlp)_layernorm\.(?:weight|bias)": Leaf(_hidden),
+    _LAYER + r"(?:input|pre_mlp|post_self_attn|post_mlp)_layernorm\.(?:weight|bias)": Leaf(_hidden),
     _LAYER + r"self_attention\.linear_qkv\.weight": Leaf(lambda m: (qkv_rows(m), m.hidden), "rows"),
     _LAYER + r"self_attention\.linear_qkv\.bias": Leaf(lambda m: (qkv_rows(m),), "rows"),
-    _LAYER + r"self_attention\.[qk]_layernorm\.weight": Leaf(_head),
+    _LAYER + r"self_attention\.q_layernorm\.(?:weight|bias)": Leaf(_normed_queries),
+    _LAYER + r"self_attention\.k_layernorm\.(?:weight|bias)": Leaf(_normed_keys),
     _LAYER + r"self_attention\.linear_proj\.weight": Leaf(
         lambda m: (m.hidden, m.heads * m.head_size()), "columns"
     ),
@@ -60,6 +66,26 @@ LEAVES: dict[str, Leaf] = {
     _LAYER + r"mlp\.linear_fc1\.bias": Leaf(lambda m: (inner_rows(m),), "halves"),
     _LAYER + r"mlp\.linear_fc2\.weight": Leaf(lambda m: (m.hidden, m.ffn_size()), "columns"),
     _LAYER + r"mlp\.linear_fc2\.bias": Leaf(_hidden),
+    r"embedding\.tokentype_embeddings\.weight": Leaf(lambda m: (m.token_types, m.hidden)),
+    r"embedding\.layer_norm\.(?:weight|bias)": Leaf(_hidden),
+    r"(?:lm_head|pooler)\.dense\.weight": Leaf(lambda m: (m.hidden, m.hidden)),
+    r"(?:lm_head|pooler)\.dense\.bias": Leaf(_hidden),
+    r"lm_head\.layer_norm\.(?:weight|bias)": Leaf(_hidden),
+    r"binary_head\.weight": Leaf(lambda m: (2, m.hidden)),
+    r"binary_head\.bias": Leaf(lambda m: (2,)),
+    r"(?:encoder|decoder)_relative_pos_emb\.relative_attention_bias\.weight": Leaf(
+        lambda m: (m.relative_buckets, m.heads)
+    ),
+    _LAYER + r"pre_cross_attn_layernorm\.weight": Leaf(_hidden),
+    _LAYER + r"cross_attention\.linear_q\.weight": Leaf(
+        lambda m: (m.heads * m.head_size(), m.hidden), "rows"
+    ),
+    _LAYER + r"cross_attention\.linear_kv\.weight": Leaf(
+        lambda m: (2 * m.heads * m.head_size(), m.hidden), "rows"
+    ),
+    _LAYER + r"cross_attention\.linear_proj\.weight": Leaf(
+        lambda m: (m.hidden, m.heads * m.head_size()), "columns"
+    ),
 }
 """Pattern of whole names -> what it is. `halves` is `rows` where there is no gate."""
 
