@@ -15,8 +15,8 @@ class RopeScaling(Settings):
     """linear: all angles are divided by `factor` (Chen et al. 2023, arXiv:2306.15595); llama3: the
     long wavelengths only (Llama 3.1's own code); yarn: Peng et al. 2023, arXiv:2309.00071;
     longrope: a factor for each column (Ding et al. 2024, arXiv:2402.13753)."""
-    factor: PositiveFloat = 1.0
-    """How many times further it reads; of longrope null factors give seq_len / original_seq_len."""
+    factor: PositiveFloat | None = None
+    """How many times further it reads; None: seq_len / original_seq_len (yarn and longrope)."""
     original_seq_len: PositiveInt | None = None
     """The longest sequence of the first training, in tokens; linear does not need it."""
     low_freq_factor: PositiveFloat = 1.0
@@ -42,6 +42,8 @@ class RopeScaling(Settings):
 
     def problems(self) -> Iterator[Problem]:
         """What a kind needs and is not there."""
+        if self.factor is None and self.kind in ("linear", "llama3"):
+            yield "factor", f"missing; {self.kind} needs it"
         if self.kind != "linear" and self.original_seq_len is None:
             yield "original_seq_len", f"missing; {self.kind} needs it"
         if self.kind == "longrope" and not (self.short_factors and self.long_factors):

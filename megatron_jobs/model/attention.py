@@ -1,5 +1,8 @@
 """The core of attention: queries, keys and values in, mixed values out.
 
+It turns queries and keys by its layer's rotary angles itself: megatron-core hands all layers the
+same ones, and knows fewer ways to stretch them. A cache holds keys that are not turned.
+
 Axis letters: Q positions of the queries here, K positions of the keys, B sequences, N query heads,
 G key heads, D columns of a head. megatron-core puts positions first: [Q, B, N, D].
 """
@@ -18,6 +21,10 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 from torch.nn import functional
 
+from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.kernels.attention import capped_attention
+from megatron_jobs.kernels.rope import rotate
+from megatron_jobs.model.rope import rope_of
 from megatron_jobs.parallel.zigzag import all_positions, zigzag_positions
 
 STRETCH = 128
@@ -40,16 +47,27 @@ def _are_documents(mask: Tensor | None) -> TypeGuard[Tensor]:
 
 
 class CausalAttention(MegatronModule):  # type: ignore[misc]
-    """Each position attends to itself and those before it, on `scaled_dot_product_attention`.
+    """Each position attends to itself and those before it, as far as its layer's window reaches.
 
     Fewer queries than keys are the last of them, as when decoding with a cache. With context
     parallelism each rank gathers all keys and values and keeps its own queries.
+    `scaled_dot_product_attention` does it, or `capped_attention` where scores are capped.
+
+    Args:
+        model: the settings of the whole model.
+        layer_number: of the layer in it, from 1.
     """
 
-    def __init__(self, config: TransformerConfig, **given: object) -> None:
+    def __init__(
+        self, config: TransformerConfig, *, model: ModelConfig, layer_number: int, **given: Any
+    ) -> None:
         super().__init__(config=config)
         self.dropout = config.attention_dropout
-        self.ranks = given["pg_collection"].cp  # type: ignore[attr-defined]
+        self.ranks = given["pg_collection"].cp
+        self.rope = rope_of(model, layer_number - 1)
+        self.window = model.window_of(layer_number - 1)
+        self.cap = model.attention_softcap
+        self.scale: float | None = model.attention_scale or given.get("softmax_scale")
 
     def forward(
         self,
@@ -71,14 +89,31 @@ class CausalAttention(MegatronModule):  # type: ignore[misc]
                 the only form that context parallelism takes. A document's positions lie together.
         Returns: [Q, B, N x D].
         """
+        if self.rope is not None:
+            q_QBND, k_KBGD = self._turned(q_QBND, k_KBGD)
         if self.ranks.size() > 1:
             dense = attention_mask is not None and not _are_documents(attention_mask)
             assert not dense, "a bool mask with context parallelism is not supported"
             k_KBGD, v_KBGD = self._gather(k_KBGD), self._gather(v_KBGD)
-        whole = self.ranks.size() == 1 and q_QBND.size(0) == k_KBGD.size(0)
+            return self._mix(q_QBND, k_KBGD, v_KBGD, attention_mask)
+        whole = q_QBND.size(0) == k_KBGD.size(0)
         if whole and _are_documents(attention_mask) and attention_mask.device.type == "cpu":
             return self._by_stretch(q_QBND, k_KBGD, v_KBGD, attention_mask)
-        return self._mix(q_QBND, k_KBGD, v_KBGD, attention_mask)
+        return self._by_window(q_QBND, k_KBGD, v_KBGD, attention_mask)
+
+    def _turned(self, q_QBND: Tensor, k_KBGD: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys, each by the angles of its position in the whole sequence."""
+        assert self.rope is not None, "there are no angles"
+        queries, keys, ranks = q_QBND.size(0), k_KBGD.size(0), self.ranks.size()
+        cos_SR, sin_SR = self.rope.turns(keys * ranks, like=q_QBND)
+        own: Tensor | slice = slice(0, keys)
+        if ranks > 1:
+            own = zigzag_positions(keys * ranks, ranks, self.ranks.rank(), q_QBND.device)
+        cos_KR, sin_KR = cos_SR[own], sin_SR[own]
+        cos_QR, sin_QR = cos_KR[keys - queries :], sin_KR[keys - queries :]
+        pairs = self.rope.interleaved
+        turned_QBND = rotate(q_QBND, cos_QR, sin_QR, interleaved=pairs)
+        return turned_QBND, rotate(k_KBGD, cos_KR, sin_KR, interleaved=pairs)
 
     def _by_stretch(
         self, q_SBND: Tensor, k_SBGD: Tensor, v_SBGD: Tensor, documents_BS: Tensor
@@ -91,9 +126,25 @@ class CausalAttention(MegatronModule):  # type: ignore[misc]
                 own = (slice(start, end), slice(row, row + 1))
                 shared = bool(documents[start] != documents[end - 1])
                 mask = documents[None, start:end] if shared else None
-                parts.append(self._mix(q_SBND[own], k_SBGD[own], v_SBGD[own], mask))
+                parts.append(self._by_window(q_SBND[own], k_SBGD[own], v_SBGD[own], mask))
             rows.append(torch.cat(parts))
         return torch.cat(rows, dim=1)
+
+    def _by_window(
+        self, q_QBND: Tensor, k_KBGD: Tensor, v_KBGD: Tensor, forbidden: Tensor | None
+    ) -> Tensor:
+        """The same without most of the scores that no window reaches."""
+        queries, keys = q_QBND.size(0), k_KBGD.size(0)
+        dense = forbidden is not None and not _are_documents(forbidden)
+        if self.window is None or keys <= self.window or dense:
+            return self._mix(q_QBND, k_KBGD, v_KBGD, forbidden)
+        parts, before = [], keys - queries
+        for start in range(0, queries, max(STRETCH, self.window)):
+            end = min(start + max(STRETCH, self.window), queries)
+            seen = slice(max(0, before + start + 1 - self.window), before + end)
+            mask = None if forbidden is None else forbidden[:, seen]
+            parts.append(self._mix(q_QBND[start:end], k_KBGD[seen], v_KBGD[seen], mask))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _mix(
         self, q_QBND: Tensor, k_KBGD: Tensor, v_KBGD: Tensor, forbidden: Tensor | None
@@ -103,15 +154,27 @@ class CausalAttention(MegatronModule):  # type: ignore[misc]
         q_BNQD, k_BGKD, v_BGKD = (x.permute(1, 2, 0, 3) for x in (q_QBND, k_KBGD, v_KBGD))
         dropout = self.dropout if self.training else 0.0
         with self._drawing(dropout):
-            out_BNQD = functional.scaled_dot_product_attention(
-                q_BNQD,
-                k_BGKD,
-                v_BGKD,
-                attn_mask=mask,
-                is_causal=mask is None and q_QBND.size(0) > 1,
-                enable_gqa=q_BNQD.size(1) != k_BGKD.size(1),
-                dropout_p=dropout,
-            )
+            if self.cap is not None:
+                out_BNQD = capped_attention(
+                    q_BNQD,
+                    k_BGKD,
+                    v_BGKD,
+                    allowed=mask,
+                    scale=self.scale,
+                    cap=self.cap,
+                    dropout=dropout,
+                )
+            else:
+                out_BNQD = functional.scaled_dot_product_attention(
+                    q_BNQD,
+                    k_BGKD,
+                    v_BGKD,
+                    attn_mask=mask,
+                    is_causal=mask is None and q_QBND.size(0) > 1,
+                    enable_gqa=q_BNQD.size(1) != k_BGKD.size(1),
+                    dropout_p=dropout,
+                    scale=self.scale,
+                )
         return out_BNQD.permute(2, 0, 1, 3).flatten(2)
 
     def _drawing(self, dropout: float) -> AbstractContextManager[Any]:
@@ -131,7 +194,9 @@ class CausalAttention(MegatronModule):  # type: ignore[misc]
     def _allowed(self, q: Tensor, k: Tensor, forbidden: Tensor | None) -> Tensor | None:
         """Which key each query may see [Q, K] or wider; None leaves it to `is_causal`."""
         queries, keys, ranks = q.size(0), k.size(0), self.ranks.size()
-        if ranks == 1 and forbidden is None and queries in (1, keys):
+        reaches_all = self.window is None or keys <= self.window
+        plain = forbidden is None and reaches_all and self.cap is None
+        if ranks == 1 and plain and queries in (1, keys):
             return None
         if ranks > 1:
             seen = all_positions(keys, ranks, q.device)
@@ -139,10 +204,12 @@ class CausalAttention(MegatronModule):  # type: ignore[misc]
         else:
             seen = torch.arange(keys, device=q.device)
             own = seen[keys - queries :]
-        causal_QK = own[:, None] >= seen
+        allowed_QK = own[:, None] >= seen
+        if self.window is not None:
+            allowed_QK &= own[:, None] - seen < self.window
         if forbidden is None:
-            return causal_QK
+            return allowed_QK
         if not _are_documents(forbidden):
-            return causal_QK & ~forbidden
+            return allowed_QK & ~forbidden
         together_BQK = forbidden[:, own, None] == forbidden[:, None, seen]
-        return (causal_QK & together_BQK)[:, None]
+        return (allowed_QK & together_BQK)[:, None]

@@ -15,11 +15,12 @@ from megatron_jobs.model.attention import CausalAttention, stretches
 from megatron_jobs.model.build import core_config
 
 ALONE = SimpleNamespace(cp=SimpleNamespace(size=lambda: 1, rank=lambda: 0))
-MODEL = ModelConfig(layers=1, hidden=32, heads=4, kv_heads=2, vocab_size=128, seq_len=16)
+MODEL = ModelConfig(layers=1, hidden=32, heads=4, kv_heads=2, vocab_size=128, seq_len=16, position="learned")
 
 
 def attention(model: ModelConfig = MODEL) -> CausalAttention:
-    return CausalAttention(core_config(model, Mesh(), "fp32"), pg_collection=ALONE)
+    config = core_config(model, Mesh(), "fp32")
+    return CausalAttention(config, model=model, layer_number=1, pg_collection=ALONE)
 
 
 def drawn(queries: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:
