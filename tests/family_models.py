@@ -43,6 +43,31 @@ GPT2: dict[str, Any] = {
     "attn_pdrop": 0.0,
 }
 
+GEMMA: dict[str, Any] = LLAMA | {
+    "head_dim": 16,
+    "query_pre_attn_scalar": 24,
+    "sliding_window": 7,
+    "final_logit_softcapping": 1.5,
+    "rms_norm_eps": 1e-4,
+}
+GEMMA3_LAYERS = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
+GEMMA3_ANGLES = {
+    "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5000.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 300.0},
+}
+NEOX: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": SEQ_LEN,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "layer_norm_eps": 1e-4,
+    "rope_parameters": {"rope_theta": 5000.0, "partial_rotary_factor": 0.5},
+}
+
 
 @dataclass(frozen=True)
 class Case:
@@ -61,6 +86,20 @@ class Case:
 CASES: dict[str, Case] = {
     "llama": Case("LlamaConfig", LLAMA),
     "gpt2": Case("GPT2Config", GPT2),
+    "gemma2": Case("Gemma2Config", GEMMA | {"attn_logit_softcapping": 2.0}),
+    "gemma3": Case("Gemma3TextConfig", GEMMA | {"layer_types": GEMMA3_LAYERS}),
+    "gemma3 stretched": Case(
+        "Gemma3TextConfig",
+        GEMMA | {"layer_types": GEMMA3_LAYERS, "rope_parameters": GEMMA3_ANGLES},
+        family="gemma3",
+    ),
+    "gpt_neox": Case("GPTNeoXConfig", NEOX),
+    "gpt_neox in line": Case(
+        "GPTNeoXConfig",
+        NEOX | {"use_parallel_residual": False, "hidden_act": "gelu_new"},
+        family="gpt_neox",
+    ),
+    "olmo2": Case("Olmo2Config", LLAMA | {"rms_norm_eps": 1e-4}),
 }
 """Decoders; each test of tests/dist/test_family_logits.py runs on all of them."""
 

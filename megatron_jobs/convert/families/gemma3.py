@@ -1,0 +1,91 @@
+"""Gemma 3 without pictures: Gemma 2 with norms of queries and keys, and two kinds of angles."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.config.rope import RopeScaling
+from megatron_jobs.convert.families import gemma2
+from megatron_jobs.convert.families.gemma2 import ATTENTION, FULL, SLIDING, THEIRS, in_turn
+from megatron_jobs.convert.family import Family, Row
+from megatron_jobs.convert.fit import only, unusual
+from megatron_jobs.errors import UserError
+
+TABLE = (
+    *gemma2.TABLE,
+    Row(ATTENTION + "q_layernorm.weight", (THEIRS + "self_attn.q_norm.weight",)),
+    Row(ATTENTION + "k_layernorm.weight", (THEIRS + "self_attn.k_norm.weight",)),
+)
+FIXED = {**gemma2.FIXED, "qk_norm": True}
+FREE = gemma2.FREE - {"attention_softcap"} | {"local_rope_base", "rope_scaling"}
+BASES = {FULL: 1_000_000, SLIDING: 10_000}
+"""Where config.json says nothing."""
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Our settings from config.json."""
+    if config.get("attn_logit_softcapping") is not None:
+        found = config["attn_logit_softcapping"]
+        raise UserError(f"config.json: attn_logit_softcapping {found}: Gemma 3 has none")
+    period = config.get("sliding_window_pattern", config.get("_sliding_window_pattern", 6))
+    types = config.get("layer_types") or in_turn(config["num_hidden_layers"], period)
+    angles = config.get("rope_parameters") or {}
+    everywhere, near = (dict(angles.get(kind) or {}) for kind in (FULL, SLIDING))
+    if FULL not in angles and SLIDING not in angles:
+        everywhere |= angles or config.get("rope_scaling") or {}
+    only(near, rope_type="default", type="default")
+    bases = {
+        "rope_base": everywhere.get("rope_theta") or config.get("rope_theta") or BASES[FULL],
+        "local_rope_base": near.get("rope_theta")
+        or config.get("rope_local_base_freq")
+        or BASES[SLIDING],
+    }
+    return {
+        **gemma2.shape(config, types),
+        **{name: int(base) for name, base in bases.items()},
+        **scaling(everywhere),
+        "logit_softcap": config.get("final_logit_softcapping"),
+        "qk_norm": True,
+    }
+
+
+def scaling(angles: Mapping[str, Any]) -> dict[str, Any]:
+    """Our `rope_scaling` of the layers that see everything."""
+    kind = angles.get("rope_type") or angles.get("type") or "default"
+    if kind == "default":
+        return {}
+    if kind != "linear":
+        raise UserError(f"config.json: rope_type {kind!r}: default or linear only")
+    return {"rope_scaling": RopeScaling(kind="linear", factor=angles["factor"])}
+
+
+def config(model: ModelConfig) -> dict[str, Any]:
+    """config.json from our settings, with the words of newer and of older readers."""
+    local = float(model.local_rope_base or model.rope_base)
+    stretch: dict[str, Any] = {"rope_type": "default"}
+    if model.rope_scaling:
+        stretch = {"rope_type": "linear", "factor": model.rope_scaling.factor}
+    return {
+        **gemma2.told_shape(model),
+        "rope_parameters": {
+            FULL: {**stretch, "rope_theta": float(model.rope_base)},
+            SLIDING: {"rope_type": "default", "rope_theta": local},
+        },
+        "rope_theta": float(model.rope_base),
+        "rope_local_base_freq": local,
+        "rope_scaling": stretch if model.rope_scaling else None,
+        "attn_logit_softcapping": None,
+    }
+
+
+def misfit(model: ModelConfig) -> str:
+    """Why a model is no Gemma 3, or nothing."""
+    stretch = model.rope_scaling
+    if stretch and stretch != RopeScaling(kind="linear", factor=stretch.factor):
+        return f"rope_scaling {stretch.kind}"
+    if stretch and model.local_rope_base is None:
+        return "local_rope_base None with rope_scaling"
+    return unusual(model, FIXED, free=FREE) or gemma2.odd_scales(model)
+
+
+GEMMA3 = Family("gemma3", "gemma3_text", "Gemma3ForCausalLM", TABLE, settings, config, misfit)
