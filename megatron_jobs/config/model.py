@@ -259,10 +259,8 @@ class ModelConfig(Settings):
             found = getattr(self, name)
             if found != wanted and not (name == "kv_heads" and found == self.heads):
                 yield name, f"{found}: latent attention has {wanted} only"
-        scaling = self.rope_scaling
-        if scaling is not None and (scaling.kind != "yarn" or scaling.attention_factor):
-            rule = "latent attention has yarn only, its factor given by mscale"
-            yield "rope_scaling", f"{scaling.kind}, {scaling.attention_factor}: {rule}"
+        if self.rope_scaling is not None and self.rope_scaling.kind == "longrope":
+            yield "rope_scaling.kind", "longrope: latent attention has no factor for each column"
 
     def _expert_problems(self) -> Iterator[Problem]:
         if self.experts < self.experts_per_token:

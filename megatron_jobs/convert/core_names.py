@@ -14,6 +14,10 @@ from megatron_jobs.config.model import ModelConfig
 
 INPUT_NORM = ("input_layernorm.", "self_attention.linear_qkv.layer_norm_")
 MLP_NORM = ("pre_mlp_layernorm.", "mlp.linear_fc1.layer_norm_")
+LATENT_NORMS = tuple(
+    (f"self_attention.{part}_layernorm.", f"self_attention.linear_{part}_up_proj.layer_norm_")
+    for part in ("q", "kv")
+)
 """Beginning of our name within a layer, and of its key."""
 LAYER = re.compile(r"(?P<stack>.*\blayers)\.(?P<number>\d+)\.(?P<rest>.+)")
 EXPERT = re.compile(r"(?P<before>.*\bexperts)\.local_experts\.(?P<number>\d+)\.(?P<rest>.+)")
@@ -49,7 +53,7 @@ def norm_names(model: ModelConfig, *, experts: bool) -> dict[str, str]:
     Args:
         experts: whether its feed-forward block is a mixture of experts.
     """
-    names = {} if model.latent else dict([INPUT_NORM])
+    names = dict(LATENT_NORMS if model.latent else [INPUT_NORM])
     return names if experts else names | dict([MLP_NORM])
 
 
@@ -104,7 +108,7 @@ def name_of(key: str, index: tuple[int, ...] = ()) -> str:
     if not found:
         return key
     rest = found["rest"]
-    for ours, kept in (INPUT_NORM, MLP_NORM):
+    for ours, kept in (INPUT_NORM, MLP_NORM, *LATENT_NORMS):
         if rest.startswith(kept):
             rest = ours + rest.removeprefix(kept)
     return f"{found['stack']}.{found['number']}.{rest}"

@@ -5,14 +5,20 @@ from typing import Any
 import torch
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
-from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.transformer_config import (
+    MLATransformerConfig,
+    TransformerConfig,
+)
+from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
 from torch.nn import functional
 
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.model.ends import finish_ends
+from megatron_jobs.model.experts import expert_settings
 from megatron_jobs.model.initialize import initialize
+from megatron_jobs.model.latent import latent_settings
 from megatron_jobs.model.spec import block_spec
 from megatron_jobs.parallel.device import engine_device
 
@@ -53,9 +59,10 @@ def build_chunk(model: ModelConfig, config: TransformerConfig, stage: int | None
     last = parallel_state.is_pipeline_last_stage(**where)
     layers = model.layers // config.pipeline_model_parallel_size
     layers //= config.virtual_pipeline_model_parallel_size or 1
+    start = get_transformer_layer_offset(config, vp_stage=stage)
     chunk = GPTModel(
         config=config,
-        transformer_layer_spec=block_spec(model, layers),
+        transformer_layer_spec=block_spec(model, range(start, start + layers)),
         vocab_size=model.padded_vocab(),
         max_sequence_length=model.seq_len,
         pre_process=first,
@@ -71,18 +78,18 @@ def build_chunk(model: ModelConfig, config: TransformerConfig, stage: int | None
 
 def core_config(model: ModelConfig, mesh: Mesh, precision: Precision) -> TransformerConfig:
     """megatron-core's own configuration, made from ours."""
-    return TransformerConfig(
-        **shape_settings(model),
-        **mesh_settings(mesh),
-        **expert_settings(model),
-        **UNFUSED,
-        params_dtype=DTYPES[precision],
-        pipeline_dtype=DTYPES[precision],
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        perform_initialization=False,  # `initialize` does it, equally on every mesh
-        calculate_per_token_loss=True,  # every target counts alike, whatever rank it is on
-    )
+    settings = shape_settings(model) | mesh_settings(mesh) | expert_settings(model) | UNFUSED
+    settings |= {
+        "params_dtype": DTYPES[precision],
+        "pipeline_dtype": DTYPES[precision],
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+        "perform_initialization": False,  # `initialize` does it, equally on every mesh
+        "calculate_per_token_loss": True,  # every target counts alike, whatever rank it is on
+    }
+    if model.latent is None:
+        return TransformerConfig(**settings)
+    return MLATransformerConfig(**settings, **latent_settings(model))
 
 
 def shape_settings(model: ModelConfig) -> dict[str, Any]:
@@ -131,17 +138,3 @@ def mesh_settings(mesh: Mesh) -> dict[str, Any]:
         settings["recompute_granularity"] = "full"
         settings |= {"recompute_method": "uniform", "recompute_num_layers": 1}
     return settings
-
-
-def expert_settings(model: ModelConfig) -> dict[str, Any]:
-    """The router of a mixture of experts; nothing for a dense model."""
-    if not model.experts:
-        return {}
-    return {
-        "num_moe_experts": model.experts,
-        "moe_ffn_hidden_size": model.ffn_size(),
-        "moe_router_topk": model.experts_per_token,
-        "moe_token_dispatcher_type": "alltoall",
-        "moe_router_load_balancing_type": "aux_loss" if model.balance_loss else "none",
-        "moe_aux_loss_coeff": model.balance_loss,
-    }

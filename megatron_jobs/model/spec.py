@@ -21,8 +21,6 @@ from megatron.core.transformer.attention import (
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.mlp import MLP, MLPSubmodules
-from megatron.core.transformer.moe.experts import SequentialMLP
-from megatron.core.transformer.moe.moe_layer import MoELayer, MoESubmodules
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import (
     TransformerBlockSubmodules,
@@ -35,8 +33,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.convert.core_names import norm_names
 from megatron_jobs.kernels.activation import geglu, geglu_tanh, gelu, gelu_tanh, swiglu
 from megatron_jobs.model.attention import CausalAttention
+from megatron_jobs.model.experts import experts_spec
+from megatron_jobs.model.latent import latent_spec
 from megatron_jobs.model.layer import Layer
 from megatron_jobs.model.norm import HeadsNorm, Norm
 
@@ -62,23 +63,28 @@ class Activation(nn.Module):
         return self.function(x)
 
 
-def block_spec(model: ModelConfig, layers: int) -> TransformerBlockSubmodules:
-    """`layers` equal layers and the norm after them, which a layer that ends in one needs not."""
+def block_spec(model: ModelConfig, layers: range) -> TransformerBlockSubmodules:
+    """Layers, by their numbers in the whole model from 0, and the norm after the last one.
+
+    Layers that end in a norm need none after them.
+    """
     last = None if model.norm_place == "residual" else Norm
-    return TransformerBlockSubmodules(layer_specs=[layer_spec(model)] * layers, layer_norm=last)
+    kinds = {sparse: layer_spec(model, sparse=sparse) for sparse in (False, True)}
+    specs = [kinds[model.has_experts(layer)] for layer in layers]
+    return TransformerBlockSubmodules(layer_specs=specs, layer_norm=last)
 
 
-def layer_spec(model: ModelConfig) -> ModuleSpec:
-    """One layer: attention, feed-forward block or experts, and norms about them."""
+def layer_spec(model: ModelConfig, *, sparse: bool = False) -> ModuleSpec:
+    """One layer: attention, feed-forward block or experts (`sparse`), and norms about them."""
     first = Norm if model.norm_place in ("before", "both") else IdentityOp
     submodules = TransformerLayerSubmodules(
         input_layernorm=first,
         self_attention=attention_spec(model),
         self_attn_bda=get_bias_dropout_add,
         pre_mlp_layernorm=first,
-        mlp=feed_forward(model),
+        mlp=feed_forward(model, sparse=sparse),
         mlp_bda=get_bias_dropout_add,
-        sharded_state_dict_keys_map=checkpoint_names(model),
+        sharded_state_dict_keys_map=norm_names(model, experts=sparse),
     )
     if model.norm_place == "before" and not model.parallel_residual:
         return ModuleSpec(module=TransformerLayer, submodules=submodules)
@@ -88,6 +94,8 @@ def layer_spec(model: ModelConfig) -> ModuleSpec:
 
 def attention_spec(model: ModelConfig) -> ModuleSpec:
     """Self-attention whose core is ours."""
+    if model.latent is not None:
+        return latent_spec(model, model.latent)
     q_norm, k_norm = head_norms(model)
     submodules = SelfAttentionSubmodules(
         linear_qkv=ColumnParallelLinear,
@@ -107,22 +115,13 @@ def head_norms(model: ModelConfig) -> tuple[Any, Any]:
     return (Norm, Norm) if model.qk_norm else (None, None)
 
 
-def feed_forward(model: ModelConfig) -> Any:
+def feed_forward(model: ModelConfig, *, sparse: bool) -> Any:
     """What builds the feed-forward block: one MLP, or a router and its experts."""
     submodules = MLPSubmodules(
         linear_fc1=ColumnParallelLinear,
         linear_fc2=RowParallelLinear,
         activation_func=partial(Activation, model.activation),
     )
-    if not model.experts:
-        return partial(MLP.as_mlp_submodule, submodules=submodules)
-    experts = partial(SequentialMLP, submodules=submodules)
-    return partial(MoELayer, submodules=MoESubmodules(experts=experts))
-
-
-def checkpoint_names(model: ModelConfig) -> dict[str, str]:
-    """Transformer Engine keeps a norm with the linear layer after it; so do checkpoints."""
-    names = {"input_layernorm.": "self_attention.linear_qkv.layer_norm_"}
-    if not model.experts:
-        names["pre_mlp_layernorm."] = "mlp.linear_fc1.layer_norm_"
-    return names
+    if sparse:
+        return experts_spec(model, submodules)
+    return partial(MLP.as_mlp_submodule, submodules=submodules)
