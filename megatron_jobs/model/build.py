@@ -1,4 +1,7 @@
-"""From a `ModelConfig` to this rank's part of the model: a list of megatron-core `GPTModel`s."""
+"""From a `ModelConfig` to this rank's part of the model: a list of megatron-core modules.
+
+They are `GPTModel`s, or `BertModel`s and `T5Model`s of ours.
+"""
 
 from typing import Any
 
@@ -15,11 +18,13 @@ from torch.nn import functional
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.precision import Precision
+from megatron_jobs.model.bert import BertModel
 from megatron_jobs.model.ends import finish_ends
 from megatron_jobs.model.experts import expert_settings
 from megatron_jobs.model.initialize import initialize
 from megatron_jobs.model.latent import latent_settings
 from megatron_jobs.model.spec import block_spec
+from megatron_jobs.model.t5 import T5Model
 from megatron_jobs.parallel.device import engine_device
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -37,7 +42,7 @@ UNFUSED: dict[str, Any] = {
 
 def build_model(
     model: ModelConfig, mesh: Mesh, precision: Precision = "fp32", *, seed: int | None = 0
-) -> list[GPTModel]:
+) -> list[Any]:
     """This rank's chunks of the model, with initial weights; groups must be open.
 
     There is one chunk, or `mesh.virtual` of them. Weights depend on `seed` and the model alone:
@@ -52,14 +57,21 @@ def build_model(
     return chunks
 
 
-def build_chunk(model: ModelConfig, config: TransformerConfig, stage: int | None) -> GPTModel:
+def build_chunk(model: ModelConfig, config: TransformerConfig, stage: int | None) -> Any:
     """Consecutive layers; the first chunk has the embedding, the last the output layer."""
+    if model.kind == "encoder_decoder":
+        return T5Model(model, config).to(device=engine_device(), dtype=config.params_dtype)
     where = {"ignore_virtual": False, "vp_stage": stage}
     first = parallel_state.is_pipeline_first_stage(**where)
     last = parallel_state.is_pipeline_last_stage(**where)
     layers = model.layers // config.pipeline_model_parallel_size
     layers //= config.virtual_pipeline_model_parallel_size or 1
     start = get_transformer_layer_offset(config, vp_stage=stage)
+    if model.kind == "encoder":
+        encoder = BertModel(
+            model, config, layers=layers, pre_process=first, post_process=last, vp_stage=stage
+        )
+        return encoder.to(device=engine_device(), dtype=config.params_dtype)
     chunk = GPTModel(
         config=config,
         transformer_layer_spec=block_spec(model, range(start, start + layers)),

@@ -83,16 +83,17 @@ def tensor_place(parameter: nn.Parameter) -> tuple[int, int]:
 
 def whole_name(chunk: nn.Module, name: str) -> str:
     """`name` with the numbers that layer and expert have in the whole model, from zero."""
-    found = re.match(r"(decoder\.layers\.\d+)\.(.*)", name)
+    found = re.match(r"((?:en|de)coder\.layers)(\.\d+)\.(.*)", name)
     if found is None:
         return name
-    layer, rest = chunk.get_submodule(found[1]), found[2]
-    assert isinstance(layer, TransformerLayer), f"{found[1]} is a {type(layer).__name__}"
+    stack, rest = found[1], found[3]
+    layer = chunk.get_submodule(stack + found[2])
+    assert isinstance(layer, TransformerLayer), f"{name} is of a {type(layer).__name__}"
     expert = re.search(r"local_experts\.(\d+)\.", rest)
     if expert is not None:
         number = int(expert[1]) + first_expert(layer)
         rest = f"{rest[: expert.start(1)]}{number}{rest[expert.end(1) :]}"
-    return f"decoder.layers.{layer.layer_number - 1}.{rest}"
+    return f"{stack}.{layer.layer_number - 1}.{rest}"
 
 
 def first_expert(layer: TransformerLayer) -> int:

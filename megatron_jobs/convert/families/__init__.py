@@ -1,14 +1,34 @@
 """The architectures that are known, one file each. To add one: its file, and a line here."""
 
+from megatron_jobs.convert.families.bert import BERT
 from megatron_jobs.convert.families.gemma2 import GEMMA2
 from megatron_jobs.convert.families.gemma3 import GEMMA3
 from megatron_jobs.convert.families.gpt2 import GPT2
 from megatron_jobs.convert.families.gpt_neox import GPT_NEOX
 from megatron_jobs.convert.families.llama import LLAMA
+from megatron_jobs.convert.families.mistral import MISTRAL
 from megatron_jobs.convert.families.olmo2 import OLMO2
+from megatron_jobs.convert.families.phi3 import PHI3
+from megatron_jobs.convert.families.qwen2 import QWEN2
+from megatron_jobs.convert.families.qwen3 import QWEN3
+from megatron_jobs.convert.families.t5 import T5
 from megatron_jobs.convert.family import Family
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (LLAMA, GPT2, GEMMA2, GEMMA3, GPT_NEOX, OLMO2)
+    family.name: family
+    for family in (
+        LLAMA,
+        MISTRAL,
+        QWEN2,
+        QWEN3,
+        PHI3,
+        GPT2,
+        GEMMA2,
+        GEMMA3,
+        GPT_NEOX,
+        OLMO2,
+        BERT,
+        T5,
+    )
 }
 """By name; a model of ours is exported as the first that fits it."""

@@ -88,7 +88,8 @@ def config(model: ModelConfig) -> dict[str, Any]:
 
 def misfit(model: ModelConfig) -> str:
     """Why a model is no GPT-2, or nothing."""
-    wanted = {"position": "learned", "norm": "layernorm", "bias": True, "experts": 0}
+    wanted: dict[str, object] = {"kind": "decoder", "position": "learned", "norm": "layernorm"}
+    wanted |= {"bias": True, "experts": 0}
     wrong = [name for name, value in wanted.items() if getattr(model, name) != value]
     if wrong:
         return f"{wrong[0]} {getattr(model, wrong[0])}"
