@@ -67,6 +67,24 @@ NEOX: dict[str, Any] = {
     "layer_norm_eps": 1e-4,
     "rope_parameters": {"rope_theta": 5000.0, "partial_rotary_factor": 0.5},
 }
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+QWEN = LLAMA | {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2}
+LONG = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.5],
+    "long_factor": [2.0, 6.0],
+    "partial_rotary_factor": 0.5,
+    "rope_theta": 5000.0,
+}
+PHI = LLAMA | {"sliding_window": 9, "original_max_position_embeddings": 24}
 
 
 @dataclass(frozen=True)
@@ -85,6 +103,23 @@ class Case:
 
 CASES: dict[str, Case] = {
     "llama": Case("LlamaConfig", LLAMA),
+    "llama 3.1": Case("LlamaConfig", LLAMA | {"rope_parameters": LLAMA3}, family="llama"),
+    "llama linear": Case(
+        "LlamaConfig",
+        LLAMA
+        | {
+            "rope_parameters": {"rope_type": "linear", "factor": 4.0},
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
+        },
+        family="llama",
+    ),
+    "llama yarn": Case("LlamaConfig", LLAMA | {"rope_parameters": YARN}, family="llama"),
+    "mistral": Case("MistralConfig", LLAMA | {"sliding_window": 7, "head_dim": 16}),
+    "qwen2": Case("Qwen2Config", QWEN | {"rms_norm_eps": 1e-4, "tie_word_embeddings": True}),
+    "qwen3": Case("Qwen3Config", QWEN | {"head_dim": 16, "rope_parameters": YARN}),
+    "phi3": Case("Phi3Config", PHI | {"rope_parameters": LONG}),
     "gpt2": Case("GPT2Config", GPT2),
     "gemma2": Case("Gemma2Config", GEMMA | {"attn_logit_softcapping": 2.0}),
     "gemma3": Case("Gemma3TextConfig", GEMMA | {"layer_types": GEMMA3_LAYERS}),

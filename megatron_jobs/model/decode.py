@@ -7,7 +7,9 @@ import torch
 from megatron.core.inference.contexts import StaticInferenceContext
 from megatron.core.inference.utils import InferenceMode
 from megatron.core.models.gpt import GPTModel
-from torch import Tensor
+from torch import Tensor, nn
+
+from megatron_jobs.model.attention import CausalAttention
 
 
 class Decoder:
@@ -25,6 +27,8 @@ class Decoder:
         self.vocab_size = vocab_size
         self.cache = StaticInferenceContext(sequences, length)
         self.read = 0
+        self.bend = bend_of(model)
+        self.short = torch.empty(sequences, 0, dtype=torch.int64)
 
     @torch.no_grad()
     def add(self, tokens_BT: Tensor) -> Tensor:
@@ -36,6 +40,22 @@ class Decoder:
         """
         count = tokens_BT.size(1)
         assert self.read + count <= self.length, f"{self.read} + {count} exceed {self.length}"
+        if self.bend is not None and self.read <= self.bend:
+            tokens_BT = self._with_short(tokens_BT, self.bend)
+        return self._read_on(tokens_BT)
+
+    def _with_short(self, tokens_BT: Tensor, bend: int) -> Tensor:
+        """The tokens to read, all again where the angles of the short sequence are no more."""
+        known = self.short.to(tokens_BT.device)[: len(tokens_BT)]
+        self.short = torch.cat([known, tokens_BT], dim=1)
+        if not 0 < self.read <= bend < self.short.size(1):
+            return tokens_BT
+        self.cache.reset()
+        self.read = 0
+        return self.short
+
+    def _read_on(self, tokens_BT: Tensor) -> Tensor:
+        count = tokens_BT.size(1)
         positions_1T = torch.arange(self.read, self.read + count, device=tokens_BT.device)[None]
         with InferenceMode.active():
             logits_B1V: Tensor = self.model(
@@ -48,3 +68,9 @@ class Decoder:
         self.cache.increment_sequence_len_offset(count)
         self.read += count
         return logits_B1V[:, -1, : self.vocab_size]
+
+
+def bend_of(model: nn.Module) -> int | None:
+    """Tokens after which the angles of all positions are others (longrope); None: never."""
+    ropes = [module.rope for module in model.modules() if isinstance(module, CausalAttention)]
+    return next((rope.bend() for rope in ropes if rope is not None), None)

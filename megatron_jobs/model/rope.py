@@ -79,11 +79,14 @@ class Rope:
         rows = -(-length // STEP) * STEP
         return _table(self, rows, self._is_long(length), like.dtype, like.device)
 
-    def _is_long(self, length: int) -> bool:
+    def bend(self) -> int | None:
+        """Tokens after which longrope takes the other factors; None: there are none."""
         scaling = self.scaling
-        if scaling is None or scaling.kind != "longrope":
-            return False
-        return scaling.original_seq_len is not None and length > scaling.original_seq_len
+        return scaling.original_seq_len if scaling and scaling.kind == "longrope" else None
+
+    def _is_long(self, length: int) -> bool:
+        bend = self.bend()
+        return bend is not None and length > bend
 
     def _yarn(self, periods_F: Tensor) -> Tensor:
         """Source: Peng et al. 2023, section 3.2 ("NTK-by-parts"), arXiv:2309.00071."""
