@@ -61,8 +61,13 @@ class Family:
 def settings_of(
     family: Family, config: Mapping[str, Any], names: Collection[str]
 ) -> dict[str, Any]:
-    """Values of `ModelConfig` for a model of theirs: config.json, and the names of its tensors."""
-    told = family.told_by_names(config, names) if family.told_by_names else {}
+    """Values of `ModelConfig` for a model of theirs.
+
+    Args:
+        config: its config.json.
+        names: of all its tensors; none where they are not known.
+    """
+    told = family.told_by_names(config, names) if family.told_by_names and names else {}
     return family.settings(config) | told
 
 
