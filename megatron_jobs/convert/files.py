@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -61,7 +62,7 @@ class FilePlan:
     summary: Callable[[Mapping[str, Written]], bytes] | None = None
     """Makes a little file from what is known of all that stand before it in the plan."""
 
-    @property
+    @cached_property
     def bytes(self) -> int:
         """Of its items."""
         return sum(item.bytes for item in self.items)
@@ -106,14 +107,10 @@ def write_files(
         if _changed(key, began):
             journal.forget()
             raise DataError(f"{folder}: not written: a source changed while it was read")
-        for plan in plans:
-            if plan.summary:
-                item = Item(plan.summary(journal.written))
-                work.write(FilePlan(plan.name, [item]))
+        _write_summaries(plans, work)
         check(part)
         publish_folder(part, folder)
-        found = journal.written
-    return {plan.name: found[plan.name] for plan in plans}
+    return {plan.name: journal.written[plan.name] for plan in plans}
 
 
 def plans_key(plans: Sequence[FilePlan]) -> str:
@@ -200,6 +197,12 @@ class _Work:
             pulse()
 
 
+def _write_summaries(plans: Sequence[FilePlan], work: _Work) -> None:
+    for plan in plans:
+        if plan.summary:
+            work.write(FilePlan(plan.name, [Item(plan.summary(work.journal.written))]))
+
+
 def _write_all(plans: Sequence[FilePlan], work: _Work, threads: int) -> None:
     """The largest first, so that the threads end together; raises the first error."""
     pool = ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="write")
@@ -237,7 +240,7 @@ class _Output:
                 self._put_rows(item.matrix, with_crc=callable(item.after))
             after = item.after if isinstance(item.after, bytes) else item.after(self.crc)
             self._put(memoryview(after))
-        assert plan.summary or self.bytes == plan.bytes, f"{plan.name}: {self.bytes} written"
+        assert self.bytes == plan.bytes, f"{plan.name}: {self.bytes} written"
         return Written(self.bytes, self.digest.hexdigest())
 
     def _put_rows(self, matrix: Matrix, *, with_crc: bool) -> None:
