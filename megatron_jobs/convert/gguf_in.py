@@ -49,15 +49,20 @@ def open_gguf(path: Path) -> OpenedGGUF:
     """
     file = read_gguf(path)
     parts = file.metadata.get("split.count", 1)
-    if parts != 1:
+    if parts not in (0, 1):
         raise UserError(f"{path}: one of {parts} parts; join them with llama-gguf-split --merge")
-    names = {name: architecture.name for name, architecture in ARCHITECTURES.items()}
-    model_type = model_type_of(file.metadata, names, str(path))
-    architecture = ARCHITECTURES[model_type]
-    config = settings_of(file.metadata, architecture.name, model_type, str(path))
-    config |= _derived(file, config, architecture)
-    tensors = hugging_face_tensors(file, architecture, config)
+    config, tensors = hugging_face_of(file)
     return OpenedGGUF(file, config, _of_one_format(tensors))
+
+
+def hugging_face_of(file: GGUFFile) -> tuple[dict[str, Any], dict[str, Matrix]]:
+    """(config.json, tensors by Hugging Face's names) of a file; the errors are `open_gguf`'s."""
+    where = str(file.path)
+    names = {name: architecture.name for name, architecture in ARCHITECTURES.items()}
+    architecture = ARCHITECTURES[model_type_of(file.metadata, names, where)]
+    config = settings_of(file.metadata, architecture.name, architecture.model_type, where)
+    config |= _derived(file, config, architecture)
+    return config, hugging_face_tensors(file, architecture, config)
 
 
 def _derived(

@@ -13,6 +13,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
 from megatron_jobs.convert.matrix import PIECE, Array, Matrix
+from megatron_jobs.errors import UserError
 
 Bytes = NDArray[np.uint8]
 PLAIN: dict[str, np.dtype[np.generic]] = {
@@ -132,3 +133,29 @@ class Added(Matrix):
             step = max(1, PIECE // (4 * self.columns))
             for first in range(0, len(piece), step):
                 yield piece[first : first + step].astype(np.float32) + self.constant
+
+
+class Bounded(Matrix):
+    """The same numbers as fp16, rounded to nearest even.
+
+    Raises: UserError, when it is read, for a number that fp16 cannot hold.
+    """
+
+    dtype = np.dtype(np.float16)
+
+    def __init__(self, base: Matrix, name: str) -> None:
+        self.base, self.shape, self.name = base, base.shape, name
+
+    def read(self, start: int, stop: int) -> Iterator[Array]:
+        """Pieces that are made."""
+        step = max(1, PIECE // max(1, 2 * self.columns))
+        for piece in self.base.read(start, stop):
+            for first in range(0, len(piece), step):
+                rows = piece[first : first + step].astype(np.float32)
+                with np.errstate(over="ignore"):
+                    made = rows.astype(np.float16)
+                if np.isinf(made).any():
+                    found = float(np.abs(rows).max())
+                    rule = "fp16 ends at 65504; bf16, f32 and q8_0 hold it"
+                    raise UserError(f"{self.name}: found {found:g}; {rule}")
+                yield made

@@ -33,7 +33,8 @@ def llama3_factors(rope: Mapping[str, Any], head: int) -> Floats:
     original, factor = rope["original_max_position_embeddings"], rope["factor"]
     low, high = rope.get("low_freq_factor", LOW), rope.get("high_freq_factor", HIGH)
     share = np.clip((original / lengths - low) / (high - low), 0, 1)
-    return (1 / ((1 - share) / factor + share)).astype(np.float32)
+    factors: Floats = (1 / ((1 - share) / factor + share)).astype(np.float32)
+    return factors
 
 
 def rope_of(
@@ -93,7 +94,18 @@ def _longrope(
     )
     found = {"rope_type": "longrope", "long_factor": long, "short_factor": short}
     attention = metadata.get(scaling + "attn_factor")
-    return found | ({"attention_factor": attention} if attention is not None else {})
+    original = metadata.get(scaling + "original_context_length")
+    length = metadata.get(scaling.partition(".")[0] + ".context_length")
+    if not isinstance(original, int) or not isinstance(length, int) or attention is None:
+        return found
+    if math.isclose(attention, longrope_attention(length, original), rel_tol=1e-6):
+        return found
+    return found | {"attention_factor": attention}
+
+
+def longrope_attention(length: int, original: int) -> float:
+    """What longrope multiplies cosine and sine by. Source: arXiv:2402.13753, section 3.2."""
+    return math.sqrt(1 + math.log(max(1.0, length / original)) / math.log(original))
 
 
 def rope_metadata(
@@ -136,9 +148,7 @@ def _longrope_metadata(
     config: Mapping[str, Any], rope: Mapping[str, Any], scaling: str
 ) -> dict[str, Any]:
     length, original = config["max_position_embeddings"], original_length(config)
-    ratio = max(1.0, length / original)
-    factor = math.sqrt(1 + math.log(ratio) / math.log(original))
-    factor = rope.get("attention_factor") or factor
+    factor = rope.get("attention_factor") or longrope_attention(length, original)
     return {
         scaling + "original_context_length": np.uint32(original),
         scaling + "attn_factor": np.float32(factor),

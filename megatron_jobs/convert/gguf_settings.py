@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from megatron_jobs.convert.gguf_file import Texts
 from megatron_jobs.errors import DataError, UserError
 
 Number = Literal["whole", "real", "bool"]
@@ -151,11 +150,10 @@ def _checked(value: Any, number: Number, where: str) -> Any:
         if len(found) != 1:
             raise UserError(f"{where}: differs by layer, from {found.min()} to {found.max()}")
         value = found[0].item()
-    fits = {"whole": int, "real": float, "bool": bool}[number]
-    bad = isinstance(value, str | Texts) or (number != "bool" and isinstance(value, bool))
-    if bad or not isinstance(value, fits if number != "real" else (int, float)):
+    fits: dict[Number, tuple[type, ...]] = {"whole": (int,), "real": (int, float), "bool": (bool,)}
+    if not isinstance(value, fits[number]) or (number != "bool" and isinstance(value, bool)):
         raise DataError(f"{where}: found {value!r}, which is no {number} number")
-    if number == "whole" and not 0 <= value < 1 << 31:
+    if isinstance(value, int) and not 0 <= value < 1 << 31:
         raise DataError(f"{where}: found {value}, which no model has")
     return value
 
