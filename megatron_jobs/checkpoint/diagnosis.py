@@ -1,0 +1,120 @@
+"""Which layer is the first that computes something else than theirs does, and why."""
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from megatron_jobs.checkpoint.end_faults import (
+    embedding_faults,
+    last_norm_faults,
+    our_ends,
+    output_faults,
+    their_ends,
+)
+from megatron_jobs.checkpoint.evidence import our_evidence, their_evidence
+from megatron_jobs.checkpoint.state_faults import STATE_TOLERANCE, distance, state_faults
+from megatron_jobs.checkpoint.trace import EMBEDDING, ENDING, Trace, layer_name
+from megatron_jobs.checkpoint.weight_faults import listed, weight_faults
+from megatron_jobs.config.model import ModelConfig
+
+Looked = TypeVar("Looked")
+Opened = Callable[[], Any]
+"""Gives a model, perhaps by loading it; it is let go before the next is asked for."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """The two sides of a comparison."""
+
+    ours: Opened
+    theirs: Opened
+    model: ModelConfig
+
+    def look(
+        self, at_ours: Callable[[Any], Looked], at_theirs: Callable[[Any], Looked]
+    ) -> tuple[Looked, Looked]:
+        """Theirs is opened, looked at and let go; then ours."""
+        other = at_theirs(self.theirs())
+        gc.collect()
+        own = at_ours(self.ours())
+        gc.collect()
+        return own, other
+
+
+def diagnose(models: Models, ours: Trace, theirs: Trace, tokens_BT: Tensor) -> list[str]:
+    """Sentences: where the two differ first, and the causes that are known.
+
+    Args:
+        ours, theirs: runs over prompts of which `tokens_BT` is the first.
+    """
+    lost = wrong_experts(ours, theirs)
+    place, before = first_difference(ours, theirs)
+    if lost and (place is None or _layer_of(place) is None or min(lost) <= (_layer_of(place) or 0)):
+        first = min(lost)
+        found = f"layer {first}: experts {listed(lost[first])} answer otherwise than theirs"
+        return [found, *_inside(models, first, tokens_BT)]
+    if place is None:
+        own, other = models.look(lambda chunk: our_ends(chunk, models.model), their_ends)
+        return ["no layer differs, only the logits do", *output_faults(own, other)]
+    layer = _layer_of(place)
+    found = f"{place}: hidden states differ by {_apart(place, ours, theirs):.2g}"
+    if before is not None:
+        found += f" (those of {before} by {_apart(before, ours, theirs):.2g})"
+    if layer is not None:
+        return [found, *_inside(models, layer, tokens_BT)]
+    own, other = models.look(lambda chunk: our_ends(chunk, models.model), their_ends)
+    states = ours.states[place], theirs.states[place]
+    explain = embedding_faults if place == EMBEDDING else last_norm_faults
+    return [found, *explain(own, other, states)]
+
+
+def first_difference(ours: Trace, theirs: Trace) -> tuple[str | None, str | None]:
+    """(the first state that differs by more than rounding, the one before it)."""
+    before = None
+    for place in ours.states:
+        if place not in theirs.states:
+            continue
+        if distance(ours.states[place], theirs.states[place]) > STATE_TOLERANCE:
+            return place, before
+        before = place
+    return None, before
+
+
+def wrong_experts(ours: Trace, theirs: Trace) -> dict[int, list[int]]:
+    """Layer -> experts that make something else of the same states."""
+    found = {}
+    for layer in sorted(set(ours.experts) & set(theirs.experts)):
+        one, other = ours.experts[layer], theirs.experts[layer]
+        wrong = [
+            expert
+            for expert, (a, b) in enumerate(zip(one, other, strict=False))
+            if distance(a.flatten(), b.flatten()) > STATE_TOLERANCE
+        ]
+        if wrong or len(one) != len(other):
+            found[layer] = wrong
+    return found
+
+
+def _layer_of(place: str) -> int | None:
+    return None if place in (EMBEDDING, ENDING) else int(place.removeprefix("layer "))
+
+
+def _apart(place: str, ours: Trace, theirs: Trace) -> float:
+    one, other = ours.states[place], theirs.states[place]
+    return float((one - other).abs().max()) if one.shape == other.shape else float("inf")
+
+
+def _inside(models: Models, layer: int, tokens_BT: Tensor) -> Iterator[str]:
+    """Causes in one layer: its tensors, and where those are right, its settings."""
+    model = models.model
+    own, other = models.look(
+        lambda chunk: our_evidence(chunk, model, layer, tokens_BT),
+        lambda theirs: their_evidence(theirs, model, layer, tokens_BT),
+    )
+    causes = list(weight_faults(own.weights, other.weights, model))
+    causes = causes or list(state_faults(own, other, model))
+    for cause in causes or ["differs, for no reason known here"]:
+        yield f"{layer_name(layer)}: {cause}"
