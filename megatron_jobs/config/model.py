@@ -195,7 +195,8 @@ class ModelConfig(Settings):
             tables += self.seq_len * self.hidden
         matrices = self.parameters(active=True) - tables
         widths = self.head_size() + self.value_size()
-        scores = 6 * self.layers * self.heads * widths * self.seq_len
+        seen = sum(min(self.window_of(n) or self.seq_len, self.seq_len) for n in range(self.layers))
+        scores = 6 * self.heads * widths * seen
         return 6 * matrices + scores
 
     def _layer(self) -> int:

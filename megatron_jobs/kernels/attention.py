@@ -32,7 +32,7 @@ def capped_attention(
         scale: of the scores; None: 1 / sqrt(D).
         cap: positive.
         dropout: share of the weights that is dropped.
-    Returns: [B, N, Q, D of v]; the softmax is taken in fp32.
+    Returns: [B, N, Q, D of v]; the softmax is taken in fp32 at least.
     Source: Gemma Team 2024, section 2, arXiv:2408.00118.
     """
     share = q_BNQD.size(1) // k_BGKD.size(1)
@@ -41,7 +41,8 @@ def capped_attention(
     scores = soft_cap(q_BNQD @ k_BNKD.transpose(-1, -2) * scale, cap)
     if allowed is not None:
         scores = scores.masked_fill(~allowed, -torch.inf)
-    weights = scores.softmax(-1, dtype=torch.float32).to(q_BNQD.dtype)
+    exact = torch.promote_types(scores.dtype, torch.float32)
+    weights = scores.softmax(-1, dtype=exact).to(q_BNQD.dtype)
     return functional.dropout(weights, dropout) @ v_BNKD
 
 

@@ -42,7 +42,9 @@ ROPE = ModelConfig(
     layers=2, hidden=32, heads=4, kv_heads=2, ffn=64, vocab_size=VOCAB, seq_len=SEQ_LEN
 )
 LEARNED = ROPE.model_copy(update={"position": "learned", "kv_heads": None})
-MODELS = {"rope": ROPE, "learned": LEARNED}
+NEAR = ROPE.model_copy(update={"window": 6, "full_layers": (1,), "local_rope_base": 300})
+CAPPED = NEAR.model_copy(update={"attention_softcap": 0.5})
+MODELS = {"rope": ROPE, "learned": LEARNED, "near": NEAR, "capped": CAPPED}
 
 LAYOUTS: dict[str, tuple[int, Mesh]] = {
     "one": (1, Mesh()),
@@ -127,7 +129,13 @@ def packed_numbers(model: ModelConfig, mesh: Mesh) -> Callable[[Rank], list[Any]
     return run
 
 
-CASES = [*(("rope", layout) for layout in LAYOUTS), ("learned", "tensor 2 x context 2")]
+CASES = [
+    *(("rope", layout) for layout in LAYOUTS),
+    ("learned", "tensor 2 x context 2"),
+    ("near", "one"),
+    ("near", "context 2"),
+    ("capped", "tensor 2 x context 2"),
+]
 
 
 @pytest.mark.parametrize(("name", "layout"), CASES)

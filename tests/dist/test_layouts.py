@@ -9,9 +9,10 @@ import torch
 from torch.testing import assert_close
 
 from megatron_jobs.config.mesh import Mesh
-from megatron_jobs.config.precision import Precision
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.optim import OptimConfig
+from megatron_jobs.config.precision import Precision
+from megatron_jobs.config.rope import RopeScaling
 from megatron_jobs.optim.schedule import learning_rate
 from megatron_jobs.parallel.cures import unwrap
 from megatron_jobs.parallel.groups import open_groups
@@ -41,6 +42,19 @@ GPT = ModelConfig(
 )
 # without the balance loss, which looks at each rank's micro batches by themselves
 EXPERTS = LLAMA.model_copy(update={"layers": 2, "experts": 4, "balance_loss": 0.0})
+WINDOWS = LLAMA.model_copy(
+    update={
+        "window": 5,
+        "full_layers": (2,),
+        "local_rope_base": 300,
+        "rope_share": 0.5,
+        "rope_scaling": RopeScaling(kind="llama3", factor=4.0, original_seq_len=16),
+        "activation": "geglu",
+    }
+)
+CAPPED = WINDOWS.model_copy(
+    update={"attention_softcap": 0.5, "attention_scale": 0.3, "rope_interleaved": True}
+)
 QK_NORM = LLAMA.model_copy(update={"layers": 2, "qk_norm": True, "qkv_bias": True})
 
 LAYOUTS: dict[str, tuple[int, ModelConfig, Mesh]] = {
@@ -58,6 +72,10 @@ LAYOUTS: dict[str, tuple[int, ModelConfig, Mesh]] = {
     "tied, pipeline 2": (2, TIED, Mesh(pipeline=2)),
     "gpt, tensor 2 x pipeline 2": (4, GPT, Mesh(tensor=2, pipeline=2)),
     "qk norm, tensor 2": (2, QK_NORM, Mesh(tensor=2, sequence_parallel=True)),
+    "windows, pipeline 2": (2, WINDOWS, Mesh(pipeline=2)),
+    "windows, context 2": (2, WINDOWS, Mesh(context=2)),
+    "capped, recompute attention": (1, CAPPED, Mesh(recompute="attention")),
+    "capped, tensor 2 x context 2": (4, CAPPED, Mesh(tensor=2, context=2, sequence_parallel=True)),
     "experts 2": (2, EXPERTS, Mesh(expert=2)),
     "experts 2 x tensor 2": (4, EXPERTS, Mesh(expert=2, tensor=2, sequence_parallel=True)),
 }

@@ -8,6 +8,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from megatron_jobs.kernels.activation import (
+    geglu,
+    geglu_reference,
+    geglu_tanh,
+    geglu_tanh_reference,
     gelu,
     gelu_reference,
     gelu_tanh,
@@ -16,7 +20,12 @@ from megatron_jobs.kernels.activation import (
     swiglu_reference,
 )
 
-PAIRS = [(swiglu, swiglu_reference), (gelu, gelu_reference), (gelu_tanh, gelu_tanh_reference)]
+GATED = [
+    (swiglu, swiglu_reference),
+    (geglu, geglu_reference),
+    (geglu_tanh, geglu_tanh_reference),
+]
+PAIRS = [*GATED, (gelu, gelu_reference), (gelu_tanh, gelu_tanh_reference)]
 Function = Callable[[Tensor], Tensor]
 
 
@@ -40,10 +49,12 @@ def test_gradient(function: Function) -> None:
 def test_known_values() -> None:
     """silu(2) = 2 / (1 + e^-2); gelu(1) = normal distribution function of 1; its approximation."""
     assert_close(swiglu_reference(torch.tensor([2.0, 3.0])), torch.tensor([5.284782]))
+    assert_close(geglu_reference(torch.tensor([1.0, 3.0])), torch.tensor([2.5240342]))
     assert_close(gelu_reference(torch.tensor(1.0)), torch.tensor(0.8413447))
     assert_close(gelu_tanh_reference(torch.tensor(1.0)), torch.tensor(0.8411920))
 
 
-def test_odd_columns_are_refused() -> None:
+@pytest.mark.parametrize("function", [pair[0] for pair in GATED])
+def test_odd_columns_are_refused(function: Function) -> None:
     with pytest.raises(ValueError, match=r"^x must have gate and value columns, got \[2, 3\]$"):
-        swiglu(torch.ones(2, 3))
+        function(torch.ones(2, 3))
