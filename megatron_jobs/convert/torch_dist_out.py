@@ -65,9 +65,7 @@ def plan_checkpoint(
     files = _Files(folder)
     _add_objects(files, tensors, model, mesh)
     for name, matrix in tensors.items():
-        if matrix.shape != shape_of(name, model):
-            wanted = f"its settings ask for {list(shape_of(name, model))}"
-            raise DataError(f"{name}: found {list(matrix.shape)}, {wanted}")
+        _check_shape(name, matrix, model)
         _add_tensor(files, name, Converted(matrix, DTYPES[dtype]), model, mesh)
     noted = {"model": model.model_dump(mode="json"), "precision": dtype, "tokenizer_hash": None}
     noted |= dict(record or {})
@@ -117,21 +115,27 @@ class _Files:
     def add(self, rank: int, item: Item, **place: Any) -> None:
         """Put a record behind the last of its rank, aligned; `place`: what it is a piece of."""
         files = self.files.setdefault(rank, [[]])
-        at = self.sizes.get(rank, 0)
+        end = self.sizes.get(rank, 0)
+        at = end + -end % ALIGNMENT
         if at and at + item.bytes > FILE_BYTES:
             files.append([])
-            at = 0
-        gap = -at % ALIGNMENT
-        files[-1] += [Item(bytes(gap)), item] if gap else [item]
-        self.sizes[rank] = at + gap + item.bytes
+            at = end = 0
+        files[-1] += [Item(bytes(at - end)), item] if at > end else [item]
+        self.sizes[rank] = at + item.bytes
         file = f"__{rank}_{len(files) - 1}.distcp"
-        self.stored.append(Stored(file, at + gap, item.bytes, **place))
+        self.stored.append(Stored(file, at, item.bytes, **place))
 
     def plans(self) -> Iterator[FilePlan]:
         """One plan a file."""
         for rank, files in sorted(self.files.items()):
             for number, items in enumerate(files):
                 yield FilePlan(f"{self.folder}/__{rank}_{number}.distcp", items)
+
+
+def _check_shape(name: str, matrix: Matrix, model: ModelConfig) -> None:
+    wanted = shape_of(name, model)
+    if matrix.shape != wanted:
+        raise DataError(f"{name}: found {list(matrix.shape)}, its settings ask for {list(wanted)}")
 
 
 def _add_tensor(files: _Files, name: str, matrix: Matrix, model: ModelConfig, mesh: Mesh) -> None:

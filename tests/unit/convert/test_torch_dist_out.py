@@ -1,5 +1,6 @@
 """Checkpoints of ours that are written without torch, loaded by megatron-core."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_jobs.checkpoint.manifest import check_files, read_manifest
+from megatron_jobs.checkpoint.manifest import check_files, find_checkpoint, read_manifest
 from megatron_jobs.checkpoint.model import open_model
-from megatron_jobs.checkpoint.state import content_metadata
+from megatron_jobs.checkpoint.save import save_checkpoint
+from megatron_jobs.checkpoint.state import Training, content_metadata
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.convert import cuts, torch_dist_out
@@ -115,3 +117,90 @@ def test_experts_that_are_cut(mixed: dict[str, Matrix], tmp_path: Path) -> None:
     root = write(tmp_path / "out", mixed, MIXED, CUT_EXPERTS[1])
     check_loads(root, MIXED, *CUT_EXPERTS)
     check_loads(root, MIXED, *MESHES["alone"])
+
+
+def test_pieces_that_are_large_are_cut_and_files_dealt_out(
+    dense: dict[str, Matrix], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuts, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(torch_dist_out, "FILE_BYTES", 20_000)
+    root = write(tmp_path / "out", dense, DENSE, MESHES["tensor"][1])
+    files = sorted((root / "step-00000000").glob("__0_*.distcp"))
+    assert len(files) > 3
+    assert all(file.stat().st_size <= 20_000 for file in files)
+    check_loads(root, DENSE, *MESHES["pipeline"])
+
+
+def test_learned_positions_biases_and_no_gate(tmp_path: Path) -> None:
+    root = write(tmp_path / "out", whole_model(GPT2), GPT2, MESHES["both"][1])
+    check_loads(root, GPT2, *MESHES["tensor"])
+
+
+def test_the_manifest_holds(dense: dict[str, Matrix], tmp_path: Path) -> None:
+    more = {"record": {"tokenizer_hash": "abc"}, "step": 7}
+    root = write(tmp_path / "out", dense, DENSE, MESHES["both"][1], **more)
+    folder = find_checkpoint(root)
+    manifest = read_manifest(folder)
+    assert folder.name == "step-00000007"
+    assert manifest.step == 7
+    assert manifest.record["tokenizer_hash"] == "abc"
+    assert ModelConfig(**manifest.record["model"]) == DENSE
+    assert check_files(folder, manifest) == ""
+    assert set(manifest.files) == {p.name for p in folder.iterdir()} - {"manifest.json"}
+
+
+def test_the_same_model_gives_the_same_bytes(dense: dict[str, Matrix], tmp_path: Path) -> None:
+    one, other = (write(tmp_path / name, dense, DENSE, Mesh()) for name in ("one", "other"))
+    for path in sorted(one.rglob("*.distcp")):
+        assert path.read_bytes() == (other / path.relative_to(one)).read_bytes()
+    assert read_manifest(find_checkpoint(one)) == read_manifest(find_checkpoint(other))
+
+
+def test_what_a_run_saves_has_the_same_keys_and_pieces(tmp_path: Path) -> None:
+    """All keys of a real checkpoint, its chunks, and its ranks' shares of them."""
+    world, mesh = MESHES["both"]
+
+    def save(rank: Rank) -> None:
+        open_groups(mesh, 0)
+        training = Training(build_model(MIXED, mesh, "fp32"), None, {"world": world})
+        save_checkpoint(tmp_path / "real", 0, training, {})
+
+    on_ranks(world, save)
+    root = write(tmp_path / "out", whole_model(MIXED), MIXED, mesh)
+    real, ours = (metadata(path / "step-00000000") for path in (tmp_path / "real", root))
+    assert set(ours.state_dict_metadata) == set(real.state_dict_metadata)
+    for key, wanted in real.state_dict_metadata.items():
+        found = ours.state_dict_metadata[key]
+        assert type(found) is type(wanted)
+        if hasattr(wanted, "size"):
+            assert (found.size, found.properties) == (wanted.size, wanted.properties)
+            assert chunks(found) == chunks(wanted), key
+    ranks = {k: v.relative_path.split("_")[2] for k, v in real.storage_data.items()}
+    tensors = {k for k in ranks if k.offset is not None}
+    assert {k: ours.storage_data[k].relative_path.split("_")[2] for k in tensors} == {
+        k: ranks[k] for k in tensors
+    }
+
+
+def metadata(folder: Path) -> Any:
+    return pickle.loads((folder / ".metadata").read_bytes())
+
+
+def chunks(tensor: Any) -> list[Any]:
+    return sorted((tuple(chunk.offsets), tuple(chunk.sizes)) for chunk in tensor.chunks)
+
+
+def test_the_content_is_that_of_our_own_saves() -> None:
+    assert content_metadata() == CONTENT
+
+
+def test_a_mesh_that_cannot_cut_the_model(dense: dict[str, Matrix]) -> None:
+    with pytest.raises(ConfigError, match=r"mesh: kv_heads: 2 kv heads cannot be cut over 4"):
+        plan_checkpoint(dense, DENSE, Mesh(tensor=4), "fp32")
+
+
+def test_a_tensor_of_another_shape(dense: dict[str, Matrix]) -> None:
+    name = "decoder.final_layernorm.weight"
+    wrong = dense | {name: Stored(np.zeros(31, np.float32))}
+    with pytest.raises(DataError, match=rf"{name}: found \[31\], its settings ask for \[32\]"):
+        plan_checkpoint(wrong, DENSE, Mesh(), "fp32")
