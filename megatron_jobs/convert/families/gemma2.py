@@ -4,16 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from megatron_jobs.config.model import ModelConfig
-from megatron_jobs.convert.families.llama import has_own_output
+from megatron_jobs.convert.angles import read_angles, told_angles
+from megatron_jobs.convert.families import llama
+from megatron_jobs.convert.families.llama import OURS, THEIRS
 from megatron_jobs.convert.family import Family, Row
 from megatron_jobs.convert.fit import SIZES, only, unusual
-from megatron_jobs.convert.forms import QKV, VOCABULARY
 from megatron_jobs.errors import UserError
 
-OURS, THEIRS = "decoder.layers.{layer}.", "model.layers.{layer}."
-ATTENTION, MLP = OURS + "self_attention.", OURS + "mlp."
-GELU = "gelu_pytorch_tanh"
 FULL, SLIDING = "full_attention", "sliding_attention"
+GELU = llama.GATES["geglu_tanh"]
 NORMS = {
     "input_layernorm": "input_layernorm",
     "post_self_attn_layernorm": "post_attention_layernorm",
@@ -21,30 +20,11 @@ NORMS = {
     "post_mlp_layernorm": "post_feedforward_layernorm",
 }
 """Ours -> theirs, in a layer."""
-
-
-def _part(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{THEIRS}{name}_proj.weight" for name in names)
-
-
 TABLE = (
-    Row(
-        "embedding.word_embeddings.weight",
-        ("model.embed_tokens.weight",),
-        VOCABULARY,
-        copies=("lm_head.weight",),
-    ),
+    *llama.ENDS,
     *(Row(f"{OURS}{ours}.weight", (f"{THEIRS}{theirs}.weight",)) for ours, theirs in NORMS.items()),
-    Row(
-        ATTENTION + "linear_qkv.weight",
-        _part(("self_attn.q", "self_attn.k", "self_attn.v")),
-        QKV,
-    ),
-    Row(ATTENTION + "linear_proj.weight", _part(("self_attn.o",))),
-    Row(MLP + "linear_fc1.weight", _part(("mlp.gate", "mlp.up"))),
-    Row(MLP + "linear_fc2.weight", _part(("mlp.down",))),
-    Row("decoder.final_layernorm.weight", ("model.norm.weight",)),
-    Row("output_layer.weight", ("lm_head.weight",), VOCABULARY, has_own_output),
+    *llama.ATTENTION_MATRICES,
+    *llama.BLOCK_MATRICES,
 )
 FIXED = {
     "norm_offset": True,
@@ -58,17 +38,18 @@ FREE = SIZES | {
     "logit_softcap",
     "window",
     "full_layers",
+    "rope_scaling",
 }
+STRETCHES = ("linear", "llama3", "yarn")
+"""Kinds of `rope_scaling`."""
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Our settings from config.json."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    only(rope, rope_type="default", type="default")
     types = config.get("layer_types") or in_turn(config["num_hidden_layers"], 2)
     return {
         **shape(config, types),
-        "rope_base": int(rope.get("rope_theta") or config.get("rope_theta") or 10000),
+        **read_angles(config, kinds=STRETCHES),
         "attention_softcap": config.get("attn_logit_softcapping", 50.0),
         "logit_softcap": config.get("final_logit_softcapping", 30.0),
     }
@@ -121,8 +102,7 @@ def config(model: ModelConfig) -> dict[str, Any]:
     """config.json from our settings."""
     return {
         **told_shape(model),
-        "rope_parameters": {"rope_type": "default", "rope_theta": float(model.rope_base)},
-        "rope_theta": float(model.rope_base),
+        **told_angles(model),
         "attn_logit_softcapping": model.attention_softcap,
     }
 
@@ -159,6 +139,8 @@ def scalar(model: ModelConfig) -> int:
 
 def misfit(model: ModelConfig) -> str:
     """Why a model is no Gemma 2, or nothing."""
+    if model.rope_scaling and model.rope_scaling.kind not in STRETCHES:
+        return f"rope_scaling {model.rope_scaling.kind}"
     return unusual(model, FIXED, free=FREE) or odd_scales(model)
 
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from megatron_jobs.config.model import ModelConfig
-from megatron_jobs.config.rope import RopeScaling
+from megatron_jobs.convert.angles import read_angles, told_scaling, whole_base
 from megatron_jobs.convert.families import gemma2
-from megatron_jobs.convert.families.gemma2 import ATTENTION, FULL, SLIDING, THEIRS, in_turn
+from megatron_jobs.convert.families.gemma2 import FULL, SLIDING, in_turn
+from megatron_jobs.convert.families.llama import ATTENTION, THEIRS
 from megatron_jobs.convert.family import Family, Row
 from megatron_jobs.convert.fit import only, unusual
 from megatron_jobs.errors import UserError
@@ -17,7 +18,7 @@ TABLE = (
     Row(ATTENTION + "k_layernorm.weight", (THEIRS + "self_attn.k_norm.weight",)),
 )
 FIXED = {**gemma2.FIXED, "qk_norm": True}
-FREE = gemma2.FREE - {"attention_softcap"} | {"local_rope_base", "rope_scaling"}
+FREE = gemma2.FREE - {"attention_softcap"} | {"local_rope_base"}
 BASES = {FULL: 1_000_000, SLIDING: 10_000}
 """Where config.json says nothing."""
 
@@ -29,51 +30,42 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(f"config.json: attn_logit_softcapping {found}: Gemma 3 has none")
     period = config.get("sliding_window_pattern", config.get("_sliding_window_pattern", 6))
     types = config.get("layer_types") or in_turn(config["num_hidden_layers"], period)
-    angles = config.get("rope_parameters") or {}
-    everywhere, near = (dict(angles.get(kind) or {}) for kind in (FULL, SLIDING))
-    if FULL not in angles and SLIDING not in angles:
-        everywhere |= angles or config.get("rope_scaling") or {}
-    only(near, rope_type="default", type="default")
-    bases = {
-        "rope_base": everywhere.get("rope_theta") or config.get("rope_theta") or BASES[FULL],
-        "local_rope_base": near.get("rope_theta")
-        or config.get("rope_local_base_freq")
-        or BASES[SLIDING],
-    }
     return {
         **gemma2.shape(config, types),
-        **{name: int(base) for name, base in bases.items()},
-        **scaling(everywhere),
+        **angles(config),
         "logit_softcap": config.get("final_logit_softcapping"),
         "qk_norm": True,
     }
 
 
-def scaling(angles: Mapping[str, Any]) -> dict[str, Any]:
-    """Our `rope_scaling` of the layers that see everything."""
-    kind = angles.get("rope_type") or angles.get("type") or "default"
-    if kind == "default":
-        return {}
-    if kind != "linear":
-        raise UserError(f"config.json: rope_type {kind!r}: default or linear only")
-    return {"rope_scaling": RopeScaling(kind="linear", factor=angles["factor"])}
+def angles(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of layers that see everything, and of those with a window, which nothing stretches."""
+    said = config.get("rope_parameters") or {}
+    odd = sorted(set(said) - {FULL, SLIDING})
+    if odd:
+        raise UserError(f"config.json: rope_parameters.{odd[0]}: {FULL} and {SLIDING} only")
+    far, near = (dict(said.get(kind) or {}) for kind in (FULL, SLIDING))
+    far |= config.get("rope_scaling") or {}
+    only(near, rope_type="default", type="default")
+    far.setdefault("rope_theta", config.get("rope_theta") or BASES[FULL])
+    base = near.get("rope_theta") or config.get("rope_local_base_freq") or BASES[SLIDING]
+    found = read_angles({**config, "rope_scaling": None, "rope_parameters": far}, kinds=("linear",))
+    return found | {"local_rope_base": whole_base(base)}
 
 
 def config(model: ModelConfig) -> dict[str, Any]:
     """config.json from our settings, with the words of newer and of older readers."""
     local = float(model.local_rope_base or model.rope_base)
-    stretch: dict[str, Any] = {"rope_type": "default"}
-    if model.rope_scaling:
-        stretch = {"rope_type": "linear", "factor": model.rope_scaling.factor}
+    stretch = told_scaling(model.rope_scaling)
     return {
         **gemma2.told_shape(model),
         "rope_parameters": {
-            FULL: {**stretch, "rope_theta": float(model.rope_base)},
+            FULL: {"rope_type": "default"} | stretch | {"rope_theta": float(model.rope_base)},
             SLIDING: {"rope_type": "default", "rope_theta": local},
         },
         "rope_theta": float(model.rope_base),
         "rope_local_base_freq": local,
-        "rope_scaling": stretch if model.rope_scaling else None,
+        "rope_scaling": stretch or None,
         "attn_logit_softcapping": None,
     }
 
@@ -81,7 +73,7 @@ def config(model: ModelConfig) -> dict[str, Any]:
 def misfit(model: ModelConfig) -> str:
     """Why a model is no Gemma 3, or nothing."""
     stretch = model.rope_scaling
-    if stretch and stretch != RopeScaling(kind="linear", factor=stretch.factor):
+    if stretch and stretch.kind != "linear":
         return f"rope_scaling {stretch.kind}"
     if stretch and model.local_rope_base is None:
         return "local_rope_base None with rope_scaling"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.convert.angles import read_angles, told_angles
 from megatron_jobs.convert.families.llama import has_own_output
 from megatron_jobs.convert.family import Family, Row
 from megatron_jobs.convert.fit import SIZES, only, unusual
@@ -41,15 +42,19 @@ ACTIVATIONS = {
 }
 """Theirs -> ours."""
 FIXED = {"norm": "layernorm", "bias": True}
-FREE = SIZES | {"activation", "rope_share", "parallel_residual"}
+FREE = SIZES | {"activation", "rope_share", "rope_scaling", "parallel_residual"}
+STRETCHES = ("linear", "llama3", "yarn")
+"""Kinds of `rope_scaling`."""
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Our settings from config.json."""
     only(config, attention_bias=True)
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    only(rope, rope_type="default", type="default")
-    heads, share = config["num_attention_heads"], rope.get("partial_rotary_factor")
+    heads = config["num_attention_heads"]
+    own_words = {
+        "rope_theta": config.get("rotary_emb_base"),
+        "partial_rotary_factor": config.get("rotary_pct", 0.25),
+    }
     return {
         "layers": config["num_hidden_layers"],
         "hidden": config["hidden_size"],
@@ -58,8 +63,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "ffn": config["intermediate_size"],
         "vocab_size": config["vocab_size"],
         "seq_len": config["max_position_embeddings"],
-        "rope_base": int(rope.get("rope_theta") or config.get("rotary_emb_base") or 10000),
-        "rope_share": share or config.get("rotary_pct") or 0.25,
+        **read_angles({**config, **own_words}, kinds=STRETCHES, partly=True),
         "norm_eps": config.get("layer_norm_eps", 1e-5),
         "activation": activation(config.get("hidden_act", "gelu")),
         "parallel_residual": config.get("use_parallel_residual", True),
@@ -90,11 +94,7 @@ def config(model: ModelConfig) -> dict[str, Any]:
         "intermediate_size": model.ffn_size(),
         "max_position_embeddings": model.seq_len,
         "vocab_size": model.vocab_size,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": float(model.rope_base),
-            "partial_rotary_factor": model.rope_share,
-        },
+        **told_angles(model),
         "rotary_emb_base": model.rope_base,
         "rotary_pct": model.rope_share,
         "layer_norm_eps": model.norm_eps,
@@ -111,6 +111,8 @@ def misfit(model: ModelConfig) -> str:
     """Why a model is no GPT-NeoX, or nothing."""
     if model.activation not in ACTIVATIONS.values():
         return f"activation {model.activation}"
+    if model.rope_scaling and model.rope_scaling.kind not in STRETCHES:
+        return f"rope_scaling {model.rope_scaling.kind}"
     if model.groups() != model.heads:
         return f"kv_heads {model.kv_heads}"
     odd_head = model.head_size() * model.heads != model.hidden
