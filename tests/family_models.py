@@ -84,6 +84,31 @@ LONG = {
     "partial_rotary_factor": 0.5,
     "rope_theta": 5000.0,
 }
+EXPERTS: dict[str, Any] = LLAMA | {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "rms_norm_eps": 1e-4,
+}
+QWEN2_EXPERTS = EXPERTS | {"shared_expert_intermediate_size": 40, "mlp_only_layers": [2]}
+LATENT: dict[str, Any] = LLAMA | {
+    "num_key_value_heads": 4,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24,
+    "q_lora_rank": 12,
+    "kv_lora_rank": 20,
+    "qk_nope_head_dim": 10,
+    "qk_rope_head_dim": 6,
+    "v_head_dim": 14,
+    "rms_norm_eps": 1e-4,
+    "first_k_dense_replace": 1,
+    "routed_scaling_factor": 2.5,
+    "n_group": 4,
+    "topk_group": 2,
+}
+LATENT_YARN = YARN | {"mscale": 0.7, "mscale_all_dim": 1.3, "rope_theta": 300.0}
 PHI = LLAMA | {"sliding_window": 9, "original_max_position_embeddings": 24}
 
 
@@ -99,6 +124,8 @@ class Case:
     """Whether two tensor ranks of two pipeline stages can hold it."""
     family: str = ""
     """Its name among ours; that of the case where it is not given."""
+    sparse: bool = False
+    """Whether it has experts: tensor ranks need sequence parallelism then."""
 
 
 CASES: dict[str, Case] = {
@@ -135,6 +162,35 @@ CASES: dict[str, Case] = {
         family="gpt_neox",
     ),
     "olmo2": Case("Olmo2Config", LLAMA | {"rms_norm_eps": 1e-4}),
+    "mixtral": Case(
+        "MixtralConfig",
+        LLAMA | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 7},
+        sparse=True,
+    ),
+    "qwen2_moe": Case("Qwen2MoeConfig", QWEN2_EXPERTS, sparse=True),
+    "qwen2_moe every other": Case(
+        "Qwen2MoeConfig",
+        QWEN2_EXPERTS | {"decoder_sparse_step": 2, "norm_topk_prob": True},
+        family="qwen2_moe",
+        sparse=True,
+    ),
+    "qwen3_moe": Case(
+        "Qwen3MoeConfig",
+        EXPERTS | {"head_dim": 16, "norm_topk_prob": True, "rope_parameters": YARN},
+        sparse=True,
+    ),
+    "deepseek_v2": Case(
+        "DeepseekV2Config",
+        LATENT | {"topk_method": "group_limited_greedy", "rope_parameters": LATENT_YARN},
+        sparse=True,
+    ),
+    "deepseek_v2 lite": Case(
+        "DeepseekV2Config",
+        LATENT | {"q_lora_rank": None, "topk_method": "greedy", "n_shared_experts": 1},
+        family="deepseek_v2",
+        sparse=True,
+    ),
+    "deepseek_v3": Case("DeepseekV3Config", LATENT | {"rope_parameters": LATENT_YARN}, sparse=True),
 }
 """Decoders; each test of tests/dist/test_family_logits.py runs on all of them."""
 
@@ -154,6 +210,9 @@ def transformers_model(name: str) -> nn.Module:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.add_(0.1 * torch.randn_like(buffer))
     return model.float().eval()
 
 

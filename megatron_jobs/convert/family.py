@@ -10,6 +10,7 @@ from typing import Any
 
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.convert.forms import PLAIN, Form
+from megatron_jobs.convert.fp8 import dequantised
 from megatron_jobs.convert.leaves import shape_of
 from megatron_jobs.convert.matrix import Matrix
 from megatron_jobs.errors import DataError
@@ -51,7 +52,8 @@ class Family:
     misfit: Callable[[ModelConfig], str]
     """Why a model of ours is not of this family, or nothing."""
     ignored: tuple[str, ...] = ()
-    """Patterns (regular expressions, whole names) of tensors of theirs that hold no weights."""
+    """Patterns (regular expressions, whole names) of tensors of theirs that our model has no use
+    for; `{layers}` stands for the number of its layers."""
     told_by_names: Callable[[Mapping[str, Any], Collection[str]], dict[str, Any]] | None = None
     """(config.json, names of all tensors) -> settings that config.json alone leaves open."""
     renamed: Callable[[str, ModelConfig], str] | None = None
@@ -90,7 +92,7 @@ def _written_out(row: Row, layer: int, experts: int) -> Iterator[Row]:
 
 def to_ours(theirs: Mapping[str, Matrix], family: Family, model: ModelConfig) -> dict[str, Matrix]:
     """Our tensors from theirs; DataError when one of theirs is missing, odd or left over."""
-    theirs = _as_in_table(theirs, family, model)
+    theirs = dequantised(_as_in_table(theirs, family, model))
     ours: dict[str, Matrix] = {}
     used: set[str] = set()
     copies: set[str] = set()
@@ -101,10 +103,15 @@ def to_ours(theirs: Mapping[str, Matrix], family: Family, model: ModelConfig) ->
         _use(used, row.theirs)
         copies.update(row.copies)
         ours[row.ours] = _joined(row, [theirs[name] for name in row.theirs], model)
-    patterns = [re.compile(pattern) for pattern in family.ignored]
-    left = {n for n in set(theirs) - used - copies if not any(p.fullmatch(n) for p in patterns)}
-    _check_none_left(left, family)
+    left = set(theirs) - used - copies
+    _check_none_left(left - set(ignored_names(left, family, model)), family)
     return ours
+
+
+def ignored_names(names: Collection[str], family: Family, model: ModelConfig) -> list[str]:
+    """Those of theirs that our model has no use for, in order."""
+    patterns = [pattern.replace("{layers}", str(model.layers)) for pattern in family.ignored]
+    return sorted(n for n in names if any(re.fullmatch(pattern, n) for pattern in patterns))
 
 
 def to_theirs(ours: Mapping[str, Matrix], family: Family, model: ModelConfig) -> dict[str, Matrix]:

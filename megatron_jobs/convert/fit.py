@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.config.settings import Settings
 from megatron_jobs.errors import UserError
 
 SIZES = frozenset(
@@ -18,7 +18,7 @@ SIZES = frozenset(
 
 
 def unusual(
-    model: ModelConfig, fixed: Mapping[str, object] | None = None, *, free: frozenset[str] = SIZES
+    model: Settings, fixed: Mapping[str, object] | None = None, *, free: frozenset[str] = SIZES
 ) -> str:
     """The first setting, with its value, that an architecture cannot have; nothing if none.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from megatron_jobs.config.latent import LatentAttention
 from megatron_jobs.config.model import ModelConfig
 
 Cut = Literal["none", "rows", "columns", "halves"]
@@ -39,6 +40,8 @@ def _hidden(model: ModelConfig) -> Shape:
 
 
 def _normed_queries(model: ModelConfig) -> Shape:
+    if model.latent is not None:
+        return (latent_of(model).q_rank or 0,)
     return (model.head_size() * (model.heads if model.qk_norm_all else 1),)
 
 
@@ -46,7 +49,25 @@ def _normed_keys(model: ModelConfig) -> Shape:
     return (model.head_size() * (model.groups() if model.qk_norm_all else 1),)
 
 
+def latent_of(model: ModelConfig) -> LatentAttention:
+    """The sizes of latent attention; the model must have it."""
+    assert model.latent is not None, "no latent attention"
+    return model.latent
+
+
+def _query_rows(model: ModelConfig) -> int:
+    return model.heads * model.head_size()
+
+
+def _gated(width: int, model: ModelConfig) -> int:
+    """Rows of the first matrix of a block of an inner width."""
+    return width * (2 if model.is_gated() else 1)
+
+
 _LAYER = r"(?:decoder|encoder)\.layers\.\d+\."
+LATENT = r"decoder\.layers\.\d+\.self_attention\."
+SPARSE = r"decoder\.layers\.\d+\.mlp\."
+EXPERT = SPARSE + r"experts\.local_experts\.\d+\."
 LEAVES: dict[str, Leaf] = {
     r"embedding\.word_embeddings\.weight": Leaf(lambda m: (m.padded_vocab(), m.hidden), "rows"),
     r"embedding\.position_embeddings\.weight": Leaf(lambda m: (m.seq_len, m.hidden)),
@@ -59,7 +80,7 @@ LEAVES: dict[str, Leaf] = {
     _LAYER + r"self_attention\.q_layernorm\.(?:weight|bias)": Leaf(_normed_queries),
     _LAYER + r"self_attention\.k_layernorm\.(?:weight|bias)": Leaf(_normed_keys),
     _LAYER + r"self_attention\.linear_proj\.weight": Leaf(
-        lambda m: (m.hidden, m.heads * m.head_size()), "columns"
+        lambda m: (m.hidden, m.heads * m.value_size()), "columns"
     ),
     _LAYER + r"self_attention\.linear_proj\.bias": Leaf(_hidden),
     _LAYER + r"mlp\.linear_fc1\.weight": Leaf(lambda m: (inner_rows(m), m.hidden), "halves"),
@@ -86,6 +107,34 @@ LEAVES: dict[str, Leaf] = {
     _LAYER + r"cross_attention\.linear_proj\.weight": Leaf(
         lambda m: (m.hidden, m.heads * m.head_size()), "columns"
     ),
+    LATENT + r"linear_q_proj\.weight": Leaf(lambda m: (_query_rows(m), m.hidden), "rows"),
+    LATENT + r"linear_q_down_proj\.weight": Leaf(lambda m: (latent_of(m).q_rank or 0, m.hidden)),
+    LATENT + r"linear_q_up_proj\.weight": Leaf(
+        lambda m: (_query_rows(m), latent_of(m).q_rank or 0), "rows"
+    ),
+    LATENT + r"linear_kv_down_proj\.weight": Leaf(
+        lambda m: (latent_of(m).kv_rank + latent_of(m).rope_dim, m.hidden)
+    ),
+    LATENT + r"linear_kv_up_proj\.weight": Leaf(
+        lambda m: (m.heads * (latent_of(m).nope_dim + m.value_size()), latent_of(m).kv_rank),
+        "rows",
+    ),
+    LATENT + r"kv_layernorm\.weight": Leaf(lambda m: (latent_of(m).kv_rank,)),
+    SPARSE + r"router\.weight": Leaf(lambda m: (m.experts, m.hidden)),
+    SPARSE + r"router\.(?:bias|expert_bias)": Leaf(lambda m: (m.experts,)),
+    SPARSE + r"shared_experts\.linear_fc1\.weight": Leaf(
+        lambda m: (_gated(m.shared_ffn, m), m.hidden), "halves"
+    ),
+    SPARSE + r"shared_experts\.linear_fc2\.weight": Leaf(
+        lambda m: (m.hidden, m.shared_ffn), "columns"
+    ),
+    SPARSE + r"shared_experts\.gate_weight": Leaf(lambda m: (1, m.hidden)),
+    EXPERT + r"linear_fc1\.weight": Leaf(
+        lambda m: (_gated(m.expert_size(), m), m.hidden), "halves"
+    ),
+    EXPERT + r"linear_fc1\.bias": Leaf(lambda m: (_gated(m.expert_size(), m),), "halves"),
+    EXPERT + r"linear_fc2\.weight": Leaf(lambda m: (m.hidden, m.expert_size()), "columns"),
+    EXPERT + r"linear_fc2\.bias": Leaf(_hidden),
 }
 """Pattern of whole names -> what it is. `halves` is `rows` where there is no gate."""
 

@@ -47,7 +47,7 @@ def choose(
 def best_groups(scores_TE: Tensor, rules: RouterConfig) -> Tensor:
     """bool [T, E]: the experts of each token's best groups."""
     size = scores_TE.size(-1) // rules.groups
-    scores_TGM = scores_TE.unflatten(-1, (rules.groups, size))
+    scores_TGM = scores_TE.view(-1, rules.groups, size)
     judges = 2 if rules.group_score == "top2" else 1
     scores_TG = scores_TGM.topk(judges).values.sum(-1)
     groups = scores_TG.topk(rules.groups_per_token, sorted=False).indices

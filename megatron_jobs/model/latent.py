@@ -4,7 +4,7 @@ libraries.
 S positions, B sequences, I and O columns going in and out of a linear layer.
 """
 
-from functools import partial
+from copy import copy
 from typing import Any
 
 import torch
@@ -71,6 +71,9 @@ class LatentSelfAttention(MLASelfAttention):  # type: ignore[misc]
             self.linear_q_down_proj = WholeLinear(config, model.hidden, latent.q_rank)
         if model.rope_scaling is not None:
             self.rotary_pos_emb = StretchedAngles(latent_rope(model), self.pg_collection.cp)
+            # read at every step; megatron-core's own yarn, which it would make above, needs a GPU
+            self.config = copy(config)
+            self.config.rope_type = "yarn"
 
     def _resolve_qk_norm_config(self, submodules: MLASelfAttentionSubmodules) -> dict[str, Any]:
         """The modules of the spec; megatron-core would norm queries that are not squeezed too."""
@@ -117,7 +120,7 @@ def latent_spec(model: ModelConfig, latent: LatentAttention) -> ModuleSpec:
         linear_q_up_proj=ColumnParallelLinear,
         linear_kv_down_proj=ColumnParallelLinear,
         linear_kv_up_proj=ColumnParallelLinear,
-        core_attention=partial(CausalAttention, model=model),
+        core_attention=ModuleSpec(module=CausalAttention, params={"model": model}),
         linear_proj=RowParallelLinear,
         q_layernorm=norm if latent.q_rank is not None else None,
         kv_layernorm=norm,
@@ -138,7 +141,7 @@ def latent_settings(model: ModelConfig) -> dict[str, Any]:
         "qk_pos_emb_head_dim": latent.rope_dim,
         "v_head_dim": latent.value_dim,
         "rotary_base": model.rope_base,
-        "rope_type": "rope" if scaling is None else "yarn",
+        "rope_type": "rope",
         # of the scale of the scores alone; `StretchedAngles` reads ours
         "rotary_scaling_factor": latent_rope(model).factor(),
         "mscale_all_dim": (scaling.mscale_all_dim if scaling is not None else None) or 0.0,
