@@ -1,6 +1,6 @@
 """Loss, perplexity and bits per byte of a checkpoint on a split that it was not trained on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +12,8 @@ from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Problem
 from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.rank import Rank
+from megatron_jobs.stages import Facts
+from megatron_jobs.stages.decoders import check_decoder, decoder_problems
 
 if TYPE_CHECKING:
     from megatron_jobs.data.sample_index import SampleIndex
@@ -20,6 +22,7 @@ OUTPUTS = ("evaluation.json",)
 RESOURCES = Resources()
 LAYOUT = ("mesh", "batch")
 PRELOAD = ("megatron_jobs.train.loop",)
+WHAT = "evaluate scores"
 
 
 class Config(DocumentResets):
@@ -47,6 +50,11 @@ def check(config: Config, resources: Resources) -> Iterator[Problem]:
         yield f"batch.{setting}", sentence
 
 
+def foresee(config: Config, inputs: Mapping[str, Facts]) -> Iterator[Problem]:
+    """A checkpoint that is there and holds no decoder."""
+    yield from decoder_problems(config.checkpoint, WHAT)
+
+
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     """The numbers of the split, beside those of a unigram model of the train split."""
     import math
@@ -59,6 +67,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     from megatron_jobs.train.feed import check_index, document_ends
     from megatron_jobs.train.score import split_loss
 
+    check_decoder(config.checkpoint, WHAT)
     model = model_of(config.checkpoint)
     for setting, sentence in model.mesh_problems(config.mesh):
         raise UserError(f"mesh: model.{setting}: {sentence}")

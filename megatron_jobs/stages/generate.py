@@ -1,7 +1,7 @@
 """Continuations of prompts by a trained model."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,14 @@ from megatron_jobs.config.sampling import Sampling
 from megatron_jobs.config.settings import InputPath, Problem, Settings
 from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.rank import Rank
+from megatron_jobs.stages import Facts
+from megatron_jobs.stages.decoders import check_decoder, decoder_problems
 
 OUTPUTS = ("continuations.txt", "continuations.jsonl")
 RESOURCES = Resources()
 PRELOAD = ("megatron_jobs.infer.generate", "megatron_jobs.checkpoint.model")
 SHOW = "continuations.txt"
+WHAT = "generate continues"
 
 
 class Config(Settings):
@@ -43,6 +46,11 @@ class Config(Settings):
                 yield f"prompts.{place}", "is empty; a text needs a beginning"
         if self.tokens < 1:
             yield "tokens", f"{self.tokens} is below 1"
+
+
+def foresee(config: Config, inputs: Mapping[str, Facts]) -> Iterator[Problem]:
+    """A checkpoint that is there and holds no decoder."""
+    yield from decoder_problems(config.checkpoint, WHAT)
 
 
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
@@ -72,6 +80,7 @@ def _continuations(config: Config, folder: Path) -> Iterator[dict[str, Any]]:
     from megatron_jobs.runtime.rank import ALONE
     from megatron_jobs.text.encoder import load_encoder
 
+    check_decoder(config.checkpoint, WHAT)
     encoder, model = load_encoder(config.tokenizer), model_of(config.checkpoint)
     check_tokenizer_of(config.checkpoint, config.tokenizer)
     starts = encoder.encode(config.prompts)

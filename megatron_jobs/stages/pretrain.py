@@ -6,6 +6,7 @@ from typing import Any
 
 from megatron_jobs.config.batch import BatchConfig
 from megatron_jobs.config.documents import DocumentResets
+from megatron_jobs.config.kinds import only_decoders
 from megatron_jobs.config.loop import LoopConfig
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
@@ -73,6 +74,8 @@ class Config(LoopConfig, DocumentResets):
 def check(config: Config, resources: Resources) -> Iterator[Problem]:
     """What keeps this model and batch from being cut over these ranks."""
     world, batch = resources.world, config.batch
+    if wrong := only_decoders(config.model.kind, "pretrain trains"):
+        yield "model.kind", wrong
     for setting, sentence in config.mesh.rank_problems(world):
         yield f"mesh.{setting}", sentence
     for setting, sentence in config.model.mesh_problems(config.mesh):
@@ -88,6 +91,7 @@ def promise(config: Config, inputs: Mapping[str, Facts]) -> Facts:
     return {
         "vocab_size": config.model.vocab_size,
         "seq_len": config.model.seq_len,
+        "parameters": config.model.parameters(),
         "steps": config.steps,
         "global_size": size,
         "index_samples": None if behind is None else (config.steps - behind) * size,

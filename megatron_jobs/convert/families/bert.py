@@ -143,6 +143,8 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "token_types": config.get("type_vocab_size", 2),
         "norm_eps": config.get("layer_norm_eps", 1e-12),
         "activation": names[activation],
+        "dropout": config.get("hidden_dropout_prob", 0.1),
+        "attention_dropout": config.get("attention_probs_dropout_prob", 0.1),
         "token_head": masked,
         "output_bias": masked,
         "sentence_head": pair,

@@ -115,6 +115,8 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "relative_distance": config.get("relative_attention_max_distance", 128),
         "norm_eps": config.get("layer_norm_epsilon", 1e-6),
         "activation": names[kind],
+        "dropout": config.get("dropout_rate", 0.1),
+        "attention_dropout": config.get("dropout_rate", 0.1),
         "logit_scale": config["d_model"] ** -0.5 if scaled else None,
         "tied": config.get("tie_word_embeddings", True),
     }

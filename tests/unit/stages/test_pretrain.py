@@ -42,6 +42,11 @@ def test_what_fits_has_no_problems() -> None:
              "the next that works: 4"),
         ),
         (
+            1,
+            {"model": {"kind": "encoder"}},
+            ("model.kind", "an encoder: pretrain trains decoders only; `convert` takes every kind"),
+        ),
+        (
             3,
             {"mesh": {"tensor": 3}},
             ("model.heads", "4 heads cannot be cut over 3 tensor ranks"),
