@@ -1,0 +1,193 @@
+"""Hugging Face folders but for their tensors: config.json, tokenizer files, the table that fits."""
+
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.config.settings import all_problems
+from megatron_jobs.convert.families import FAMILIES
+from megatron_jobs.convert.family import Family, settings_of
+from megatron_jobs.convert.json_file import read_limited_json
+from megatron_jobs.errors import DataError, UserError
+
+CONFIG = "config.json"
+CONFIG_BYTES = 4 << 20
+"""No config.json of a model is larger."""
+TOKENIZER_BYTES = 256 << 20
+TOKENIZER = "tokenizer.json"
+TOKENIZER_FILES = (
+    TOKENIZER,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "merges.txt",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+)
+"""What goes along with a model."""
+DIVISOR = 128
+"""Rows of an embedding: a multiple of it can be cut over any usual number of tensor ranks."""
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+OF_THE_FILE = ("torch_dtype", "dtype", "transformers_version", "quantization_config")
+"""Keys of config.json that speak of the file, not of the model."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a Hugging Face folder says of itself."""
+
+    family: Family
+    model: ModelConfig
+    config: dict[str, Any]
+    """config.json as it is."""
+
+
+def read_described(
+    folder: Path, pad_vocab_to: int = DIVISOR, names: Collection[str] = ()
+) -> Described:
+    """What config.json of a folder says.
+
+    Args:
+        pad_vocab_to: the embedding gets a multiple of this many rows.
+        names: of its tensors, which settle what config.json leaves open.
+
+    Raises: DataError when it is missing, lacks something or cannot be true; UserError when it is of
+        an architecture, or a variant of one, that has no table.
+    """
+    file = folder / CONFIG
+    if not file.is_file():
+        raise DataError(f"{folder}: no {CONFIG}; not a Hugging Face model")
+    config = read_limited_json(file, CONFIG_BYTES)
+    if not isinstance(config, dict):
+        raise DataError(f"{file}: not the settings of a model: {type(config).__name__}")
+    return described(config, str(file), pad_vocab_to, names)
+
+
+def described(
+    config: dict[str, Any],
+    where: str,
+    pad_vocab_to: int = DIVISOR,
+    names: Collection[str] = (),
+) -> Described:
+    """What the mapping of a config.json says; `where` names it in errors."""
+    family = family_of(config, where)
+    try:
+        values = settings_of(family, config, names)
+        model = ModelConfig(**values, pad_vocab_to=pad_vocab_to)
+    except KeyError as error:
+        rule = f"missing; a {family.name} model has it"
+        raise DataError(f"{where}: {error.args[0]}: {rule}") from error
+    except ValidationError as error:
+        (first, *_) = error.errors()
+        name = ".".join(map(str, first["loc"]))
+        raise DataError(f"{where}: {name}: found {first['input']!r}: {first['msg']}") from error
+    except (ValueError, TypeError, AttributeError, ArithmeticError, IndexError) as error:
+        raise DataError(f"{where}: not the settings of a model: {error}") from error
+    for setting, sentence in all_problems(model):
+        raise DataError(f"{where}: {setting}: {sentence}")
+    return Described(family, model, config)
+
+
+def family_of(config: Mapping[str, Any], where: str) -> Family:
+    """The table of a config.json; UserError when there is none."""
+    kind = config.get("model_type")
+    for family in FAMILIES.values():
+        if family.model_type == kind:
+            return family
+    known = ", ".join(sorted(FAMILIES))
+    raise UserError(f"{where}: model_type {kind!r}: no table; there are {known}")
+
+
+def fitting_family(model: ModelConfig, wanted: str | None) -> Family:
+    """The table for a model of ours: the one of that name, or the first that fits.
+
+    Raises: UserError saying why none does.
+    """
+    if wanted is not None and wanted not in FAMILIES:
+        raise UserError(f"family: found {wanted!r}, there are {', '.join(sorted(FAMILIES))}")
+    names = [wanted] if wanted is not None else list(FAMILIES)
+    faults = {name: FAMILIES[name].misfit(model) for name in names}
+    for name, fault in faults.items():
+        if not fault:
+            return FAMILIES[name]
+    told = "; ".join(f"{name}: not with {fault}" for name, fault in faults.items())
+    raise UserError(f"model: no architecture of Hugging Face's fits: {told}")
+
+
+def written_config(
+    model: ModelConfig,
+    family: Family,
+    *,
+    dtype: str,
+    tokenizer: Path | None,
+    before: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """config.json of a model.
+
+    Args:
+        dtype: of the weights: float32, bfloat16, float16.
+        tokenizer: folder whose special tokens it names.
+        before: the config.json that the model came with, whose other values are kept.
+    """
+    kept = {key: value for key, value in (before or {}).items() if key not in OF_THE_FILE}
+    if kept.get("model_type") != family.model_type:
+        kept = {}
+    ids = special_ids(tokenizer) if tokenizer is not None else {}
+    ids = {key: value for key, value in ids.items() if value is not None or key not in kept}
+    own = {"architectures": [family.architecture], "model_type": family.model_type}
+    return own | kept | family.config(model) | ids | {"dtype": dtype}
+
+
+def special_ids(tokenizer: Path) -> dict[str, int | None]:
+    """bos_token_id, eos_token_id and pad_token_id as a tokenizer's files name them."""
+    ids: dict[str, int | None] = dict.fromkeys(SPECIAL)
+    file = tokenizer / "tokenizer_config.json"
+    if not file.is_file() or not (tokenizer / TOKENIZER).is_file():
+        return ids
+    settings = read_limited_json(file, TOKENIZER_BYTES)
+    added = read_limited_json(tokenizer / TOKENIZER, TOKENIZER_BYTES).get("added_tokens", [])
+    numbers = {token["content"]: token["id"] for token in added}
+    for name in ids:
+        token = settings.get(name.removesuffix("_id"))
+        text = token.get("content") if isinstance(token, dict) else token
+        ids[name] = numbers.get(text)
+    return ids
+
+
+def tokenizer_folder(path: Path) -> Path:
+    """The folder of a tokenizer, named by itself or by its tokenizer.json; UserError if it is none.
+
+    A Hugging Face folder holds more of a tokenizer than that one file.
+    """
+    folder = path.parent if path.name == TOKENIZER else path
+    if not (folder / TOKENIZER).is_file():
+        raise UserError(f"tokenizer: {folder}: no {TOKENIZER} in it; name the folder that holds it")
+    return folder
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """What of a folder belongs to a tokenizer, chat template and generation settings included."""
+    found = [folder / name for name in TOKENIZER_FILES]
+    return [path for path in found if path.is_file() and _lies_in(path, folder)]
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether a file is one of the folder's own; a cache of Hugging Face's links to ../../blobs."""
+    place = path.resolve()
+    inside = place.is_relative_to(folder.resolve())
+    return inside or "blobs" in place.parts
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy all of a tokenizer's files."""
+    for path in tokenizer_files(source):
+        shutil.copyfile(path, target / path.name)
