@@ -22,6 +22,8 @@ TABLE = (
 FREE = (llama.FREE | {"window", "rope_share"}) - {"bias"}
 FIRST_LENGTH = 4096
 """Of the first training, where config.json does not say it."""
+PADDING = 32000
+"""Token that transformers takes where config.json names none; a smaller vocabulary fails there."""
 OLD_NAMES = ("su", "yarn")
 """Early files called longrope so."""
 
@@ -48,6 +50,8 @@ def config(model: ModelConfig) -> dict[str, Any]:
     del told["head_dim"]  # its code divides hidden_size instead
     first = scaling.original_seq_len if scaling else model.seq_len
     dropout = {"resid_pdrop": model.dropout, "embd_pdrop": model.dropout}
+    if model.vocab_size <= PADDING:
+        told["pad_token_id"] = None
     return {**told, **dropout, "sliding_window": model.window, ORIGINAL: first}
 
 
