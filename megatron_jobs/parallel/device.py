@@ -98,6 +98,7 @@ def install() -> None:
         place_tensors_on_cpu()
         answer_as_a_gpu()
         split_sizes_as_lists()
+        share_unequal_pieces()
     if importlib.util.find_spec("triton") is None:
         stand_in_for_triton()
     with without_compiler() if not has_gpu() else contextlib.nullcontext():
@@ -202,6 +203,37 @@ def split_sizes_as_lists() -> None:
         return exchange(output, source, *map(as_list, args[:2]), *args[2:], **(words | sizes))
 
     replace(torch.distributed, all_to_all_single=exchanged)
+
+
+def share_unequal_pieces() -> None:
+    """gloo gathers and scatters pieces of one length only; experts cut over ranks have others."""
+    gather, scatter = torch.distributed.all_gather, torch.distributed.reduce_scatter
+
+    @functools.wraps(gather)
+    def gathered(pieces: list[Tensor], own: Tensor, *args: Any, **words: Any) -> Any:
+        longest = max(map(len, pieces))
+        if all(len(piece) == longest for piece in pieces):
+            return gather(pieces, own, *args, **words)
+        shape = (longest, *own.shape[1:])
+        sent = own.new_zeros(shape)
+        sent[: len(own)] = own
+        whole = [own.new_empty(shape) for _ in pieces]
+        gather(whole, sent, *args, **words)
+        for piece, found in zip(pieces, whole, strict=True):
+            piece.copy_(found[: len(piece)])
+        return None
+
+    @functools.wraps(scatter)
+    def scattered(own: Tensor, pieces: list[Tensor], *args: Any, **words: Any) -> Any:
+        if all(len(piece) == len(pieces[0]) for piece in pieces):
+            return scatter(own, pieces, *args, **words)
+        whole = torch.cat(pieces)
+        torch.distributed.all_reduce(whole, *args, **words)
+        rank = torch.distributed.get_rank(words.get("group"))
+        own.copy_(whole.split([len(piece) for piece in pieces])[rank])
+        return None
+
+    replace(torch.distributed, all_gather=gathered, reduce_scatter=scattered)
 
 
 def stand_in_for_triton() -> None:

@@ -23,6 +23,8 @@ from tests.ranks import on_ranks
 CLOSE = {"rtol": 0.0, "atol": 1e-4}
 PROMPT = 20
 CUT = Mesh(tensor=2, pipeline=2)
+CUT_SPARSE = Mesh(tensor=2, pipeline=2, sequence_parallel=True)
+DEALT = Mesh(tensor=2, expert=2, sequence_parallel=True)
 
 
 def filled(name: str, folder: Path, mesh: Mesh) -> list[nn.Module]:
@@ -88,14 +90,30 @@ def odd_gradients(chunk: nn.Module) -> list[str]:
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.cut])
 def test_two_tensor_ranks_of_two_stages_say_the_same(name: str, tmp_path: Path) -> None:
-    plain = saved_model(name, tmp_path)
+    mesh = CUT_SPARSE if CASES[name].sparse else CUT
+    found, expected = cut_logits(name, tmp_path, mesh)
+    assert len(found) == 2, "of both tensor ranks of the last stage"
+    for logits in found:
+        assert_close(logits[..., :VOCAB], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["qwen2_moe", "deepseek_v3"])
+def test_experts_dealt_to_two_ranks_and_cut_over_two_say_the_same(
+    name: str, tmp_path: Path
+) -> None:
+    found, expected = cut_logits(name, tmp_path, DEALT)
+    assert len(found) == 4
+    for logits in found:
+        assert_close(logits[..., :VOCAB], expected, **CLOSE)
+
+
+def cut_logits(name: str, folder: Path, mesh: Mesh) -> tuple[list[Tensor], Tensor]:
+    """What each of four ranks that has an output layer says, and what transformers says."""
+    plain = saved_model(name, folder)
     with torch.no_grad():
         expected = plain(probe_tokens()).logits
 
     def work(rank: Rank) -> Tensor | None:
-        return whole_logits(filled(name, tmp_path, CUT), probe_tokens())
+        return whole_logits(filled(name, folder, mesh), probe_tokens())
 
-    found = [logits for logits in on_ranks(4, work) if logits is not None]
-    assert len(found) == 2, "of both tensor ranks of the last stage"
-    for logits in found:
-        assert_close(logits[..., :VOCAB], expected, **CLOSE)
+    return [logits for logits in on_ranks(4, work) if logits is not None], expected

@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from megatron_jobs.config.latent import LatentAttention
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.optim import OptimConfig
+from megatron_jobs.config.rope import RopeScaling
+from megatron_jobs.config.router import RouterConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.config.rope import RopeScaling
 from megatron_jobs.optim.schedule import learning_rate
@@ -55,6 +58,27 @@ WINDOWS = LLAMA.model_copy(
 CAPPED = WINDOWS.model_copy(
     update={"attention_softcap": 0.5, "attention_scale": 0.3, "rope_interleaved": True}
 )
+# with a dense layer, groups of experts, a bias for each and a block beside them
+LATENT = ModelConfig(
+    layers=4,
+    hidden=64,
+    heads=4,
+    ffn=128,
+    vocab_size=VOCAB,
+    seq_len=SEQ_LEN,
+    rope_interleaved=True,
+    rope_scaling=RopeScaling(kind="yarn", factor=4.0, original_seq_len=8, mscale_all_dim=0.7),
+    latent=LatentAttention(q_rank=24, kv_rank=20, nope_dim=10, rope_dim=6, value_dim=14),
+    experts=8,
+    experts_per_token=2,
+    expert_ffn=32,
+    shared_ffn=32,
+    shared_gate=True,
+    dense_layers=(0,),
+    router=RouterConfig(
+        score="sigmoid", groups=4, groups_per_token=2, bias=True, scale=2.5, fp32=True
+    ),
+)
 QK_NORM = LLAMA.model_copy(update={"layers": 2, "qk_norm": True, "qkv_bias": True})
 
 LAYOUTS: dict[str, tuple[int, ModelConfig, Mesh]] = {
@@ -78,6 +102,14 @@ LAYOUTS: dict[str, tuple[int, ModelConfig, Mesh]] = {
     "capped, tensor 2 x context 2": (4, CAPPED, Mesh(tensor=2, context=2, sequence_parallel=True)),
     "experts 2": (2, EXPERTS, Mesh(expert=2)),
     "experts 2 x tensor 2": (4, EXPERTS, Mesh(expert=2, tensor=2, sequence_parallel=True)),
+    "latent, pipeline 2 x virtual 2": (2, LATENT, Mesh(pipeline=2, virtual=2)),
+    "latent, context 2": (2, LATENT, Mesh(context=2)),
+    "latent, recompute attention": (1, LATENT, Mesh(recompute="attention")),
+    "latent, experts 2 x tensor 2": (
+        4,
+        LATENT,
+        Mesh(expert=2, expert_tensor=2, tensor=2, sequence_parallel=True),
+    ),
 }
 
 
