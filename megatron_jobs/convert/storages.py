@@ -132,3 +132,15 @@ class Swapped(Matrix):
                 part = np.ascontiguousarray(piece[first:last])
                 assert math.prod(part.shape) == part.size
                 yield part.view(self.unit).byteswap().view(self.dtype)
+
+
+def part_of(matrix: Matrix, index: tuple[int, ...]) -> Matrix:
+    """`matrix[index]`, a view; it has fewer axes."""
+    if not index:
+        return matrix
+    if isinstance(matrix, Swapped):
+        return Swapped(part_of(matrix.base, index))
+    if isinstance(matrix, Strided):
+        return _matrix(matrix.array_view[index])
+    assert isinstance(matrix, Stored), f"a part of a {type(matrix).__name__}"
+    return Stored(matrix.view.reshape(matrix.shape)[index])
