@@ -3,6 +3,7 @@
 B sequences, T positions, V vocabulary.
 """
 
+import gc
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,10 +112,12 @@ def prove(
     model = model_of(checkpoint)
 
     def ours() -> Any:
+        gc.collect()  # the other model
         (chunk,) = open_model(checkpoint, Mesh(), "fp32")
         return rounded(chunk, dtype)
 
     def theirs() -> Any:
+        gc.collect()
         return rounded(open_theirs(hugging_face, model), dtype)
 
     asked = prompts or fixed_prompts(hugging_face, model.vocab_size, model.seq_len)
@@ -141,7 +144,8 @@ def open_theirs(folder: Path, model: ModelConfig) -> Any:
     """A model of transformers in fp32 whose attention is plain, read from a folder alone."""
     import transformers
 
-    kind = getattr(transformers, CLASSES[model.kind])
+    name = CLASSES[model.kind] if model.token_head else "AutoModel"
+    kind = getattr(transformers, name)
     return kind.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True
     )

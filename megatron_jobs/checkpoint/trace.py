@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from megatron_jobs.checkpoint.anatomy import anatomy_of, part_of
 from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.model.logits import answer
 
 EMBEDDING, ENDING = "embedding", "final norm"
 PROBES, COLUMNS = 16, 8
@@ -138,9 +139,7 @@ def our_trace(chunk: Any, model: ModelConfig, prompts: Iterable[Tensor]) -> Trac
 def our_logits(chunk: Any, tokens_BT: Tensor, model: ModelConfig) -> Tensor:
     """Logits [B, T, V], fp32 on the CPU, of the tokens that there are; padding is left out."""
     device = next(chunk.parameters()).device
-    tokens_BT = tokens_BT.to(device)
-    positions_BT = torch.arange(tokens_BT.size(1), device=device).expand_as(tokens_BT)
-    logits_BTV: Tensor = chunk.eval()(tokens_BT, positions_BT, None)
+    logits_BTV = answer(chunk.eval(), model, tokens_BT.to(device))
     return logits_BTV[..., : model.vocab_size].float().cpu()
 
 
@@ -159,12 +158,16 @@ def their_trace(theirs: Any, prompts: Iterable[Tensor]) -> Trace:
 
 
 def their_logits(theirs: Any, tokens_BT: Tensor) -> Tensor:
-    """Logits [B, T, V], fp32; an encoder-decoder reads the same tokens at both ends."""
+    """Logits [B, T, V], fp32, of the model's own or as `model.logits.answer` makes them."""
     device = next(theirs.parameters()).device
     words = {"input_ids": tokens_BT.to(device)}
     if theirs.config.is_encoder_decoder:
         words["decoder_input_ids"] = words["input_ids"]
-    logits_BTV: Tensor = theirs.eval()(**words).logits
+    said = theirs.eval()(**words)
+    if not hasattr(said, "logits"):
+        vectors_VH = theirs.get_input_embeddings().weight
+        return (said.last_hidden_state @ vectors_VH.t()).float().cpu()  # type: ignore[no-any-return]
+    logits_BTV: Tensor = said.logits
     return logits_BTV.float().cpu()
 
 

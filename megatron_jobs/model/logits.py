@@ -13,6 +13,7 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel.mappings import gather_from_tensor_model_parallel_region
 from torch import Tensor, nn
 
+from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.model.bert import Encoded
 
 
@@ -91,3 +92,23 @@ def whole_decoder_logits(
             tokens_BS, decoder_tokens_BT, attends_BS, runtime_gather_output=True
         )
     return logits_BTV
+
+
+@torch.no_grad()
+def answer(chunk: Any, model: ModelConfig, tokens_BS: Tensor) -> Tensor:
+    """What a whole model on one rank, of any kind, says of tokens: logits [B, S, V].
+
+    An encoder_decoder reads the same tokens at both ends. Of an encoder without a head for tokens
+    it is the states' products with the embedding's vectors.
+    """
+    if model.kind == "encoder_decoder":
+        return whole_decoder_logits([chunk], tokens_BS, tokens_BS)
+    if model.kind == "decoder":
+        positions_BS = torch.arange(tokens_BS.size(1), device=tokens_BS.device)
+        logits_BSV: Tensor = chunk(tokens_BS, positions_BS.expand_as(tokens_BS), None)
+        return logits_BSV
+    said: Encoded = chunk(tokens_BS)
+    if said.logits is not None:
+        return said.logits
+    vectors_VH: Tensor = chunk.embedding.word_embeddings.weight
+    return said.states.transpose(0, 1) @ vectors_VH.t()
