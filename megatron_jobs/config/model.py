@@ -260,6 +260,7 @@ class ModelConfig(Settings):
             found = getattr(self, name)
             if found != wanted and not (name == "kv_heads" and found == self.heads):
                 yield name, f"{found}: latent attention has {wanted} only"
+        yield from position_problems(self)
         if self.rope_scaling is not None and self.rope_scaling.kind == "longrope":
             yield "rope_scaling.kind", "longrope: latent attention has no factor for each column"
 

@@ -14,8 +14,8 @@ def training_bytes(
 
     Gradients are fp32 over the whole part of the model; the optimizer's 12 bytes a parameter
     (master weight and two moments) are shared by the data ranks. Activations: Korthikanti et al.
-    2022, arXiv:2205.05198, table 2 without the attention scores, which are not kept; the first
-    pipeline stage keeps the activations of `pipeline` micro batches.
+    2022, arXiv:2205.05198, table 2 without the attention scores, which are kept only where they
+    are capped; the first pipeline stage keeps the activations of `pipeline` micro batches.
     """
     width = WEIGHT_BYTES[precision]
     held = model.parameters() / (mesh.tensor * mesh.pipeline)
@@ -25,4 +25,17 @@ def training_bytes(
     if mesh.recompute == "layer":
         layer = tokens * model.hidden * width
     logits = tokens * model.padded_vocab() / mesh.tensor * (width + 8)
-    return round(state + layer * model.layers + logits)
+    scores = tokens * kept_scores(model) / mesh.tensor if mesh.recompute == "none" else 0
+    return round(state + layer * model.layers + logits + scores * (2 * width + 5))
+
+
+def kept_scores(model: ModelConfig) -> int:
+    """Scores of a token, in all layers, that wait for the backward pass.
+
+    No fused attention knows a cap; a layer with a window computes twice as many as it needs.
+    """
+    if model.attention_softcap is None:
+        return 0
+    windows = (model.window_of(layer) for layer in range(model.layers))
+    seen = (model.seq_len if w is None else min(2 * w, model.seq_len) for w in windows)
+    return model.heads * sum(seen)

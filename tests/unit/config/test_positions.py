@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from megatron_jobs.config.latent import LatentAttention
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.rope import RopeScaling
 from megatron_jobs.config.settings import all_problems
@@ -85,6 +86,16 @@ def test_what_cannot_be(change: dict[str, Any], problem: tuple[str, str]) -> Non
 
 def test_longrope_has_as_many_factors_as_pairs() -> None:
     assert list(all_problems(MODEL.model_copy(update=long(5, 5)))) == []
+
+
+def test_latent_attention_has_no_windows() -> None:
+    latent = LatentAttention(kv_rank=8, nope_dim=4, rope_dim=4, value_dim=4)
+    model = ModelConfig(
+        layers=2, hidden=32, heads=4, vocab_size=128, latent=latent, rope_interleaved=True
+    )
+    assert list(all_problems(model)) == []
+    found = list(all_problems(model.model_copy(update={"local_rope_base": 7})))
+    assert found == [("local_rope_base", "does nothing without a window")]
 
 
 def test_windows_of_layers() -> None:

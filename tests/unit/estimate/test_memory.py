@@ -1,0 +1,25 @@
+"""Memory of capped scores, which no fused attention keeps from being written."""
+
+from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.estimate.memory import kept_scores, training_bytes
+
+MODEL = ModelConfig(layers=4, hidden=64, heads=4, vocab_size=128, seq_len=100)
+CAPPED = MODEL.model_copy(update={"attention_softcap": 50.0})
+
+
+def test_scores_of_a_token() -> None:
+    assert kept_scores(MODEL) == 0
+    assert kept_scores(CAPPED) == 4 * 4 * 100
+    near = CAPPED.model_copy(update={"window": 10, "full_layers": (3,)})
+    assert kept_scores(near) == 4 * (3 * 20 + 100)
+
+
+def test_they_count_unless_they_are_computed_again() -> None:
+    def more(mesh: Mesh) -> int:
+        sizes = [training_bytes(m, mesh, "bf16", micro_size=2, world=2) for m in (MODEL, CAPPED)]
+        return sizes[1] - sizes[0]
+
+    assert more(Mesh()) == 2 * 100 * 1600 * 9
+    assert more(Mesh(tensor=2)) == 100 * 1600 * 9
+    assert more(Mesh(recompute="attention")) == more(Mesh(recompute="layer")) == 0
