@@ -17,6 +17,11 @@ NORMS = {
     "self_attention.k_layernorm": "self_attn.k_norm",
 }
 
+TENSORS = {
+    "mlp.router.expert_bias": "mlp.gate.e_score_correction_bias",
+    "mlp.shared_experts.gate_weight": "mlp.shared_expert_gate.weight",
+}
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -44,6 +49,8 @@ class Anatomy:
     """The same for matrices that no other entry names."""
     shared: str = ""
     """Experts: the block that every token visits."""
+    tensors: dict[str, str] = field(default_factory=lambda: TENSORS)
+    """Our name of a single tensor -> theirs."""
 
 
 LATENT = {
@@ -95,10 +102,7 @@ ANATOMIES: dict[str, Anatomy] = {
             "self_attention.k_layernorm": "self_attn.k_norm",
         }
     ),
-    "qwen2_moe": Anatomy(
-        shared="mlp.shared_expert",
-        others={"mlp.shared_experts.gate": "mlp.shared_expert_gate"},
-    ),
+    "qwen2_moe": Anatomy(shared="mlp.shared_expert"),
     "deepseek_v2": DEEPSEEK,
     "deepseek_v3": DEEPSEEK,
     "bert": Anatomy(

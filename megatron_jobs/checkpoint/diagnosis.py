@@ -1,6 +1,5 @@
 """Which layer is the first that computes something else than theirs does, and why."""
 
-import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -38,10 +37,7 @@ class Models:
     ) -> tuple[Looked, Looked]:
         """Theirs is opened, looked at and let go; then ours."""
         other = at_theirs(self.theirs())
-        gc.collect()
-        own = at_ours(self.ours())
-        gc.collect()
-        return own, other
+        return at_ours(self.ours()), other
 
 
 def diagnose(models: Models, ours: Trace, theirs: Trace, tokens_BT: Tensor) -> list[str]:

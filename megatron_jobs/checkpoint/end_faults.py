@@ -3,6 +3,7 @@
 V vocabulary, P rows with padding, H hidden.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -134,9 +135,11 @@ def _rows_moved(
     if len(lost) == len(wrong):
         yield f"{stem}: {len(lost)} of {len(rows)} rows are none of theirs, the first is {lost[0]}"
         return
-    first = next(row for row in wrong if rows[row] is not None)
-    origin = rows[first]
-    assert origin is not None
-    steps = {o.row - row for row, o in enumerate(rows) if o is not None}
-    how = f"shifted by {steps.pop()}" if len(steps) == 1 else "in another order"
-    yield f"{stem}: rows are {how}: row {first} of ours is row {origin.row} of theirs"
+    moved = [(row, o.row) for row, o in enumerate(rows) if o is not None and o.row != row]
+    step, times = Counter(theirs - ours for ours, theirs in moved).most_common(1)[0]
+    if times > 0.9 * len(rows):
+        how = f"shifted by {step}"
+        moved = [pair for pair in moved if pair[1] - pair[0] == step]
+    else:
+        how = "in another order"
+    yield f"{stem}: rows are {how}: row {moved[0][0]} of ours is row {moved[0][1]} of theirs"

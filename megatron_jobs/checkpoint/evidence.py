@@ -38,7 +38,8 @@ class Evidence:
     """By name and kind: `self_attention.q.weight` [N D, H], `mlp.up.bias` [F]."""
     states: Tensors = field(default_factory=dict)
     """normed [B, T, H], q, k (as they are turned), q_turned, k_turned, mixed [B, T, N, D],
-    attention, mlp_input, inner, mlp, output."""
+    attention, mlp_input, inner, mlp, output. Latent attention may keep turned columns in any
+    order, and has scores [B, T, N T] beside them."""
 
 
 @torch.no_grad()
@@ -149,11 +150,13 @@ def _as_heads(states: Tensors, model: ModelConfig, length: int) -> None:
     if model.latent is not None:
         for name in ("q", "k"):
             states.pop(name, None)  # in parts there; only what is turned can be compared
-    heads = {"q": model.heads, "q_turned": model.heads, "mixed": model.heads}
-    for name in heads.keys() | {"k", "k_turned", "v"}:
-        if name in states and model.latent is None:
-            rows = states[name].flatten(2)
-            states[name] = rows.view(*rows.shape[:2], heads.get(name, model.groups()), -1)
+    keys = model.groups() if model.latent is None else model.heads
+    for name in {"q", "q_turned", "mixed", "k", "k_turned", "v"} & states.keys():
+        rows, heads = states[name].flatten(2), keys if name[0] in "kv" else model.heads
+        states[name] = rows.view(*rows.shape[:2], heads, -1)
+    if model.latent is not None and {"q_turned", "k_turned"} <= states.keys():
+        q_BTND, k_BTND = states["q_turned"], states["k_turned"]
+        states["scores"] = torch.einsum("btnd,bsnd->btns", q_BTND, k_BTND).flatten(2)
 
 
 def split_qkv(fused: Tensor, model: ModelConfig) -> list[Tensor]:
@@ -204,6 +207,8 @@ def their_weights(block: nn.Module, anatomy: Anatomy, model: ModelConfig) -> Ten
     found: Tensors = {}
     for ours, place in places.items():
         found |= _tensors(ours, part_of(block, place))
+    held = block.state_dict()
+    found |= {ours: held[name] for ours, name in anatomy.tensors.items() if name in held}
     found |= _their_qkv(block, anatomy, model)
     found |= _their_inner("mlp.", block, anatomy.inner, model)
     found |= _their_experts(part_of(block, "mlp.experts"))

@@ -39,8 +39,9 @@ def _flat(x: Tensor) -> Tensor:
 
 def state_faults(ours: Evidence, theirs: Evidence, model: ModelConfig) -> Iterator[str]:
     """Why the layer's output differs though its tensors do not, as one sentence."""
+    by_scores = {"q_turned", "k_turned"} if "scores" in ours.states else set()
     for name, explain in WAY.items():
-        if differs(name, ours, theirs):
+        if name not in by_scores and differs(name, ours, theirs):
             found = explain(ours, theirs, model)
             yield from found or [f"{PLACES[name]} differs, for no reason known here"]
             return
@@ -77,6 +78,10 @@ def _rotary(ours: Evidence, theirs: Evidence, model: ModelConfig) -> list[str]:
     if any(name not in side.states for name in needed for side in (ours, theirs)):
         return []
     return rotary_faults(ours.states, theirs.states, model)
+
+
+def _scores(ours: Evidence, theirs: Evidence, model: ModelConfig) -> list[str]:
+    return ["queries and keys meet at other angles: rope_base, rope_scaling, rope_interleaved"]
 
 
 def _mixed(ours: Evidence, theirs: Evidence, model: ModelConfig) -> list[str]:
@@ -146,6 +151,7 @@ WAY: dict[str, Callable[[Evidence, Evidence, ModelConfig], list[str]]] = {
     "k": _unknown,
     "q_turned": _rotary,
     "k_turned": _rotary,
+    "scores": _scores,
     "mixed": _mixed,
     "attention": _unknown,
     "mlp_input": _norm("pre_mlp_layernorm", "mlp_input"),
@@ -160,6 +166,7 @@ PLACES = {
     "k": "self_attention.k (or its norm)",
     "q_turned": "self_attention.q after rotation",
     "k_turned": "self_attention.k after rotation",
+    "scores": "self_attention's scores",
     "mixed": "self_attention.core_attention",
     "attention": "self_attention.linear_proj",
     "mlp_input": "pre_mlp_layernorm",

@@ -4,6 +4,7 @@ Each function yields (names that it explains, sentence).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -30,12 +31,12 @@ HALVES, PAIRS = "halves", "interleaved pairs (neighbouring columns)"
 def weight_faults(ours: Tensors, theirs: Tensors, model: ModelConfig) -> Iterator[str]:
     """What is wrong with the tensors of one layer, as sentences; nothing where they are equal."""
     left = set(differing(ours, theirs))
-    for check in (attention_faults, expert_faults, gate_faults, plain_faults):
-        for explained, sentence in check(ours, theirs, model):
-            if left & explained:
-                left -= explained
-                if sentence:
-                    yield sentence
+    checks = (attention_faults, expert_faults, gate_faults, plain_faults)
+    for explained, sentence in chain(*(check(ours, theirs, model) for check in checks)):
+        news = bool(left & explained)
+        left -= explained
+        if news and sentence:
+            yield sentence
     for name in sorted(left):
         yield f"{name.removesuffix('.weight')} differs, for no reason known here"
 
@@ -207,7 +208,7 @@ def expert_faults(ours: Tensors, theirs: Tensors, model: ModelConfig) -> Iterato
         order = f"ours {listed(range(model.experts))} are theirs {listed([e or 0 for e in held])}"
         yield _names(range(model.experts)), f"experts are in another order: {order}"
         return
-    if whole and held == routed:
+    if whole and held == routed and held != list(range(model.experts)):
         yield _names(range(model.experts)) | {"mlp.router.weight"}, ""
     for expert, origin in enumerate(held):
         if origin is not None and origin != expert:
@@ -243,7 +244,8 @@ def plain_faults(ours: Tensors, theirs: Tensors, model: ModelConfig) -> Iterator
 
 def _plain_fault(name: str, ours: Tensors, theirs: Tensors, model: ModelConfig) -> str:
     one, other = ours.get(name), theirs.get(name)
-    stem, _, kind = name.rpartition(".")
+    kind = name.rpartition(".")[2]
+    stem = name.removesuffix(".weight").removesuffix(".bias")
     stem = stem.removeprefix(ATTENTION) if stem[-2:-1] == "." else stem
     if kind == "bias" and (one is None or not bool(one.any())):
         return f"the bias of {stem} is lost"
