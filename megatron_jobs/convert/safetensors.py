@@ -9,7 +9,7 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -155,11 +155,11 @@ def weight_files(folder: Path) -> list[Path]:
     """
     whole = folder / WHOLE
     if whole.is_file():
-        return [_inside(folder, WHOLE, folder)]
+        return [file_inside(folder, WHOLE, folder)]
     if (folder / INDEX).exists():
-        weight_map = _weight_map(folder)
-        return [_inside(folder, name, folder / INDEX) for name in sorted(set(weight_map.values()))]
-    return [_inside(folder, path.name, folder) for path in sorted(folder.glob("*.safetensors"))]
+        names = sorted(set(weight_map(folder, INDEX).values()))
+        return [file_inside(folder, name, folder / INDEX) for name in names]
+    return [file_inside(folder, path.name, folder) for path in sorted(folder.glob("*.safetensors"))]
 
 
 def open_folder(folder: Path) -> dict[str, Matrix]:
@@ -172,35 +172,50 @@ def open_folder(folder: Path) -> dict[str, Matrix]:
     files = weight_files(folder)
     if not files:
         raise DataError(f"{folder}: holds no {WHOLE}, no {INDEX} and no *.safetensors")
+    found, places = open_files(files, open_safetensors)
+    if (folder / INDEX).exists() and not (folder / WHOLE).is_file():
+        check_index(folder, INDEX, places)
+    return found
+
+
+def open_files(
+    files: list[Path], opened: Callable[[Path], dict[str, Matrix]]
+) -> tuple[dict[str, Matrix], dict[str, str]]:
+    """The tensors of all files, and the name of the file of each; DataError for one in two."""
     found: dict[str, Matrix] = {}
     places: dict[str, str] = {}
     for file in files:
-        tensors = open_safetensors(file)
+        tensors = opened(file)
         for name in tensors:
             if name in places:
                 raise DataError(f"{file}: {name}: is in {places[name]} too")
             places[name] = file.name
         found |= tensors
-    if (folder / INDEX).exists() and not (folder / WHOLE).is_file():
-        _check_index(folder, places)
-    return found
+    return found, places
 
 
-def _check_index(folder: Path, places: Mapping[str, str]) -> None:
-    for name, file in _weight_map(folder).items():
+def check_index(folder: Path, index_name: str, places: Mapping[str, str]) -> None:
+    """DataError unless each tensor of an index is in the file that it names.
+
+    Args:
+        places: name of the file by name of each tensor, as found.
+    """
+    for name, file in weight_map(folder, index_name).items():
         if places.get(name) != Path(file).name:
-            raise DataError(f"{folder / INDEX}: {name}: is not in {file}")
+            raise DataError(f"{folder / index_name}: {name}: is not in {file}")
 
 
-def _weight_map(folder: Path) -> dict[str, str]:
-    index = read_limited_json(folder / INDEX, INDEX_BYTES)
+def weight_map(folder: Path, index_name: str) -> dict[str, str]:
+    """Names of files by names of tensors, as an index has them; DataError when it has none."""
+    index = read_limited_json(folder / index_name, INDEX_BYTES)
     found = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
-        raise DataError(f"{folder / INDEX}: needs weight_map: names of tensors to names of files")
+        rule = "needs weight_map: names of tensors to names of files"
+        raise DataError(f"{folder / index_name}: {rule}")
     return found
 
 
-def _inside(folder: Path, name: str, where: Path) -> Path:
+def file_inside(folder: Path, name: str, where: Path) -> Path:
     """A file of the folder; DataError when its name, or a link, leads out of it.
 
     Links into `blobs` beside `snapshots` are how the cache of Hugging Face's hub is laid out.
