@@ -61,14 +61,15 @@ MESHES = {
 
 
 def learn(rank: Rank, mesh: Mesh) -> dict[str, list[float]]:
-    """Losses and norms of a few steps of each model, and the loss of a batch not trained on."""
+    """Of each model: losses and norms of its steps, between losses of a batch left out."""
     open_groups(mesh, seed=1)
     seen: dict[str, list[float]] = {}
     for name, model in MODELS.items():
         engine = build_engine(model, mesh, OPTIM, precision="fp32", seed=3)
+        before = evaluate_loss(engine, micro_batches(99)).mean
         steps = [train_step(engine, micro_batches(n), n) for n in range(1, STEPS + 1)]
-        held_out = evaluate_loss(engine, micro_batches(99)).mean
-        seen[name] = [x for step in steps for x in (step.loss, step.grad_norm)] + [held_out]
+        after = evaluate_loss(engine, micro_batches(99)).mean
+        seen[name] = [before, *(x for s in steps for x in (s.loss, s.grad_norm)), after]
     return seen
 
 
@@ -90,7 +91,7 @@ def test_a_mesh_learns_as_one_rank_does(name: str) -> None:
 
 def test_all_of_them_learn() -> None:
     for name, seen in one_rank().items():
-        assert seen[2 * STEPS - 2] < seen[0], name
+        assert seen[-1] < seen[0] - 0.01, name
 
 
 def test_parameters_are_counted_and_have_their_shapes() -> None:
