@@ -63,9 +63,11 @@ def state_tensors(training: Training) -> Iterator[torch.Tensor]:
 
 
 def weights(training: Training) -> Iterator[torch.Tensor]:
-    """The parameters of this rank's chunks."""
+    """The parameters of this rank's chunks, and the biases of experts that training moves."""
     for chunk in training.chunks:
         yield from unwrap(chunk).parameters()
+        buffers = unwrap(chunk).named_buffers()
+        yield from (bias for name, bias in buffers if name.endswith("router.expert_bias"))
 
 
 def fingerprint(training: Training) -> str:

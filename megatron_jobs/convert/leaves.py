@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from megatron_jobs.config.latent import LatentAttention
 from megatron_jobs.config.model import ModelConfig
 
@@ -150,3 +152,11 @@ def leaf_of(name: str) -> Leaf:
 def shape_of(name: str, model: ModelConfig) -> Shape:
     """The whole tensor's shape."""
     return leaf_of(name).shape(model)
+
+
+def format_of(name: str, wanted: np.dtype[np.generic]) -> np.dtype[np.generic]:
+    """The number format of one of our tensors in a model of `wanted`.
+
+    Training moves the bias of experts by steps that bf16 would lose: it stays fp32 everywhere.
+    """
+    return np.dtype(np.float32) if name.endswith("router.expert_bias") else wanted

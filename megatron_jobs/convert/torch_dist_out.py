@@ -17,7 +17,7 @@ from megatron_jobs.config.precision import Precision
 from megatron_jobs.convert.core_names import LAYER, Place, place_of
 from megatron_jobs.convert.cuts import first_rank, pieces_of
 from megatron_jobs.convert.files import FilePlan, Item
-from megatron_jobs.convert.leaves import shape_of
+from megatron_jobs.convert.leaves import format_of, shape_of
 from megatron_jobs.convert.matrix import DTYPES, Converted, Matrix
 from megatron_jobs.convert.torch_dist_metadata import Stored, metadata_pickle
 from megatron_jobs.convert.torch_zip import ALIGNMENT, object_record, tensor_record
@@ -66,7 +66,8 @@ def plan_checkpoint(
     _add_objects(files, tensors, model, mesh)
     for name, matrix in tensors.items():
         _check_shape(name, matrix, model)
-        _add_tensor(files, name, Converted(matrix, DTYPES[dtype]), model, mesh)
+        number = format_of(name, DTYPES[dtype])
+        _add_tensor(files, name, Converted(matrix, number), model, mesh)
     noted = {"model": model.model_dump(mode="json"), "precision": dtype, "tokenizer_hash": None}
     noted |= dict(record or {})
 

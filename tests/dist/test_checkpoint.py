@@ -17,10 +17,12 @@ from megatron_jobs.checkpoint.load import load_checkpoint
 from megatron_jobs.checkpoint.manifest import latest_checkpoint, read_manifest, step_folder
 from megatron_jobs.checkpoint.save import save_checkpoint
 from megatron_jobs.checkpoint.state import Training, fingerprint, share_bytes
+from megatron_jobs.config.latent import LatentAttention
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.config.precision import Precision
+from megatron_jobs.config.router import RouterConfig
 from megatron_jobs.errors import DataError
 from megatron_jobs.parallel.cures import unwrap
 from megatron_jobs.parallel.groups import open_groups
@@ -40,6 +42,19 @@ LLAMA = ModelConfig(
 TIED = LLAMA.model_copy(update={"tied": True})
 DROPPING = LLAMA.model_copy(update={"dropout": 0.1, "attention_dropout": 0.1})
 EXPERTS = LLAMA.model_copy(update={"layers": 2, "experts": 4})
+LATENT = LLAMA.model_copy(
+    update={
+        "kv_heads": None,
+        "rope_interleaved": True,
+        "latent": LatentAttention(q_rank=12, kv_rank=20, nope_dim=10, rope_dim=6, value_dim=8),
+        "experts": 4,
+        "expert_ffn": 24,
+        "shared_ffn": 24,
+        "dense_layers": (0,),
+        "router": RouterConfig(score="sigmoid", bias=True),
+    }
+)
+"""Layers that differ, and a bias that training moves."""
 SQUARE = Mesh(tensor=2, sequence_parallel=True)
 """On four ranks: tensor 2 x data 2."""
 
@@ -75,7 +90,9 @@ def open_training(case: Case, rank: Rank) -> tuple[Engine, Training]:
 
 def whole_state(engine: Engine) -> list[Tensor]:
     """Copies of all that training moves on this rank."""
-    tensors = [p.detach().clone() for chunk in engine.chunks for p in unwrap(chunk).parameters()]
+    chunks = [unwrap(chunk) for chunk in engine.chunks]
+    tensors = [p.detach().clone() for chunk in chunks for p in chunk.parameters()]
+    tensors += [b.clone() for chunk in chunks for b in chunk.buffers()]
     for part in engine.optimizer.chained_optimizers:
         for parameter, state in part.optimizer.state.items():
             tensors.append(parameter.detach().clone())
@@ -108,6 +125,7 @@ CASES = {
     "pipeline 2 x virtual 2": Case(mesh=Mesh(pipeline=2, virtual=2), world=2),
     "pipeline 2, tied": Case(TIED, Mesh(pipeline=2), 2),
     "experts 2": Case(EXPERTS, Mesh(expert=2), 2),
+    "latent, experts 2, bf16": Case(LATENT, Mesh(expert=2), 2, "bf16"),
 }
 
 
