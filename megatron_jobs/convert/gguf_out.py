@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.convert.files import FilePlan, Item
 from megatron_jobs.convert.gguf_changes import stacked, to_gguf
 from megatron_jobs.convert.gguf_file import ALIGNMENT, GGUFFile
@@ -56,10 +57,10 @@ def plan_gguf(
         tensor that is missing or has no place.
     """
     architecture = architecture_of(config)
-    named = gguf_tensors(tensors, architecture, config)
     metadata, factors = model_metadata(architecture, config, form)
+    named = gguf_tensors(tensors, architecture, config)
     named |= {key: Stored(value) for key, value in factors.items()}
-    _check_read_back(named, metadata, config)
+    _check_read_back(named, metadata, described(dict(config), "config.json", names=tensors).model)
     if tokenizer is not None:
         metadata |= tokenizer_metadata(tokenizer, named[EMBEDDING].rows)
     kinds = {key: kind_for(key, matrix, form, named) for key, matrix in named.items()}
@@ -146,17 +147,21 @@ def model_metadata(
 
 
 def _check_read_back(
-    named: dict[str, Matrix], metadata: dict[str, Any], config: Mapping[str, Any]
+    named: dict[str, Matrix], metadata: dict[str, Any], model: ModelConfig
 ) -> None:
     """Raise UserError when a reader would take the file for another model than it is."""
     words = {key: plain(value) for key, value in metadata.items()}
-    found, _ = hugging_face_of(GGUFFile(Path("GGUF"), words, named, {}))
-    here = described(dict(config), "config.json").model.model_dump()
-    there = described(found, "GGUF").model.model_dump()
+    config, tensors = hugging_face_of(GGUFFile(Path("GGUF"), words, named, {}))
+    here, there = _spelled(model), _spelled(described(config, "GGUF", names=tensors).model)
     for key in here.keys() - OF_TRAINING:
         if here[key] != there[key] and not _close(here[key], there[key]):
             rule = f"as GGUF it would be read as {there[key]!r}"
             raise UserError(f"model.{key}: found {here[key]!r}; {rule}")
+
+
+def _spelled(model: ModelConfig) -> dict[str, Any]:
+    """All settings, with the sizes that follow from others."""
+    return model.model_dump() | {"head_dim": model.head_size(), "kv_heads": model.groups()}
 
 
 def _close(one: Any, other: Any) -> bool:
@@ -174,11 +179,22 @@ def kind_for(name: str, matrix: Matrix, form: GgufFormat, all_: Mapping[str, Mat
     return KINDS["F16"] if matrix.columns % kind.block else kind
 
 
-def kept_wider(named: Mapping[str, Matrix], form: GgufFormat) -> list[str]:
-    """The matrices whose rows are no whole blocks, so that they stay fp16."""
-    kinds = {name: kind_for(name, matrix, form, named) for name, matrix in named.items()}
+def gguf_remarks(
+    tensors: Mapping[str, Matrix], config: Mapping[str, Any], form: GgufFormat
+) -> list[str]:
+    """What a user should know of a file that `plan_gguf` can make: a sentence each."""
+    named = gguf_tensors(tensors, architecture_of(config), config)
     block = KINDS[form.upper()].block
-    return [name for name, kind in kinds.items() if kind.name == "F16" and block > 1]
+    kinds = {name: kind_for(name, matrix, form, named) for name, matrix in named.items()}
+    wide = [name for name, kind in kinds.items() if kind.name == "F16" and block > 1]
+    said = []
+    if wide:
+        rule = f"have rows that are no whole blocks of {block}"
+        said.append(f"{len(wide)} matrices stay fp16, they {rule}: {', '.join(wide[:3])}")
+    if config.get("model_type") in ("mistral", "mixtral") and config.get("sliding_window"):
+        window = config["sliding_window"]
+        said.append(f"llama.cpp sees all tokens where this model sees the last {window}")
+    return said
 
 
 def _in_kind(name: str, matrix: Matrix, kind: Kind) -> Matrix:

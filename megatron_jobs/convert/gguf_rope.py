@@ -19,7 +19,7 @@ BASE = 10000.0
 """Where the metadata says nothing; of Gemma 3's layers with a window always."""
 LOW, HIGH = 1.0, 4.0
 """llama3's bounds. Factors know them up to a common factor of all three lengths, so these do."""
-LENGTHS = [2**power for power in range(8, 24)]
+LENGTHS = [2**power for power in range(3, 24)]
 """Original lengths that a table of factors is compared with."""
 LLAMA3, LONG, SHORT = FACTORS
 

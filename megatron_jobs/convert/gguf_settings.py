@@ -107,6 +107,8 @@ FIXED: dict[str, dict[str, Any]] = {
     "gpt_neox": {"hidden_act": "gelu", "attention_bias": True},
 }
 """model_type -> what llama.cpp computes whatever the metadata says."""
+OLDER = {"num_experts": "num_local_experts"}
+"""Names that config.json may have in place of others."""
 PREFIX_OF_EXPERTS = "llama.expert_count"
 
 
@@ -167,7 +169,9 @@ def metadata_of(config: Mapping[str, Any], prefix: str, model_type: str) -> dict
     found: dict[str, Any] = {}
     numbers = {"whole": np.uint32, "real": np.float32, "bool": np.bool_}
     for setting in SETTINGS[model_type]:
-        value = config.get(setting.theirs, setting.default)
+        value = config.get(
+            setting.theirs, config.get(OLDER.get(setting.theirs, ""), setting.default)
+        )
         if value is None and setting.needed:
             raise UserError(f"config.json: {setting.theirs}: missing; GGUF has to say it")
         if value is not None:
