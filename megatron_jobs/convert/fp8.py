@@ -33,6 +33,7 @@ class Dequantised(Matrix):
             raise DataError(f"scales {list(scales.shape)}: {list(wanted)} are those of its blocks")
         self.base, self.scales, self.shape = base, scales, base.shape
         self.dtype = np.dtype(ml_dtypes.bfloat16)
+        self.numbers = np.arange(256, dtype=np.uint8).view(base.dtype).astype(np.float32)
 
     def read(self, start: int, stop: int) -> Iterator[Array]:
         """Pieces that are made."""
@@ -42,7 +43,7 @@ class Dequantised(Matrix):
             for piece in self.base.read(first, last):
                 own = factors[at - first : at - first + len(piece)]
                 at += len(piece)
-                yield (piece.astype(np.float32) * own).astype(self.dtype)
+                yield (self.numbers[piece.view(np.uint8)] * own).astype(self.dtype)
 
     def piece_rows(self) -> int:
         """Fewer than would be made at once: numbers and scales are fp32 in between."""
