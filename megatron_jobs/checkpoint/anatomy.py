@@ -22,15 +22,19 @@ TENSORS = {
     "mlp.shared_experts.gate_weight": "mlp.shared_expert_gate.weight",
 }
 
+ENDS = {"decoder.final_layernorm": "model.norm"}
+
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Names of modules below a layer of theirs, and of some of the model."""
+    """Names of modules below a layer of a stack of theirs, and of some of the model."""
 
+    stack: str = ""
+    """`encoder` where the model has a decoder too."""
     layers: str = "model.layers"
     """Of the model: the list of layers."""
-    positions: str = ""
-    """Of the model: learned positions."""
+    ends: dict[str, str] = field(default_factory=lambda: ENDS)
+    """Our name of a module before the first layer or after the last -> theirs, in the model."""
     qkv: tuple[str, ...] = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
     """Three projections, or one that holds all."""
     fused: Fused = "parts"
@@ -41,7 +45,7 @@ class Anatomy:
     mlp: str = "mlp"
     """Takes what the feed-forward block takes."""
     inner: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
-    """Gate and up, or one that holds both, or one where there is no gate."""
+    """Gate and up, or one that holds both, or one where there is no gate; those that exist."""
     down: str = "mlp.down_proj"
     norms: dict[str, str] = field(default_factory=lambda: NORMS)
     """Our name of a module that holds a vector -> theirs."""
@@ -69,12 +73,48 @@ FOUR_NORMS = NORMS | {
     "pre_mlp_layernorm": "pre_feedforward_layernorm",
     "post_mlp_layernorm": "post_feedforward_layernorm",
 }
+
+
+def t5_stack(name: str, stack: str, last: int) -> Anatomy:
+    """Encoder or decoder of T5; `last` is the number of the feed-forward part of a block."""
+    at, block, cross = "layer.0.SelfAttention", f"layer.{last}.DenseReluDense", "layer.1."
+    norms = {
+        "input_layernorm": "layer.0.layer_norm",
+        "pre_mlp_layernorm": f"layer.{last}.layer_norm",
+    }
+    others = {f"cross_attention.{n}": f"{cross}EncDecAttention.{n}" for n in "qkv"}
+    others["cross_attention.linear_proj"] = cross + "EncDecAttention.o"
+    norms["pre_cross_attn_layernorm"] = cross + "layer_norm"
+    return Anatomy(
+        stack=stack,
+        layers=f"{name}.block",
+        ends={
+            f"{name}.final_layernorm": f"{name}.final_layer_norm",
+            f"{name}_relative_pos_emb.relative_attention_bias": (
+                f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias"
+            ),
+        },
+        qkv=tuple(f"{at}.{part}" for part in "qkv"),
+        attention=at,
+        proj=at + ".o",
+        mlp=block,
+        inner=tuple(f"{block}.{part}" for part in ("wi_0", "wi_1", "wi")),
+        down=block + ".wo",
+        norms=norms if last == 2 else dict(list(norms.items())[:2]),
+        others=others if last == 2 else {},
+    )
+
+
+T5 = (t5_stack("encoder", "encoder", 1), t5_stack("decoder", "", 2))
 DEEPSEEK = Anatomy(qkv=(), others=LATENT, norms=LATENT_NORMS, shared="mlp.shared_experts")
 GEMMA = Anatomy(norms=FOUR_NORMS)
 ANATOMIES: dict[str, Anatomy] = {
     "gpt2": Anatomy(
         layers="transformer.h",
-        positions="transformer.wpe",
+        ends={
+            "decoder.final_layernorm": "transformer.ln_f",
+            "embedding.position_embeddings": "transformer.wpe",
+        },
         qkv=("attn.c_attn",),
         attention="attn",
         proj="attn.c_proj",
@@ -84,6 +124,7 @@ ANATOMIES: dict[str, Anatomy] = {
     ),
     "gpt_neox": Anatomy(
         layers="gpt_neox.layers",
+        ends={"decoder.final_layernorm": "gpt_neox.final_layer_norm"},
         qkv=("attention.query_key_value",),
         fused="heads",
         attention="attention",
@@ -107,7 +148,15 @@ ANATOMIES: dict[str, Anatomy] = {
     "deepseek_v3": DEEPSEEK,
     "bert": Anatomy(
         layers="bert.encoder.layer",
-        positions="bert.embeddings.position_embeddings",
+        ends={
+            "embedding.position_embeddings": "bert.embeddings.position_embeddings",
+            "embedding.tokentype_embeddings": "bert.embeddings.token_type_embeddings",
+            "embedding.layer_norm": "bert.embeddings.LayerNorm",
+            "lm_head.dense": "cls.predictions.transform.dense",
+            "lm_head.layer_norm": "cls.predictions.transform.LayerNorm",
+            "pooler.dense": "bert.pooler.dense",
+            "binary_head": "cls.seq_relationship",
+        },
         qkv=tuple(f"attention.self.{name}" for name in ("query", "key", "value")),
         attention="attention",
         proj="attention.output.dense",
@@ -123,9 +172,16 @@ ANATOMIES: dict[str, Anatomy] = {
 """model_type of config.json -> its anatomy; others are Llama's."""
 
 
-def anatomy_of(theirs: Any) -> Anatomy:
-    """The anatomy of a model of transformers."""
-    return ANATOMIES.get(theirs.config.model_type, Anatomy())
+def anatomies_of(theirs: Any) -> tuple[Anatomy, ...]:
+    """The anatomy of each stack of a model of transformers, the encoder first."""
+    kind = theirs.config.model_type
+    return T5 if kind == "t5" else (ANATOMIES.get(kind, Anatomy()),)
+
+
+def part_of_model(theirs: nn.Module, name: str) -> nn.Module | None:
+    """A module of a model of theirs, which may be the part of one that has no head."""
+    found = part_of(theirs, name)
+    return found if found is not None else part_of(theirs, name.partition(".")[2])
 
 
 def part_of(module: nn.Module, name: str) -> nn.Module | None:

@@ -1,5 +1,6 @@
 """Which layer is the first that computes something else than theirs does, and why."""
 
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -8,20 +9,24 @@ from torch import Tensor
 
 from megatron_jobs.checkpoint.end_faults import (
     embedding_faults,
-    last_norm_faults,
+    ending_faults,
     our_ends,
     output_faults,
     their_ends,
 )
 from megatron_jobs.checkpoint.evidence import our_evidence, their_evidence
 from megatron_jobs.checkpoint.state_faults import STATE_TOLERANCE, distance, state_faults
-from megatron_jobs.checkpoint.trace import EMBEDDING, ENDING, Trace, layer_name
+from megatron_jobs.checkpoint.trace import EMBEDDING, ENDING, HEADS, Trace
 from megatron_jobs.checkpoint.weight_faults import listed, weight_faults
 from megatron_jobs.config.model import ModelConfig
 
 Looked = TypeVar("Looked")
 Opened = Callable[[], Any]
 """Gives a model, perhaps by loading it; it is let go before the next is asked for."""
+
+
+LARGE = 1 << 24
+"""Parameters, from which on a model that was let go is worth looking for."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class Models:
     ) -> tuple[Looked, Looked]:
         """Theirs is opened, looked at and let go; then ours."""
         other = at_theirs(self.theirs())
+        if self.model.parameters() > LARGE:
+            gc.collect()  # its modules may know each other
         return at_ours(self.ours()), other
 
 
@@ -46,25 +53,31 @@ def diagnose(models: Models, ours: Trace, theirs: Trace, tokens_BT: Tensor) -> l
     Args:
         ours, theirs: runs over prompts of which `tokens_BT` is the first.
     """
-    lost = wrong_experts(ours, theirs)
     place, before = first_difference(ours, theirs)
-    if lost and (place is None or _layer_of(place) is None or min(lost) <= (_layer_of(place) or 0)):
-        first = min(lost)
-        found = f"layer {first}: experts {listed(lost[first])} answer otherwise than theirs"
-        return [found, *_inside(models, first, tokens_BT)]
+    way = list(ours.states)
+    lost = next(iter(wrong_experts(ours, theirs).items()), None)
+    if lost is not None and (place is None or way.index(lost[0]) <= way.index(place)):
+        found = f"{lost[0]}: experts {listed(lost[1])} answer otherwise than theirs"
+        return [found, *_inside(models, lost[0], tokens_BT)]
     if place is None:
         own, other = models.look(lambda chunk: our_ends(chunk, models.model), their_ends)
         return ["no layer differs, only the logits do", *output_faults(own, other)]
-    layer = _layer_of(place)
     found = f"{place}: hidden states differ by {_apart(place, ours, theirs):.2g}"
     if before is not None:
         found += f" (those of {before} by {_apart(before, ours, theirs):.2g})"
-    if layer is not None:
-        return [found, *_inside(models, layer, tokens_BT)]
-    own, other = models.look(lambda chunk: our_ends(chunk, models.model), their_ends)
-    states = ours.states[place], theirs.states[place]
-    explain = embedding_faults if place == EMBEDDING else last_norm_faults
-    return [found, *explain(own, other, states)]
+    return [found, *_causes(models, place, (ours.states[place], theirs.states[place]), tokens_BT)]
+
+
+def _causes(
+    models: Models, place: str, states: tuple[Tensor, Tensor], tokens_BT: Tensor
+) -> Iterator[str]:
+    if "layer " in place and place != ENDING:
+        yield from _inside(models, place, tokens_BT)
+        return
+    model = models.model
+    own, other = models.look(lambda chunk: our_ends(chunk, model), their_ends)
+    explain = embedding_faults if place.endswith(EMBEDDING) else ending_faults
+    yield from explain(own, other, states, model)
 
 
 def first_difference(ours: Trace, theirs: Trace) -> tuple[str | None, str | None]:
@@ -79,10 +92,16 @@ def first_difference(ours: Trace, theirs: Trace) -> tuple[str | None, str | None
     return None, before
 
 
-def wrong_experts(ours: Trace, theirs: Trace) -> dict[int, list[int]]:
+def heads_differ(ours: Trace, theirs: Trace) -> bool:
+    """Whether what an encoder says beside its logits is not the same."""
+    held = [name for name in HEADS if name in ours.states and name in theirs.states]
+    return any(distance(ours.states[n], theirs.states[n]) > STATE_TOLERANCE for n in held)
+
+
+def wrong_experts(ours: Trace, theirs: Trace) -> dict[str, list[int]]:
     """Layer -> experts that make something else of the same states."""
     found = {}
-    for layer in sorted(set(ours.experts) & set(theirs.experts)):
+    for layer in [name for name in ours.experts if name in theirs.experts]:
         one, other = ours.experts[layer], theirs.experts[layer]
         wrong = [
             expert
@@ -94,16 +113,12 @@ def wrong_experts(ours: Trace, theirs: Trace) -> dict[int, list[int]]:
     return found
 
 
-def _layer_of(place: str) -> int | None:
-    return None if place in (EMBEDDING, ENDING) else int(place.removeprefix("layer "))
-
-
 def _apart(place: str, ours: Trace, theirs: Trace) -> float:
     one, other = ours.states[place], theirs.states[place]
     return float((one - other).abs().max()) if one.shape == other.shape else float("inf")
 
 
-def _inside(models: Models, layer: int, tokens_BT: Tensor) -> Iterator[str]:
+def _inside(models: Models, layer: str, tokens_BT: Tensor) -> Iterator[str]:
     """Causes in one layer: its tensors, and where those are right, its settings."""
     model = models.model
     own, other = models.look(
@@ -113,4 +128,4 @@ def _inside(models: Models, layer: int, tokens_BT: Tensor) -> Iterator[str]:
     causes = list(weight_faults(own.weights, other.weights, model))
     causes = causes or list(state_faults(own, other, model))
     for cause in causes or ["differs, for no reason known here"]:
-        yield f"{layer_name(layer)}: {cause}"
+        yield f"{layer}: {cause}"

@@ -10,92 +10,100 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron_jobs.checkpoint.anatomy import anatomy_of, matrix_of, part_of
-from megatron_jobs.checkpoint.evidence import Evidence
+from megatron_jobs.checkpoint.anatomy import anatomies_of, matrix_of, part_of_model
+from megatron_jobs.checkpoint.evidence import Evidence, tensors_of
 from megatron_jobs.checkpoint.origins import Origin, origins
 from megatron_jobs.checkpoint.state_faults import distance, norm_faults
-from megatron_jobs.checkpoint.trace import our_stack
-from megatron_jobs.checkpoint.weight_faults import equal
+from megatron_jobs.checkpoint.weight_faults import equal, weight_faults
 from megatron_jobs.config.model import ModelConfig
 
 Tensors = dict[str, Tensor]
-LAST = "final_layernorm"
+LAST = "decoder.final_layernorm"
+TABLES = ("embedding", "output", "output.bias")
 
 
 @torch.no_grad()
 def our_ends(chunk: Any, model: ModelConfig) -> Tensors:
-    """embedding and output [V, H], positions, final_layernorm, as far as there are any."""
+    """embedding and output [V, H], output.bias, and all else outside of the layers by its name."""
     words = chunk.embedding.word_embeddings
-    places = getattr(chunk.embedding, "position_embeddings", None)
     output = getattr(chunk, "output_layer", None)
     weight = getattr(output, "weight", None)
     found = {
         "embedding": words.weight[: model.vocab_size],
-        "positions": getattr(places, "weight", None),
         "output": (words.weight if weight is None else weight)[: model.vocab_size],
-        "output.bias": getattr(output, "bias", None),
-        **_norm_tensors(getattr(our_stack(chunk), "final_layernorm", None)),
     }
-    if found["output.bias"] is not None:
-        found["output.bias"] = found["output.bias"][: model.vocab_size]
-    return _kept(found)
+    bias = getattr(output, "bias", None)
+    if bias is not None:
+        found["output.bias"] = bias[: model.vocab_size]
+    held = {n: v for n, v in chunk.state_dict().items() if isinstance(v, Tensor)}
+    others = {n: v for n, v in held.items() if ".layers." not in n and n not in OWN}
+    return _kept(found | others)
+
+
+OWN = ("embedding.word_embeddings.weight", "output_layer.weight", "output_layer.bias")
 
 
 @torch.no_grad()
 def their_ends(theirs: Any) -> Tensors:
     """The same of a model of transformers."""
-    anatomy = anatomy_of(theirs)
-    norm = next((part_of(theirs, n) for n in LAST_NORMS if part_of(theirs, n) is not None), None)
     output = theirs.get_output_embeddings()
-    found = {
+    weights = {
         "embedding": theirs.get_input_embeddings().weight,
-        "positions": matrix_of(part_of(theirs, anatomy.positions)),
         "output": matrix_of(output),
         "output.bias": getattr(output, "bias", None),
-        **_norm_tensors(norm),
     }
+    found = {name: value for name, value in weights.items() if value is not None}
+    for anatomy in anatomies_of(theirs):
+        for ours, name in anatomy.ends.items():
+            found |= tensors_of(ours, part_of_model(theirs, name))
     return _kept(found)
 
 
-LAST_NORMS = ("model.norm", "transformer.ln_f", "gpt_neox.final_layer_norm")
-"""Names of the norm after the last layer."""
+def _kept(found: Tensors) -> Tensors:
+    return {name: value.detach().float().cpu().clone() for name, value in found.items()}
 
 
-def _norm_tensors(norm: Any) -> dict[str, Tensor | None]:
-    kinds = ("weight", "bias")
-    return {f"{LAST}.{kind}": getattr(norm, kind, None) for kind in kinds}
-
-
-def _kept(found: dict[str, Tensor | None]) -> Tensors:
-    given = {name: value for name, value in found.items() if value is not None}
-    return {name: value.detach().float().cpu().clone() for name, value in given.items()}
-
-
-def embedding_faults(ours: Tensors, theirs: Tensors, states: tuple[Tensor, Tensor]) -> list[str]:
+def embedding_faults(
+    ours: Tensors, theirs: Tensors, states: tuple[Tensor, Tensor], model: ModelConfig
+) -> Iterator[str]:
     """Why what enters the first layer differs; states [B, T, H] of ours and of theirs."""
+    places = "embedding.position_embeddings.weight"
     found = list(_rows_moved("embedding", ours, theirs))
-    found += list(_rows_moved("positions", ours, theirs, stem="position embedding"))
-    if found:
-        return found
+    found += list(_rows_moved(places, ours, theirs, stem="position embedding"))
     one, other = states
     scale = float((one * other).sum() / one.square().sum())
-    if distance(one * scale, other) < 1e-3:
-        return [f"embedding: theirs is {scale:.6g} times ours: embedding_scale"]
-    return ["embedding: what enters the first layer differs, for no reason known here"]
+    if found:
+        yield from found
+    elif others := list(_others(ours, theirs, model, "embedding.", but=places)):
+        yield from others
+    elif distance(one * scale, other) < 1e-3:
+        yield f"embedding: theirs is {scale:.6g} times ours: embedding_scale"
+    else:
+        yield "embedding: what enters the first layer differs, for no reason known here"
 
 
-def last_norm_faults(
-    ours: Tensors, theirs: Tensors, states: tuple[Tensor, Tensor]
+def ending_faults(
+    ours: Tensors, theirs: Tensors, states: tuple[Tensor, Tensor], model: ModelConfig
 ) -> Iterator[str]:
-    """Why the states after the last norm differ."""
+    """Why the states differ that enter the output layer, or a head, after equal layers."""
+    others = list(_others(ours, theirs, model, ""))
     weight = theirs.get(f"{LAST}.weight")
-    same = all(
-        equal(ours.get(f"{LAST}.{k}"), theirs.get(f"{LAST}.{k}")) for k in ("weight", "bias")
-    )
-    if weight is None or not same:
-        yield f"{LAST}: its weight is not theirs"
-        return
-    yield from norm_faults(LAST, *states, weight, Evidence(theirs))
+    if others:
+        yield from others
+    elif weight is not None and model.kind == "decoder":
+        yield from norm_faults(LAST, *states, weight, Evidence(theirs))
+    else:
+        yield "what follows the last layer differs, for no reason known here"
+
+
+def _others(
+    ours: Tensors, theirs: Tensors, model: ModelConfig, start: str, *, but: str = ""
+) -> Iterator[str]:
+    """What is wrong with tensors outside of the layers that are no tables."""
+    names = set(ours) | set(theirs)
+    asked = {n for n in names if n.startswith(start) and n not in (*TABLES, but)}
+    own, other = ({n: side[n] for n in asked if n in side} for side in (ours, theirs))
+    return weight_faults(own, other, model)
 
 
 def output_faults(ours: Tensors, theirs: Tensors) -> Iterator[str]:

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from megatron_jobs.checkpoint.anatomy import Anatomy, anatomy_of, matrix_of, part_of
+from megatron_jobs.checkpoint.anatomy import Anatomy, matrix_of, part_of
 from megatron_jobs.checkpoint.trace import (
     Point,
+    our_layers,
     our_logits,
-    our_stack,
     their_layers,
     their_logits,
     watching,
@@ -43,9 +43,9 @@ class Evidence:
 
 
 @torch.no_grad()
-def our_evidence(chunk: Any, model: ModelConfig, layer: int, tokens_BT: Tensor) -> Evidence:
-    """Layer `layer` of ours, in a run over the tokens."""
-    block = our_stack(chunk).layers[layer]
+def our_evidence(chunk: Any, model: ModelConfig, layer: str, tokens_BT: Tensor) -> Evidence:
+    """A layer of ours (`layer 3`), in a run over the tokens."""
+    block = our_layers(chunk)[layer]
     found = Evidence(our_weights(block, model))
     with watching(_our_points(block), found.states, turned=True):
         our_logits(chunk, tokens_BT, model)
@@ -55,9 +55,9 @@ def our_evidence(chunk: Any, model: ModelConfig, layer: int, tokens_BT: Tensor) 
 
 
 @torch.no_grad()
-def their_evidence(theirs: Any, model: ModelConfig, layer: int, tokens_BT: Tensor) -> Evidence:
+def their_evidence(theirs: Any, model: ModelConfig, layer: str, tokens_BT: Tensor) -> Evidence:
     """The same of a model of transformers; `model` is what they are thought to be."""
-    block, anatomy = their_layers(theirs)[layer], anatomy_of(theirs)
+    block, anatomy = their_layers(theirs)[layer]
     found = Evidence(their_weights(block, anatomy, model))
     mixing = part_of(block, anatomy.attention)
     points = _their_points(block, anatomy)
@@ -188,10 +188,16 @@ def our_weights(block: nn.Module, model: ModelConfig) -> Tensors:
         if stem.endswith("linear_qkv"):
             parts = split_qkv(value, model)
             found |= {f"{ATTENTION}{n}.{kind}": p for n, p in zip("qkv", parts, strict=True)}
+        elif stem == "cross_attention.linear_kv":
+            by_head = value.reshape(model.heads, 2, -1, *value.shape[1:])
+            found |= {
+                f"cross_attention.{n}.{kind}": by_head[:, i].flatten(0, 1)
+                for i, n in enumerate("kv")
+            }
         elif stem.endswith("linear_fc1") and model.is_gated():
             found |= _halves(stem.removesuffix("linear_fc1"), value, kind)
         else:
-            found[name] = value
+            found[name.replace("cross_attention.linear_q.", "cross_attention.q.")] = value
     return {name: _kept(value) for name, value in found.items()}
 
 
@@ -206,7 +212,7 @@ def their_weights(block: nn.Module, anatomy: Anatomy, model: ModelConfig) -> Ten
     }
     found: Tensors = {}
     for ours, place in places.items():
-        found |= _tensors(ours, part_of(block, place))
+        found |= tensors_of(ours, part_of(block, place))
     held = block.state_dict()
     found |= {ours: held[name] for ours, name in anatomy.tensors.items() if name in held}
     found |= _their_qkv(block, anatomy, model)
@@ -215,7 +221,7 @@ def their_weights(block: nn.Module, anatomy: Anatomy, model: ModelConfig) -> Ten
     if anatomy.shared:
         names = [f"{anatomy.shared}.{name}_proj" for name in ("gate", "up", "down")]
         found |= _their_inner("mlp.shared_experts.", block, tuple(names[:2]), model)
-        found |= _tensors("mlp.shared_experts.linear_fc2", part_of(block, names[2]))
+        found |= tensors_of("mlp.shared_experts.linear_fc2", part_of(block, names[2]))
     return {name: _kept(value) for name, value in found.items()}
 
 
@@ -223,7 +229,7 @@ def _kept(weight: Tensor) -> Tensor:
     return weight.detach().float().cpu().clone()
 
 
-def _tensors(name: str, module: nn.Module | None) -> Tensors:
+def tensors_of(name: str, module: nn.Module | None) -> Tensors:
     """A module's matrix (or vector) and its bias, under a name of ours."""
     weight, bias = matrix_of(module), getattr(module, "bias", None)
     kinds = {"weight": weight, "bias": bias}
@@ -234,9 +240,9 @@ def _their_qkv(block: nn.Module, anatomy: Anatomy, model: ModelConfig) -> Tensor
     found: Tensors = {}
     if len(anatomy.qkv) == 3:
         for name, place in zip("qkv", anatomy.qkv, strict=True):
-            found |= _tensors(ATTENTION + name, part_of(block, place))
+            found |= tensors_of(ATTENTION + name, part_of(block, place))
     elif anatomy.qkv:
-        for name, value in _tensors("qkv", part_of(block, anatomy.qkv[0])).items():
+        for name, value in tensors_of("qkv", part_of(block, anatomy.qkv[0])).items():
             parts, kind = _apart(value, anatomy, model), name.removeprefix("qkv.")
             found |= {f"{ATTENTION}{n}.{kind}": p for n, p in zip("qkv", parts, strict=True)}
     return found
@@ -246,11 +252,12 @@ def _their_inner(
     prefix: str, block: nn.Module, places: tuple[str, ...], model: ModelConfig
 ) -> Tensors:
     found: Tensors = {}
+    places = tuple(place for place in places if part_of(block, place) is not None)
     if len(places) == 2:
         for name, place in zip(("gate", "up"), places, strict=True):
-            found |= _tensors(prefix + name, part_of(block, place))
+            found |= tensors_of(prefix + name, part_of(block, place))
         return found
-    for name, value in _tensors("fused", part_of(block, places[0])).items():
+    for name, value in tensors_of("fused", part_of(block, places[0]) if places else None).items():
         kind = name.removeprefix("fused.")
         gated = _halves(prefix, value, kind)
         found |= gated if model.is_gated() else {f"{prefix}linear_fc1.{kind}": value}

@@ -3,7 +3,6 @@
 B sequences, T positions, V vocabulary.
 """
 
-import gc
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from megatron_jobs.checkpoint.diagnosis import Models, diagnose, wrong_experts
+from megatron_jobs.checkpoint.diagnosis import Models, diagnose, heads_differ, wrong_experts
 from megatron_jobs.checkpoint.model import model_of, open_model
 from megatron_jobs.checkpoint.prompts import LONGEST, TEXTS, Prompt, fixed_prompts
 from megatron_jobs.checkpoint.trace import our_trace, their_trace
@@ -112,12 +111,10 @@ def prove(
     model = model_of(checkpoint)
 
     def ours() -> Any:
-        gc.collect()  # the other model
         (chunk,) = open_model(checkpoint, Mesh(), "fp32")
         return rounded(chunk, dtype)
 
     def theirs() -> Any:
-        gc.collect()
         return rounded(open_theirs(hugging_face, model), dtype)
 
     asked = prompts or fixed_prompts(hugging_face, model.vocab_size, model.seq_len)
@@ -135,7 +132,8 @@ def prove_models(models: Models, prompts: Sequence[Prompt]) -> Proof:
         compare(prompt, one, two, models.model)
         for prompt, one, two in zip(prompts, own.logits, other.logits, strict=True)
     )
-    if all(answer.is_same() for answer in answers) and not wrong_experts(own, other):
+    beside = bool(wrong_experts(own, other)) or heads_differ(own, other)
+    if all(answer.is_same() for answer in answers) and not beside:
         return Proof(answers)
     return Proof(answers, tuple(diagnose(models, own, other, tokens[0])))
 
@@ -144,11 +142,17 @@ def open_theirs(folder: Path, model: ModelConfig) -> Any:
     """A model of transformers in fp32 whose attention is plain, read from a folder alone."""
     import transformers
 
-    name = CLASSES[model.kind] if model.token_head else "AutoModel"
-    kind = getattr(transformers, name)
+    kind = getattr(transformers, _class_of(model))
     return kind.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True
     )
+
+
+def _class_of(model: ModelConfig) -> str:
+    """What of transformers has all heads of a model."""
+    if model.kind != "encoder" or not model.sentence_head:
+        return CLASSES[model.kind] if model.token_head else "AutoModel"
+    return "AutoModelForPreTraining" if model.token_head else "AutoModelForNextSentencePrediction"
 
 
 @torch.no_grad()

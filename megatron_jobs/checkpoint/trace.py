@@ -12,11 +12,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from megatron_jobs.checkpoint.anatomy import anatomy_of, part_of
+from megatron_jobs.checkpoint.anatomy import Anatomy, anatomies_of, part_of, part_of_model
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.model.logits import answer
 
-EMBEDDING, ENDING = "embedding", "final norm"
+EMBEDDING, ENDING = "embedding", "before the output layer"
+POOLER, SENTENCE = "pooler", "sentence head"
+HEADS = (POOLER, SENTENCE)
+"""What logits of tokens say nothing of."""
 PROBES, COLUMNS = 16, 8
 """States that each expert is given, and how many numbers of each answer are kept."""
 
@@ -40,8 +43,8 @@ class Trace:
     """[B, T, V] of each prompt."""
     states: dict[str, Tensor] = field(default_factory=dict)
     """Hidden states [B, T, H] of the first prompt, in order."""
-    experts: dict[int, Tensor] = field(default_factory=dict)
-    """Layer -> what each expert makes of the same states, [E, PROBES, COLUMNS]."""
+    experts: dict[str, Tensor] = field(default_factory=dict)
+    """`layer 3` -> what each expert makes of the same states, [E, PROBES, COLUMNS]."""
 
 
 @contextmanager
@@ -86,38 +89,62 @@ def passing(value: object) -> Tensor | None:
     return first
 
 
-def our_stack(chunk: Any) -> Any:
-    """The layers of a model of ours, those of the decoder where there are two stacks."""
-    return getattr(chunk, "decoder", None) or chunk.encoder
+def our_layers(chunk: Any) -> dict[str, nn.Module]:
+    """Name of a layer -> the layer: `layer 3`; `encoder layer 3` where there is a decoder too."""
+    stacks = {name: getattr(chunk, name, None) for name in ("encoder", "decoder")}
+    found = {name: stack.layers for name, stack in stacks.items() if stack is not None}
+    both = len(found) > 1
+    return {
+        named("encoder" if both and name == "encoder" else "", f"layer {number}"): layer
+        for name, layers in found.items()
+        for number, layer in enumerate(layers)
+    }
+
+
+def their_layers(theirs: Any) -> dict[str, tuple[nn.Module, Anatomy]]:
+    """The same of a model of transformers, with the anatomy of each; none that it does not fit."""
+    found = {}
+    for anatomy in anatomies_of(theirs):
+        layers = part_of_model(theirs, anatomy.layers)
+        if isinstance(layers, nn.ModuleList):
+            for number, layer in enumerate(layers):
+                found[named(anatomy.stack, f"layer {number}")] = (layer, anatomy)
+    return found
+
+
+def named(stack: str, place: str) -> str:
+    """A place in a stack."""
+    return f"{stack} {place}".strip()
 
 
 def our_points(chunk: Any) -> list[Point]:
-    """Before the first layer, after each, and after the last norm."""
-    stack = our_stack(chunk)
-    after = [Point(layer_name(i), layer) for i, layer in enumerate(stack.layers)]
-    before = Point(EMBEDDING, stack.layers[0], "input")
-    return [before, *after, Point(ENDING, getattr(stack, "final_layernorm", None))]
-
-
-def their_layers(theirs: Any) -> Any:
-    """The list of layers, empty where the anatomy does not fit."""
-    found = part_of(theirs, anatomy_of(theirs).layers)
-    return found if isinstance(found, nn.ModuleList) else nn.ModuleList()
+    """Before the first layer of each stack, after each, before the output layer, and heads."""
+    ends = {POOLER: "pooler", SENTENCE: "binary_head"}
+    return [
+        *_points(our_layers(chunk)),
+        Point(ENDING, getattr(chunk, "output_layer", None), "input"),
+        *(Point(name, getattr(chunk, place, None)) for name, place in ends.items()),
+    ]
 
 
 def their_points(theirs: Any) -> list[Point]:
     """As `our_points`."""
-    layers = their_layers(theirs)
-    if not len(layers):
-        return []
-    after = [Point(layer_name(i), layer) for i, layer in enumerate(layers)]
-    before = Point(EMBEDDING, layers[0], "input")
-    return [before, *after, Point(ENDING, theirs.get_output_embeddings(), "input")]
+    layers = {name: layer for name, (layer, _) in their_layers(theirs).items()}
+    return [
+        *_points(layers),
+        Point(ENDING, theirs.get_output_embeddings(), "input"),
+        Point(POOLER, part_of_model(theirs, "bert.pooler")),
+        Point(SENTENCE, part_of_model(theirs, "cls.seq_relationship")),
+    ]
 
 
-def layer_name(layer: int) -> str:
-    """Of the state after it."""
-    return f"layer {layer}"
+def _points(layers: dict[str, nn.Module]) -> list[Point]:
+    points = []
+    for name, layer in layers.items():
+        if name.endswith("layer 0"):
+            points.append(Point(named(name.removesuffix("layer 0"), EMBEDDING), layer, "input"))
+        points.append(Point(name, layer))
+    return points
 
 
 @torch.no_grad()
@@ -127,9 +154,9 @@ def our_trace(chunk: Any, model: ModelConfig, prompts: Iterable[Tensor]) -> Trac
     for number, tokens_BT in enumerate(prompts):
         with watching([] if number else our_points(chunk), trace.states, turned=True):
             trace.logits.append(our_logits(chunk, tokens_BT, model))
-    for layer, block in enumerate(our_stack(chunk).layers):
-        experts = getattr(getattr(block.mlp, "experts", None), "local_experts", None)
-        if experts is not None:
+    for layer, block in our_layers(chunk).items():
+        experts = part_of(block, "mlp.experts.local_experts")
+        if isinstance(experts, nn.ModuleList):
             states_PH, mixed_HC = expert_probes(model.hidden, next(block.parameters()).device)
             made = [passing(expert(states_PH)) for expert in experts]
             trace.experts[layer] = torch.stack([x @ mixed_HC for x in made if x is not None]).cpu()
@@ -150,7 +177,7 @@ def their_trace(theirs: Any, prompts: Iterable[Tensor]) -> Trace:
     for number, tokens_BT in enumerate(prompts):
         with watching([] if number else their_points(theirs), trace.states):
             trace.logits.append(their_logits(theirs, tokens_BT))
-    for layer, block in enumerate(their_layers(theirs)):
+    for layer, (block, _) in their_layers(theirs).items():
         experts = part_of(block, "mlp.experts")
         if experts is not None:
             trace.experts[layer] = _their_experts(experts)
@@ -163,12 +190,13 @@ def their_logits(theirs: Any, tokens_BT: Tensor) -> Tensor:
     words = {"input_ids": tokens_BT.to(device)}
     if theirs.config.is_encoder_decoder:
         words["decoder_input_ids"] = words["input_ids"]
-    said = theirs.eval()(**words)
-    if not hasattr(said, "logits"):
-        vectors_VH = theirs.get_input_embeddings().weight
-        return (said.last_hidden_state @ vectors_VH.t()).float().cpu()  # type: ignore[no-any-return]
-    logits_BTV: Tensor = said.logits
-    return logits_BTV.float().cpu()
+    said = theirs.eval()(**words, output_hidden_states=True)
+    for name in ("prediction_logits", "logits"):
+        logits = getattr(said, name, None)
+        if logits is not None and logits.dim() == 3:
+            return logits.float().cpu()  # type: ignore[no-any-return]
+    vectors_VH = theirs.get_input_embeddings().weight
+    return (said.hidden_states[-1] @ vectors_VH.t()).float().cpu()  # type: ignore[no-any-return]
 
 
 def _their_experts(experts: Any) -> Tensor:

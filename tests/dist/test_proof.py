@@ -296,8 +296,8 @@ def test_nothing_is_said_of_a_right_conversion(name: str, tmp_path: Path) -> Non
         proof = prove_models(models, [Prompt("probe", probe_tokens())])
         said, seen = [], set(WAY)
         for layer in range(model.layers):
-            own = our_evidence(chunk, model, layer, probe_tokens())
-            other = their_evidence(plain, model, layer, probe_tokens())
+            own = our_evidence(chunk, model, f"layer {layer}", probe_tokens())
+            other = their_evidence(plain, model, f"layer {layer}", probe_tokens())
             said += [*weight_faults(own.weights, other.weights, model)]
             said += [*state_faults(own, other, model)]
             assert set(own.weights) == set(other.weights)
