@@ -4,12 +4,19 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from megatron_jobs.config.latent import LatentAttention
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.config.router import RouterConfig
 from megatron_jobs.config.tree import SHIPPED
 
 PRESETS = sorted((SHIPPED / "configs" / "models").glob("*.yaml"))
 SMALL = ModelConfig(layers=4, hidden=64, heads=4, kv_heads=2, vocab_size=500, seq_len=32)
+LATENT: dict[str, object] = {
+    "kv_heads": None,
+    "rope_interleaved": True,
+    "latent": LatentAttention(q_rank=12, kv_rank=20, nope_dim=10, rope_dim=6, value_dim=8),
+}
 
 
 def preset(name: str) -> ModelConfig:
@@ -76,9 +83,31 @@ def test_a_token_visits_some_experts() -> None:
         ({"init_std": 0.0}, ("init_std", "0.0 is not positive")),
         ({"norm_eps": -1e-5}, ("norm_eps", "-1e-05 is not positive")),
         ({"balance_loss": -1.0}, ("balance_loss", "-1.0 is negative; 0 leaves it out")),
+        ({"experts": 4, "dense_layers": (4,)}, ("dense_layers", "4: layers are 0 to 3")),
+        (
+            {"experts": 4, "shared_ffn": 8, "bias": True},
+            ("shared_ffn", "8: a block beside the experts cannot have bias"),
+        ),
+        (
+            {"experts": 4, "router": RouterConfig(groups=3)},
+            ("router.groups", "4 experts cannot be dealt to 3 equal groups"),
+        ),
+        (
+            {"experts": 8, "experts_per_token": 3, "router": RouterConfig(groups=4)},
+            ("router.groups_per_token", "1 groups hold 2 experts, of which a token visits 3"),
+        ),
+        (
+            {"experts": 4, "experts_per_token": 1, "router": RouterConfig(groups=4)},
+            ("router.group_score", "top2 needs two experts or more in each group"),
+        ),
+        (LATENT | {"kv_heads": 2}, ("kv_heads", "2: latent attention has None only")),
+        (
+            LATENT | {"rope_interleaved": False},
+            ("rope_interleaved", "False: latent attention has True only"),
+        ),
     ],
 )
-def test_sizes_that_clash(change: dict[str, float], problem: tuple[str, str]) -> None:
+def test_sizes_that_clash(change: dict[str, object], problem: tuple[str, str]) -> None:
     assert list(SMALL.model_copy(update=change).problems()) == [problem]
 
 
@@ -119,6 +148,26 @@ def test_sizes_are_positive(name: str) -> None:
         ),
         ({}, Mesh(expert=2), ("experts", "0 experts cannot be dealt to 2 expert ranks")),
         (
+            {"experts": 4, "expert_ffn": 7, "ffn": 255},
+            Mesh(expert_tensor=2),
+            ("expert_ffn", "7 columns cannot be cut over 2 tensor ranks"),
+        ),
+        (
+            {"experts": 4, "shared_ffn": 7},
+            Mesh(tensor=2, sequence_parallel=True),
+            ("shared_ffn", "7 columns cannot be cut over 2 tensor ranks"),
+        ),
+        (
+            {"experts": 4, "ffn": 255, "expert_ffn": 8, "dense_layers": (0,)},
+            Mesh(tensor=2, sequence_parallel=True),
+            ("ffn", "255 columns cannot be cut over 2 tensor ranks"),
+        ),
+        (
+            LATENT,
+            Mesh(tensor=2),
+            ("latent", "on tensor ranks latent attention needs mesh.sequence_parallel: true"),
+        ),
+        (
             {"experts": 4},
             Mesh(tensor=2),
             ("experts", "on tensor ranks experts need mesh.sequence_parallel: true"),
@@ -131,7 +180,7 @@ def test_sizes_are_positive(name: str) -> None:
     ],
 )
 def test_what_a_mesh_cannot_cut(
-    change: dict[str, int | None], mesh: Mesh, problem: tuple[str, str]
+    change: dict[str, object], mesh: Mesh, problem: tuple[str, str]
 ) -> None:
     model = SMALL.model_copy(update=change)
     if change.get("heads") == 3:
@@ -139,3 +188,15 @@ def test_what_a_mesh_cannot_cut(
     else:
         expected = [problem]
     assert list(model.mesh_problems(mesh)) == expected
+
+
+def test_a_bias_of_experts_needs_sigmoid() -> None:
+    (found,) = RouterConfig(bias=True).problems()
+    assert found == ("bias", "true with score: softmax; megatron-core has it for sigmoid alone")
+
+
+def test_operations_of_latent_attention() -> None:
+    """12 x heads x positions a layer for 16 columns of scores and 8 of values, not 16 of each."""
+    model = SMALL.model_copy(update=LATENT)
+    weights = model.parameters() - model.padded_vocab() * 64
+    assert model.flops_per_token() == 6 * weights + 4 * 6 * 4 * (16 + 8) * 32
