@@ -298,6 +298,9 @@ class ModelConfig(Settings):
             yield "experts", f"{self.experts} experts cannot be dealt to {mesh.expert} expert ranks"
         if self.experts and mesh.tensor > 1 and not mesh.sequence_parallel:
             yield "experts", "on tensor ranks experts need mesh.sequence_parallel: true"
+        if self.experts and self.bias and mesh.expert_tensor > 1:
+            rule = f"cannot be cut over {mesh.expert_tensor} expert_tensor ranks"
+            yield "bias", f"true: experts with biases {rule}"
         if self.latent is not None and mesh.tensor > 1 and not mesh.sequence_parallel:
             yield "latent", "on tensor ranks latent attention needs mesh.sequence_parallel: true"
 

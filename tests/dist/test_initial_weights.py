@@ -7,9 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from megatron_jobs.config.latent import LatentAttention
 from megatron_jobs.config.mesh import Mesh
-from megatron_jobs.model.build import build_model
 from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.config.router import RouterConfig
+from megatron_jobs.convert.leaves import leaf_of, shape_of
+from megatron_jobs.model.build import build_model
+from megatron_jobs.model.initialize import cut_dim, is_cut, whole_name
 from megatron_jobs.parallel.groups import open_groups
 from tests.ranks import on_ranks
 
@@ -86,3 +90,52 @@ def test_seed_and_name_make_the_weights() -> None:
     assert not any(torch.equal(first[name], other[name]) for name in matrices)
     qkv = [first[name] for name in matrices if name.endswith("linear_qkv.weight")]
     assert not torch.equal(qkv[0], qkv[1]), "layers must differ"
+
+
+LATENT = ModelConfig(
+    layers=2,
+    hidden=32,
+    heads=4,
+    ffn=48,
+    vocab_size=100,
+    rope_interleaved=True,
+    latent=LatentAttention(q_rank=12, kv_rank=20, nope_dim=10, rope_dim=6, value_dim=8),
+    experts=4,
+    expert_ffn=24,
+    shared_ffn=40,
+    shared_gate=True,
+    dense_layers=(0,),
+    router=RouterConfig(score="sigmoid", bias=True),
+)
+BIASED = MODEL.model_copy(update={"experts": 4, "ffn": 48, "qk_norm": True})
+
+
+@pytest.mark.parametrize("model", [LATENT, BIASED], ids=["latent", "biased"])
+def test_leaves_say_shapes_and_cuts_of_all_that_is_kept(model: ModelConfig) -> None:
+    def look(rank: Any) -> dict[str, tuple[list[int], str]]:
+        mesh = Mesh(tensor=2, expert_tensor=1 if model.bias else 2, sequence_parallel=True)
+        assert not list(model.mesh_problems(mesh))
+        open_groups(mesh, seed=1)
+        (chunk,) = build_model(model, mesh, seed=None)
+        kept = chunk.state_dict(keep_vars=True).items()
+        return {
+            whole_name(chunk, name): (list(tensor.shape), cut_of(tensor))
+            for name, tensor in kept
+            if isinstance(tensor, Tensor)
+        }
+
+    for found in on_ranks(2, look):
+        for name, (shape, cut) in found.items():
+            whole, alone = list(shape_of(name, model)), model.bias and "local_experts" in name
+            assert alone or cut == leaf_of(name).cut, name
+            if cut != "none" and not alone:
+                whole[cut == "columns"] //= 2
+            assert shape == whole, name
+
+
+def cut_of(tensor: Any) -> str:
+    if not is_cut(tensor):
+        return "none"
+    if cut_dim(tensor) == 1:
+        return "columns"
+    return "halves" if tensor.partition_stride == 2 else "rows"

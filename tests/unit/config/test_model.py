@@ -153,6 +153,11 @@ def test_sizes_are_positive(name: str) -> None:
             ("expert_ffn", "7 columns cannot be cut over 2 tensor ranks"),
         ),
         (
+            {"experts": 4, "bias": True},
+            Mesh(expert_tensor=2),
+            ("bias", "true: experts with biases cannot be cut over 2 expert_tensor ranks"),
+        ),
+        (
             {"experts": 4, "shared_ffn": 7},
             Mesh(tensor=2, sequence_parallel=True),
             ("shared_ffn", "7 columns cannot be cut over 2 tensor ranks"),
