@@ -11,6 +11,7 @@ EXTENSIONS = {
     "_data": "index",
     "_lines": "lines",
     "_filters": "filters",
+    "_kernels": "kernels",
     "_ngrams": "ngrams",
     "_overlap": "overlap",
     "_pack": "pack",

@@ -6,6 +6,7 @@ from typing import Any
 
 from megatron_jobs.config.batch import BatchConfig
 from megatron_jobs.config.documents import DocumentResets
+from megatron_jobs.config.kernels import KernelsConfig
 from megatron_jobs.config.kinds import only_decoders
 from megatron_jobs.config.loop import LoopConfig
 from megatron_jobs.config.mesh import Mesh
@@ -32,6 +33,7 @@ LAYOUT = (
     "save_every",
     "keep",
     "max_skips",
+    "kernels",
 )
 PRELOAD = ("megatron_jobs.train.loop",)
 MEET = ".meet"
@@ -58,6 +60,7 @@ class Config(LoopConfig, DocumentResets):
     optim: OptimConfig = OptimConfig()
     batch: BatchConfig = BatchConfig()
     precision: Precision = "bf16"
+    kernels: KernelsConfig = KernelsConfig()
     mask_eod: bool = False
     """Train on no target that follows an end of document: the first token of the next one, which
     nothing before it foretells (Megatron-LM's --eod-mask-loss)."""
@@ -228,6 +231,7 @@ def describe(config: Config, resources: Resources) -> list[tuple[str, str]]:
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     """Train to the last step; the numbers are those of the last one."""
     from megatron_jobs.data.start import index_note
+    from megatron_jobs.kernels.dispatch import choose
     from megatron_jobs.parallel.groups import close, connect, open_groups
     from megatron_jobs.train.feed import check_index, check_samples, document_ends, open_feed
     from megatron_jobs.train.loop import train
@@ -235,6 +239,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     from megatron_jobs.train.start import Load, agree_on_start
     from megatron_jobs.train.step import build_engine
 
+    choose(config.kernels)
     samples = 0 if config.load else config.steps * config.batch.global_size
     index = check_index(config.index, config.model, samples=samples, mesh=config.mesh)
     ends = document_ends(index, config, mask_eod=config.mask_eod)

@@ -1,0 +1,62 @@
+"""The compiled extensions, and tensors as they take them: addresses of contiguous numbers."""
+
+import functools
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+"""What the extensions call a dtype; they know no other for numbers."""
+FLOATS = tuple(CODES)
+
+
+@functools.cache
+def built(name: str) -> ModuleType | None:
+    """The module `megatron_jobs.<name>`; None where it was not built."""
+    whole = f"megatron_jobs.{name}"
+    try:
+        return importlib.import_module(whole)
+    except ModuleNotFoundError as error:
+        if error.name != whole:
+            raise
+        return None
+
+
+def cpu() -> Any:
+    """`megatron_jobs._kernels`, once `form_of` said "cpu"."""
+    return built("_kernels")
+
+
+def cuda() -> Any:
+    """`megatron_jobs._cuda`, once `form_of` said "cuda"."""
+    return built("_cuda")
+
+
+def checked(
+    name: str,
+    tensor: Tensor,
+    *,
+    dtypes: Sequence[torch.dtype] = FLOATS,
+    shape: Sequence[int] | None = None,
+    device: str = "cpu",
+) -> int:
+    """The address of the first number of a tensor that the extensions can take.
+
+    Raises: ValueError that begins with `name`, for another dtype, shape or device, and for a tensor
+        that is not contiguous.
+    """
+    if tensor.dtype not in dtypes:
+        known = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise ValueError(f"{name} must be {known}, got {str(tensor.dtype).removeprefix('torch.')}")
+    if shape is not None and tensor.shape != torch.Size(shape):
+        raise ValueError(f"{name} must be {list(shape)}, got {list(tensor.shape)}")
+    if tensor.device.type != device:
+        raise ValueError(f"{name} must be on {device}, got {tensor.device}")
+    if not tensor.is_contiguous():
+        strides = list(tensor.stride())
+        raise ValueError(f"{name} must be contiguous, got {list(tensor.shape)} strides {strides}")
+    return tensor.data_ptr()
