@@ -1,6 +1,6 @@
 """Whether tensors that were read are all those of a model, each of its shape. V, H: see leaves."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.convert.core_names import LAYER, has_experts, layers_of
@@ -11,6 +11,20 @@ from megatron_jobs.errors import DataError
 EMBEDDING, OUTPUT = "embedding.word_embeddings.weight", "output_layer.weight"
 BY_TOKEN = (EMBEDDING, OUTPUT, "output_layer.bias")
 """A row for each token, and padding."""
+SWITCHES: dict[str, Callable[[ModelConfig], bool]] = {
+    "embedding.position_embeddings.weight": lambda m: m.position == "learned",
+    "decoder.final_layernorm.bias": lambda m: m.norm == "layernorm",
+    ".self_attention.linear_qkv.bias": lambda m: m.bias or m.qkv_bias,
+    ".self_attention.linear_proj.bias": lambda m: m.bias,
+    ".self_attention.q_layernorm.weight": lambda m: m.qk_norm,
+    ".linear_fc1.bias": lambda m: m.bias,
+    ".mlp.router.weight": lambda m: m.experts > 0,
+    ".mlp.router.expert_bias": lambda m: m.experts > 0 and m.router.bias,
+    ".mlp.shared_experts.linear_fc1.weight": lambda m: m.experts > 0 and m.shared_ffn > 0,
+    ".mlp.shared_experts.gate_weight": lambda m: m.experts > 0 and m.shared_gate,
+    "output_layer.bias": lambda m: m.output_bias,
+}
+"""End of a name -> whether a decoder of usual attention has such a tensor."""
 
 
 def whole_model(tensors: Mapping[str, Matrix], model: ModelConfig, where: str) -> dict[str, Matrix]:
@@ -27,6 +41,8 @@ def whole_model(tensors: Mapping[str, Matrix], model: ModelConfig, where: str) -
     for name, matrix in found.items():
         _check_shape(name, matrix, model, where)
     _check_layers(found, model, where)
+    if model.kind == "decoder" and model.latent is None:
+        _check_switches(found, model, where)
     own_output = model.kind == "decoder" and not model.tied
     ends = (EMBEDDING, OUTPUT) if own_output else (EMBEDDING,)
     for name in ends:
@@ -53,6 +69,15 @@ def _check_shape(name: str, matrix: Matrix, model: ModelConfig, where: str) -> N
     if matrix.shape != wanted:
         sizes = f"found {list(matrix.shape)}, its settings ask for {list(wanted)}"
         raise DataError(f"{where}: {name}: {sizes}")
+
+
+def _check_switches(found: Mapping[str, Matrix], model: ModelConfig, where: str) -> None:
+    for end, wanted in SWITCHES.items():
+        there = next((name for name in found if name.endswith(end)), None)
+        if there and not wanted(model):
+            raise DataError(f"{where}: {there}: is there, its settings ask for none")
+        if wanted(model) and not there:
+            raise DataError(f"{where}: {end.strip('.')}: missing; its settings ask for it")
 
 
 def _check_layers(found: Mapping[str, Matrix], model: ModelConfig, where: str) -> None:
