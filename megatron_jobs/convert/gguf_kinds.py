@@ -92,7 +92,9 @@ class Dequantised(Matrix):
         for piece in self.blocks.read(start, stop):
             for first in range(0, len(piece), step):
                 rows = np.ascontiguousarray(piece[first : first + step])
-                yield quants.dequantize(rows, GGMLQuantizationType(self.kind.number))
+                with np.errstate(all="ignore"):  # a scale may be infinite, or no number
+                    made = quants.dequantize(rows, GGMLQuantizationType(self.kind.number))
+                yield made
 
 
 class Quantised(Matrix):

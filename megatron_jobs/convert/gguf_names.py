@@ -99,7 +99,7 @@ _SHARED = (
     Line(BLOCK + "ffn_gate_inp_shexp.weight", LAYER + "mlp.shared_expert_gate.weight", "row"),
 )
 _MLP_EXPERTS = _experts("mlp.", "gate_proj", "up_proj", "down_proj")
-_GEMMA = (*_ENDS, *_OUTPUT, *_lines({"output_norm.weight": "model.norm.weight"}, "one"))
+_GEMMA = (*_ENDS, *_lines({"output_norm.weight": "model.norm.weight"}, "one"))
 _GEMMA += (*_lines(_GEMMA_NORMS, "one"), *_attention(), *_DENSE)
 _PHI3 = {
     BLOCK + "attn_qkv.weight": ATTENTION + "qkv_proj.weight",
@@ -157,7 +157,7 @@ _ALL = (
     Architecture("qwen2moe", "qwen2_moe", (*_QWEN, *_MLP_EXPERTS, *_SHARED)),
     Architecture("qwen3moe", "qwen3_moe", (*_QWEN, *_lines(_HEAD_NORMS), *_MLP_EXPERTS)),
     Architecture("gemma2", "gemma2", _GEMMA),
-    Architecture("gemma3", "gemma3_text", (*_GEMMA, *_lines(_HEAD_NORMS, "one"))),
+    Architecture("gemma3", "gemma3_text", (*_GEMMA, *_OUTPUT, *_lines(_HEAD_NORMS, "one"))),
     Architecture("phi3", "phi3", (*_ENDS, *_OUTPUT, *_OUTPUT_NORM, *_lines(_NORMS | _PHI3))),
     Architecture(
         "olmo2",

