@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from megatron_jobs.errors import MegatronJobsError
 from megatron_jobs.parallel.groups import close, connect
 from megatron_jobs.runtime.launch import fork_ranks
 from megatron_jobs.runtime.rank import Rank
@@ -55,6 +56,32 @@ def on_ranks(world: int, work: Callable[[Rank], Any]) -> list[Any]:
             pytest.fail(report(folder, outcome.guilty, outcome.signal), pytrace=False)
         files = [folder / f"{index}.pt" for index in range(world)]
         return [torch.load(file, weights_only=False) for file in files]
+
+
+def apart(work: Callable[[], Any]) -> Any:
+    """What `work()` returns in a process of its own, which connects nothing; its errors come back.
+
+    What it opens (groups, threads, a model) is gone with it.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+
+        def whole_life(rank: Rank) -> None:
+            torch.set_num_threads(1)
+            found: tuple[Any, BaseException | None] = (None, None)
+            try:
+                found = (work(), None)
+            except MegatronJobsError as error:
+                found = (None, type(error)(str(error)))
+            torch.save(found, folder / "found.pt")
+
+        outcome = fork_ranks(whole_life, 1, error_file=lambda index: folder / f"{index}.txt")
+        if outcome.status:
+            pytest.fail(report(folder, outcome.guilty, outcome.signal), pytrace=False)
+        value, error = torch.load(folder / "found.pt", weights_only=False)
+    if error is not None:
+        raise error
+    return value
 
 
 def report(folder: Path, guilty: int, signal: str) -> str:

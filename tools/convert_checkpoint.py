@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Convert a checkpoint to Hugging Face's form or back, with the flags of Megatron-LM's convert.py.
+"""Convert a checkpoint of any kind to any other, with the flags of Megatron-LM's convert.py.
 
 tools/convert_checkpoint.py --model-type GPT --loader hf --saver mcore --load-dir A --save-dir B
 """
@@ -7,32 +7,41 @@ tools/convert_checkpoint.py --model-type GPT --loader hf --saver mcore --load-di
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-from megatron_jobs.config.mesh import Mesh
+import yaml
+
+from megatron_jobs.convert.source import kind_of
 from megatron_jobs.errors import EXIT_DONE, EXIT_USER, DataError, UserError
 from megatron_jobs.stages.convert import Config, convert
 
-HUGGING_FACE = {"hf", "llama_mistral"}
-"""Names of loaders and savers of Hugging Face folders; llama_mistral is Megatron-LM's."""
-OURS = {"core", "mcore"}
+LOADERS = {
+    "auto": (),
+    "hf": ("hugging_face",),
+    "llama_mistral": ("hugging_face",),
+    "mixtral_hf": ("hugging_face",),
+    "core": ("checkpoint", "torch_dist"),
+    "mcore": ("checkpoint", "torch_dist"),
+    "megatron": ("legacy",),
+    "legacy": ("legacy",),
+    "gguf": ("gguf",),
+}
+"""Name of a loader -> kinds of --load-dir; those of Megatron-LM's convert.py among them."""
+SAVERS = {"hf": "hugging_face", "core": "checkpoint", "mcore": "checkpoint", "gguf": "gguf"}
 
 
 def main(words: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 something the user can mend."""
     asked = flags().parse_args(words)
     try:
-        check(asked)
-        config = Config(
-            source=asked.load_dir,
-            tokenizer=asked.tokenizer_model,
-            dtype=asked.dtype,
-            pad_vocab_to=asked.make_vocab_size_divisible_by,
-        )
-        found = convert(config, asked.save_dir)
+        config = settings(asked)
+        found = convert(config, asked.save_dir, quiet if asked.quiet else show)
     except (UserError, DataError) as error:
-        print(f"convert_checkpoint: {error}", file=sys.stderr)
+        print(f"\nconvert_checkpoint: {error}", file=sys.stderr)
         return EXIT_USER
-    print(f"{asked.save_dir}: logits differ by {found['max_logit_difference']:.3g} at most")
+    print(f"{asked.save_dir}: {found['tensors']} tensors, {found['tensors_read_back']} read back")
+    if "max_logit_difference" in found:
+        print(f"logits differ by {found['max_logit_difference']:.3g} at most")
     return EXIT_DONE
 
 
@@ -41,60 +50,85 @@ def flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "convert_checkpoint.py", description=str(__doc__).split("\n")[0]
     )
-    names = sorted(HUGGING_FACE | OURS)
-    parser.add_argument("--model-type", choices=["GPT"], default="GPT")
-    parser.add_argument("--loader", choices=names, required=True, help="kind of --load-dir")
-    parser.add_argument("--saver", choices=names, required=True, help="kind of --save-dir")
-    parser.add_argument("--load-dir", type=Path, required=True)
-    parser.add_argument("--save-dir", type=Path, required=True)
-    parser.add_argument("--tokenizer-model", type=Path, help="folder whose files go along")
-    parser.add_argument(
-        "--make-vocab-size-divisible-by",
-        type=int,
-        default=128,
-        help="rows of the embedding, from hf; to hf the padding is left out",
-    )
-    parser.add_argument("--dtype", choices=["fp32", "bf16", "fp16"], default="fp32")
+    add = parser.add_argument
+    add("--model-type", choices=["GPT", "BERT", "T5"], default="GPT", help="is found out by itself")
+    add("--loader", choices=sorted(LOADERS), default="auto", help="kind of --load-dir")
+    add("--saver", choices=sorted(SAVERS), required=True, help="kind of --save-dir")
+    add("--load-dir", type=Path, required=True, help="folder, or a GGUF file")
+    add("--save-dir", type=Path, required=True)
+    add("--tokenizer-model", type=Path, help="folder whose files go along")
+    rows = "rows of the embedding, from hf; to hf the padding is left out"
+    add("--make-vocab-size-divisible-by", type=int, default=128, help=rows)
+    add("--dtype", choices=["fp32", "bf16", "fp16"], help="of the weights; default: as they are")
     for axis in ("tensor", "pipeline", "expert"):
-        text = "any such layout reads the result; checked against the model only"
-        parser.add_argument(f"--target-{axis}-parallel-size", type=int, default=1, help=text)
+        text = "the ranks that the result is cut for; any others can load it too"
+        add(f"--target-{axis}-parallel-size", type=int, default=1, help=text)
+    text = "YAML with the settings of the model, of a checkpoint that does not hold them"
+    add("--model-config", type=Path, help=text)
+    add("--family", help="architecture of Hugging Face's; default: the one it came from")
+    add("--gguf-type", choices=["f32", "f16", "bf16", "q8_0", "q4_0"], default="f16")
+    text = "logits: run the model beside transformers too; tensors: read back what was written"
+    add("--proof", choices=["logits", "tensors"], default="logits", help=text)
+    add("--threads", type=int, default=2)
+    add("--quiet", action="store_true", help="no word on the way")
     return parser
 
 
-def check(asked: argparse.Namespace) -> None:
-    """Raise UserError for what cannot be converted."""
-    if (asked.loader in OURS) == (asked.saver in OURS):
-        raise UserError(f"--loader {asked.loader} --saver {asked.saver}: one must be hf")
-    if not asked.load_dir.is_dir():
+def settings(asked: argparse.Namespace) -> Config:
+    """The settings of the stage; UserError for flags that do not fit each other."""
+    if not asked.load_dir.exists():
         raise UserError(f"--load-dir: {asked.load_dir}: no such folder")
     if asked.save_dir.exists():
         raise UserError(f"--save-dir: {asked.save_dir}: is there already; nothing is overwritten")
-    hugging_face = (asked.load_dir / "config.json").exists()
-    if hugging_face != (asked.loader in HUGGING_FACE):
-        kind = "a Hugging Face folder" if hugging_face else "no Hugging Face folder"
-        raise UserError(f"--loader {asked.loader}: {asked.load_dir} is {kind}")
+    kind, _ = kind_of(asked.load_dir)
+    if LOADERS[asked.loader] and kind not in LOADERS[asked.loader]:
+        raise UserError(f"--loader {asked.loader}: {asked.load_dir} is of kind {kind}")
     if asked.make_vocab_size_divisible_by < 1:
         found = f"found {asked.make_vocab_size_divisible_by}, must be at least 1"
         raise UserError(f"--make-vocab-size-divisible-by: {found}")
-    check_layout(asked, hugging_face)
-
-
-def check_layout(asked: argparse.Namespace, hugging_face: bool) -> None:
-    """Raise UserError when the target layout cannot cut the model."""
-    from megatron_jobs.checkpoint.hugging_face import read_settings
-    from megatron_jobs.checkpoint.model import model_of
-
-    if hugging_face:
-        _, model = read_settings(asked.load_dir, asked.make_vocab_size_divisible_by)
-    else:
-        model = model_of(asked.load_dir)
-    mesh = Mesh(
-        tensor=asked.target_tensor_parallel_size,
-        pipeline=asked.target_pipeline_parallel_size,
-        expert=asked.target_expert_parallel_size,
+    return Config(
+        source=asked.load_dir,
+        to=SAVERS[asked.saver],
+        model=model_settings(asked.model_config),
+        tokenizer=asked.tokenizer_model,
+        dtype=asked.dtype,
+        mesh=mesh_settings(asked),
+        pad_vocab_to=asked.make_vocab_size_divisible_by,
+        family=asked.family,
+        gguf=asked.gguf_type,
+        proof=asked.proof,
+        threads=asked.threads,
     )
-    for setting, sentence in model.mesh_problems(mesh):
-        raise UserError(f"{setting}: {sentence}")
+
+
+def mesh_settings(asked: argparse.Namespace) -> dict[str, Any]:
+    """The ranks that a checkpoint is cut for."""
+    axes = ("tensor", "pipeline", "expert")
+    mesh = {axis: getattr(asked, f"target_{axis}_parallel_size") for axis in axes}
+    return mesh | {"sequence_parallel": mesh["tensor"] > 1 and mesh["expert"] > 1}
+
+
+def model_settings(file: Path | None) -> dict[str, Any] | None:
+    """The mapping of a YAML file."""
+    if file is None:
+        return None
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"--model-config: {file}: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"--model-config: {file}: no mapping of settings")
+    return found
+
+
+def quiet(done: int, total: int) -> None:
+    """Nothing is said on the way."""
+
+
+def show(done: int, total: int) -> None:
+    """One line that is written over."""
+    if sys.stderr.isatty():
+        print(f"\r{done / 1e9:.2f} of {total / 1e9:.2f} GB", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

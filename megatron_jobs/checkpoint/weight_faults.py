@@ -258,6 +258,8 @@ def _plain_fault(name: str, ours: Tensors, theirs: Tensors, model: ModelConfig) 
     for found, sentence in _changes(one, other):
         if found:
             return f"{stem} {sentence}"
+    if model.latent is not None and (sentence := _latent_convention(one, other, stem, model)):
+        return sentence
     if name == ATTENTION + "linear_proj.weight":
         return _heads_of_output(one, other, model)
     again = [n for n, tensor in theirs.items() if n != name and equal(one, tensor)]
@@ -286,3 +288,22 @@ def _heads_of_output(one: Tensor, other: Tensor, model: ModelConfig) -> str:
         return ""
     order = f"ours {listed(range(model.heads))} are theirs {listed(moved[0])}"
     return f"heads of linear_proj are in another order: {order}"
+
+
+def _latent_convention(one: Tensor, other: Tensor, stem: str, model: ModelConfig) -> str:
+    """Rows of rotary columns, the last of each head of queries and of what keys share."""
+    assert model.latent is not None, "this is of latent attention"
+    is_keys, turned = stem.endswith("linear_kv_down_proj"), model.latent.rope_dim
+    if not is_keys and not stem.endswith(("linear_q_proj", "linear_q_up_proj")):
+        return ""
+    heads, rest = (1, model.latent.kv_rank) if is_keys else (model.heads, model.latent.nope_dim)
+    rows = order_within(origins({"w": one}, {"w": other})["w"], "w")
+    moved = None if rows is None else order_of_heads(rows, heads)
+    if moved is None or moved[1][:rest] != list(range(rest)):
+        return ""
+    last = [column - rest for column in moved[1][rest:]]
+    for order, have, theirs in ((pairs_of_halves, PAIRS, HALVES), (halves_of_pairs, HALVES, PAIRS)):
+        if last == order(turned, turned):
+            found = f"in the convention of {have}, theirs in that of {theirs}"
+            return f"{stem}: rotary columns are {found}"
+    return ""

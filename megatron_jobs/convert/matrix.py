@@ -14,10 +14,12 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from megatron_jobs.config.precision import Precision
+
 Array = NDArray[np.generic]
 PIECE = 4 << 20
 """Bytes that are made at once, where a view does not do."""
-DTYPES: dict[str, np.dtype[np.generic]] = {
+DTYPES: dict[Precision, np.dtype[np.generic]] = {
     "fp32": np.dtype(np.float32),
     "bf16": np.dtype(ml_dtypes.bfloat16),
     "fp16": np.dtype(np.float16),

@@ -1,62 +1,90 @@
-"""A checkpoint as a Hugging Face folder, or the other way, its logits compared."""
+"""Any checkpoint to any other, streamed from mapped files, read back, its logits compared."""
 
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from pydantic import PositiveInt
-
-from megatron_jobs.config.precision import Precision
 from megatron_jobs.config.resources import Resources
-from megatron_jobs.config.settings import InputPath, Settings
+from megatron_jobs.config.settings import Problem
+from megatron_jobs.convert.settings import ConversionSettings as Config
 from megatron_jobs.runtime.rank import Rank
+from megatron_jobs.stages import Facts
 
 OUTPUTS = ("model", "comparison.json")
-RESOURCES = Resources()
-PRELOAD = ("megatron_jobs.checkpoint.convert",)
+RESOURCES = Resources(cpus=2, hours=4)
+LAYOUT = ("threads",)
+__all__ = ["OUTPUTS", "RESOURCES", "Config", "run"]
+GIB = 2**30
+COMPARISON = "comparison.json"
 
 
-class Config(Settings):
-    """What is converted to what."""
+def foresee(config: Config, inputs: Mapping[str, Facts]) -> Iterator[Problem]:
+    """What the headers of a source say against it, where it is there and no job makes it anew."""
+    from megatron_jobs.convert.facts import source_problems
 
-    source: InputPath
-    """A checkpoint of ours (or a folder whose latest is taken), or a Hugging Face folder; the
-    result, folder `model`, is of the other kind."""
-    tokenizer: InputPath | None = None
-    """Folder of the tokenizer (or its tokenizer.json) whose files go into a Hugging Face folder;
-    of a Hugging Face model, null for the one beside it."""
-    dtype: Precision = "fp32"
-    """Of the weights written."""
-    pad_vocab_to: PositiveInt = 128
-    """Of a Hugging Face model, the embedding gets a multiple of this many rows: tensor ranks must
-    divide them. The way back leaves the padding out."""
+    if "source" not in inputs and config.source.exists():
+        yield from source_problems(config)
+
+
+def memory_gb(config: Config, inputs: Mapping[str, Facts]) -> float:
+    """GiB that a conversion takes at most, the proof by logits included."""
+    from megatron_jobs.convert.facts import facts_of
+
+    facts = facts_of(config, inputs)
+    return math.ceil(facts.peak_bytes / GIB * 10) / 10 if facts else 0
+
+
+def describe(config: Config, resources: Resources) -> list[tuple[str, str]]:
+    """Sizes and memory, for `mj show`; of a source that is there."""
+    from megatron_jobs.convert.facts import facts_of
+
+    facts = facts_of(config, {})
+    return facts.lines() if facts else []
 
 
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
-    """Convert on the leader; the comparison goes to comparison.json and the receipt."""
+    """Convert on the leader; what was compared goes to comparison.json, its sums to the receipt."""
     from megatron_jobs.runtime.files import remove, write_json
+    from megatron_jobs.runtime.progress import Progress
 
     if not rank.leads:
         return {}
+
+    def tell(done: int, total: int) -> None:
+        progress.total = total
+        progress.update(done)
+
+    progress = Progress(folder, total=0, unit="bytes")
     remove(folder / "model")
-    found = convert(config, folder / "model")
-    write_json(folder / "comparison.json", found)
-    return found
+    found = convert(config, folder / "model", tell)
+    write_json(folder / COMPARISON, found)
+    return {name: value for name, value in found.items() if isinstance(value, (int, float))}
 
 
-def convert(config: Config, out: Path) -> dict[str, float]:
-    """Write the model of the other kind to `out`; returns how its logits compare."""
-    from megatron_jobs.checkpoint.convert import export_model, import_model
-    from megatron_jobs.config.mesh import Mesh
-    from megatron_jobs.parallel.groups import close, connect, open_groups
-    from megatron_jobs.runtime.rank import ALONE
+def convert(
+    config: Config, out: Path, tell: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """Write folder `out`, which appears when all is written and proved; returns what was compared.
 
-    connect(ALONE, out.parent)
-    open_groups(Mesh(), 0)
-    try:
-        if (config.source / "config.json").exists():
-            return import_model(
-                config.source, out, precision=config.dtype, tokenizer=config.tokenizer,
-                pad_vocab_to=config.pad_vocab_to,
-            )  # fmt: skip
-        return export_model(config.source, out, tokenizer=config.tokenizer, dtype=config.dtype)
-    finally:
-        close()
+    Args:
+        tell: called with the bytes that are written, and those that will be.
+    A run that was killed is gone on with: its finished files are kept.
+    Raises: UserError for what cannot be converted, a full disk included; DataError when the source
+        does not tell the truth, or when what was written is not the same model.
+    """
+    from megatron_jobs.convert.conversion import Conversion
+
+    conversion = Conversion.open(config)
+    compared: dict[str, Any] = {}
+
+    def prove(part: Path) -> None:
+        compared.update(conversion.read_back(part))
+        if config.proof == "logits":
+            from megatron_jobs.checkpoint.conversion_proof import prove_conversion
+
+            compared.update(prove_conversion(conversion, part, out))
+
+    total = conversion.bytes
+    conversion.write(out, threads=config.threads, check=prove, tell=lambda done: tell(done, total))
+    return conversion.sizes() | compared

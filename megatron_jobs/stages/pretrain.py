@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from megatron_jobs.config.batch import BatchConfig
 from megatron_jobs.config.documents import DocumentResets
@@ -21,6 +21,9 @@ from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.runtime.saved_steps import STEP_FOLDER, read_saved_step
 from megatron_jobs.runtime.stop import deferred_stop
 from megatron_jobs.stages import Facts
+
+if TYPE_CHECKING:
+    from megatron_jobs.train.step import Engine
 
 OUTPUTS = ("checkpoints",)
 RESOURCES = Resources(hours=24)
@@ -231,15 +234,12 @@ def describe(config: Config, resources: Resources) -> list[tuple[str, str]]:
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     """Train to the last step; the numbers are those of the last one."""
     from megatron_jobs.data.start import index_note
-    from megatron_jobs.kernels.dispatch import choose
     from megatron_jobs.parallel.groups import close, connect, open_groups
     from megatron_jobs.train.feed import check_index, check_samples, document_ends, open_feed
     from megatron_jobs.train.loop import train
     from megatron_jobs.train.plot import plot_losses
     from megatron_jobs.train.start import Load, agree_on_start
-    from megatron_jobs.train.step import build_engine
 
-    choose(config.kernels)
     samples = 0 if config.load else config.steps * config.batch.global_size
     index = check_index(config.index, config.model, samples=samples, mesh=config.mesh)
     ends = document_ends(index, config, mask_eod=config.mask_eod)
@@ -255,13 +255,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     left = (config.steps - start.index_step) * config.batch.global_size
     check_samples(index, left, index_step=start.index_step)
     open_groups(config.mesh, config.seed)
-    engine = build_engine(
-        config.model,
-        config.mesh,
-        config.optim.over(config.steps),
-        precision=config.precision,
-        seed=config.seed,
-    )
+    engine = _build_engine(config)
     record |= {"index": index_note(index.facts, start.index_step)}
     feed = open_feed(index, config.batch, ends=ends, index_step=start.index_step)
     numbers = train(config, engine, feed, rank=rank, folder=folder, record=record, load=load)
@@ -270,3 +264,18 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     if rank.leads and not plot_losses(folder):
         print("no plot of the losses: matplotlib is not installed (pip install matplotlib)")
     return numbers | {"parameters": config.model.parameters()}
+
+
+def _build_engine(config: Config) -> "Engine":
+    """This rank's model and optimizer, of the kernels that the settings choose."""
+    from megatron_jobs.kernels.dispatch import choose
+    from megatron_jobs.train.step import build_engine
+
+    choose(config.kernels)
+    return build_engine(
+        config.model,
+        config.mesh,
+        config.optim.over(config.steps),
+        precision=config.precision,
+        seed=config.seed,
+    )

@@ -1,0 +1,103 @@
+"""The proof of one conversion: what was written answers as what was read."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from megatron_jobs.checkpoint.diagnosis import Models
+from megatron_jobs.checkpoint.fill import fill
+from megatron_jobs.checkpoint.model import open_model
+from megatron_jobs.checkpoint.prompts import fixed_prompts
+from megatron_jobs.checkpoint.proof import open_theirs, prove_models, rounded
+from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.precision import Precision
+from megatron_jobs.convert.conversion import Conversion
+from megatron_jobs.convert.target import GGUF_NAME
+from megatron_jobs.model.build import build_model
+from megatron_jobs.parallel.groups import close, connect, open_groups
+from megatron_jobs.runtime.rank import ALONE
+
+Open = Callable[[], Any]
+GGUF_PRECISIONS: dict[str, Precision] = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+"""Formats of a GGUF file whose numbers are not quantised."""
+
+
+def prove_conversion(conversion: Conversion, part: Path, out: Path) -> dict[str, Any]:
+    """Run the model of ours and that of transformers, one of which was made of the other.
+
+    Args:
+        part: what was written, not yet under its name.
+        out: that name, for errors.
+    Returns: all that was compared; nothing but a word where neither is a model of transformers.
+    Raises: DataError, naming the first layer that differs and why, when they are not the same. Of
+        a GGUF file of quantised numbers the difference is told, not judged.
+    """
+    theirs = _theirs(conversion, part)
+    if theirs is None:
+        return {"logits": "neither the source nor the result is a model of transformers"}
+    model, target = conversion.source.model, conversion.planned.target
+    connect(ALONE, part.parent)
+    open_groups(Mesh(), 0)
+    try:
+        dtype = _precision(conversion)
+        models = Models(
+            lambda: rounded(_ours(conversion, part), dtype),
+            lambda: rounded(theirs(), dtype),
+            model,
+        )
+        folder = conversion.tokenizer or part
+        proof = prove_models(models, fixed_prompts(folder, model.vocab_size, model.seq_len))
+    finally:
+        close()
+    if target.kind != "gguf" or target.gguf in GGUF_PRECISIONS:
+        proof.check(out)
+    return proof.record()
+
+
+def _precision(conversion: Conversion) -> Precision:
+    """What both sides are rounded to, so that the source is rounded as the result was."""
+    target = conversion.planned.target
+    if target.kind == "gguf":
+        return GGUF_PRECISIONS.get(target.gguf, "fp32")
+    return target.precision or conversion.source.precision
+
+
+def _ours(conversion: Conversion, part: Path) -> Any:
+    """The checkpoint that was written or read, or else the tensors that were read."""
+    source, target = conversion.source, conversion.planned.target
+    if target.kind == "checkpoint" or source.kind == "checkpoint":
+        place = part if target.kind == "checkpoint" else source.path
+        (chunk,) = open_model(place, Mesh(), "fp32")
+        return chunk
+    (chunk,) = build_model(source.model, Mesh(), "fp32", seed=None)
+    fill([chunk], source.tensors)
+    return chunk
+
+
+def _theirs(conversion: Conversion, part: Path) -> Open | None:
+    """Opens the model of transformers; the result's where that is one, else the source's."""
+    source, kind = conversion.source, conversion.planned.target.kind
+    if kind == "hugging_face":
+        return lambda: open_theirs(part, source.model)
+    if kind == "gguf":
+        return lambda: _open_gguf(part / GGUF_NAME)
+    if source.kind == "hugging_face":
+        return lambda: open_theirs(source.path, source.model)
+    if source.kind == "gguf":
+        return lambda: _open_gguf(source.path)
+    return None
+
+
+def _open_gguf(file: Path) -> Any:
+    """transformers reads such a file by itself."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        file.parent,
+        gguf_file=file.name,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        local_files_only=True,
+    )

@@ -1,0 +1,94 @@
+"""One conversion: a source opened, a target planned, written, read back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from megatron_jobs.convert.facts import target_kind
+from megatron_jobs.convert.files import Tell, bytes_of, write_files
+from megatron_jobs.convert.hugging_face import tokenizer_folder
+from megatron_jobs.convert.settings import ConversionSettings
+from megatron_jobs.convert.source import Source, open_source
+from megatron_jobs.convert.target import (
+    Planned,
+    Target,
+    check_written,
+    largest_bytes,
+    numbers_of,
+    plan_target,
+)
+from megatron_jobs.convert.written import source_key
+from megatron_jobs.text.encoder import check_tokenizer
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What is to be done, all of it checked as far as headers tell."""
+
+    source: Source
+    planned: Planned
+    tokenizer: Path | None
+    settings: dict[str, Any]
+    """What the bytes of the result depend on beside the source."""
+
+    @classmethod
+    def open(cls, config: ConversionSettings) -> "Conversion":
+        """Open a source and plan its target; raises as `open_source` and `plan_target` do."""
+        source = open_source(config.source, model=config.model, pad_vocab_to=config.pad_vocab_to)
+        tokenizer = source.tokenizer
+        if config.tokenizer is not None:
+            tokenizer = tokenizer_folder(config.tokenizer)
+            check_tokenizer(tokenizer, source.tokenizer_hash, str(source.path))
+        target = Target(
+            target_kind(config),
+            precision=config.dtype,
+            mesh=config.mesh,
+            family=config.family,
+            gguf=config.gguf,
+            shard_bytes=int(config.shard_gb * 1e9),
+        )
+        planned = plan_target(source, target, tokenizer)
+        kept = config.model_dump(mode="json", exclude={"threads", "proof"})
+        return cls(source, planned, tokenizer, kept)
+
+    @property
+    def bytes(self) -> int:
+        """That will be written."""
+        return bytes_of(self.planned.files)
+
+    def write(self, out: Path, *, threads: int, check: Callable[[Path], None], tell: Tell) -> None:
+        """Write `out`.
+
+        Args:
+            check: is called with the finished folder before it appears.
+            tell: is called with the bytes that are written.
+        """
+        files = self.source.files()
+        if self.tokenizer is not None:
+            files += [path for path in self.tokenizer.iterdir() if path.is_file()]
+        write_files(
+            self.planned.files,
+            out,
+            key=lambda: source_key(files, self.settings),
+            threads=threads,
+            tell=tell,
+            check=check,
+        )
+
+    def read_back(self, part: Path) -> dict[str, Any]:
+        """Open what was written and compare every tensor, to the bit, with what was to be."""
+        return {"tensors_read_back": check_written(part, self.planned, self.source)}
+
+    def sizes(self) -> dict[str, Any]:
+        """What the receipt says of it."""
+        tensors = self.source.tensors
+        return {
+            "from": self.source.kind,
+            "to": self.planned.target.kind,
+            "family": self.planned.family.name if self.planned.family else "",
+            "tensors": len(tensors),
+            "numbers": numbers_of(tensors),
+            "bytes_written": self.bytes,
+            "largest_tensor_bytes": largest_bytes(tensors),
+        }

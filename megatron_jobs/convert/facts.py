@@ -1,0 +1,104 @@
+"""What can be said of a conversion before it begins: sizes, memory, and what will not work."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from megatron_jobs.config.settings import Problem
+from megatron_jobs.convert.hugging_face import fitting_family
+from megatron_jobs.convert.matrix import PIECE
+from megatron_jobs.convert.settings import ConversionSettings, TargetKind
+from megatron_jobs.convert.source import Source, kind_of, open_source
+from megatron_jobs.errors import DataError, UserError
+
+MIB, GIB = 2**20, 2**30
+INTERPRETER = 48 * MIB
+"""Python with numpy and the settings of a job, measured."""
+PROOF_LIBRARIES = int(1.25 * GIB)
+"""torch, megatron-core and transformers, measured; and the activations of a few short prompts."""
+TORCH_KINDS = ("torch_dist", "legacy")
+
+
+@dataclass(frozen=True)
+class ConversionFacts:
+    """Of one conversion."""
+
+    kind: str
+    parameters: int
+    bytes: int
+    """Of all tensors of the source; 0: not known."""
+    largest: int
+    """Bytes of the largest tensor; 0: not known."""
+    threads: int
+    proof: str
+
+    @property
+    def stream_bytes(self) -> int:
+        """Memory for converting: buffers, whatever the size of the model."""
+        return INTERPRETER + self.threads * 4 * PIECE
+
+    @property
+    def proof_bytes(self) -> int:
+        """Memory for the logits: the model in fp32, one library after the other."""
+        return PROOF_LIBRARIES + 4 * self.parameters if self.proof == "logits" else 0
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most at one time."""
+        return max(self.stream_bytes, self.proof_bytes)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """For people."""
+        sizes = f"{self.parameters:,} parameters"
+        if self.bytes:
+            sizes += f", {self.bytes / GIB:,.2f} GiB, largest tensor {self.largest / MIB:,.1f} MiB"
+        buffers = f"{self.stream_bytes / MIB:,.0f} MiB to convert, whatever the model's size"
+        proof = f"{self.proof_bytes / GIB:,.1f} GiB to compare logits in fp32"
+        memory = f"{buffers}; {proof}" if self.proof_bytes else buffers
+        return [("source", f"{self.kind}: {sizes}"), ("memory", memory)]
+
+
+def facts_of(
+    config: ConversionSettings, inputs: Mapping[str, Mapping[str, int | None]]
+) -> ConversionFacts | None:
+    """Of a source that is there, or that a job promises; None where neither says enough."""
+    threads, proof = config.threads, config.proof
+    promised = inputs.get("source", {}).get("parameters")
+    if promised:
+        return ConversionFacts("checkpoint", promised, 0, 0, threads, proof)
+    try:
+        source = _opened(config)
+    except (UserError, DataError, OSError):  # `source_problems` says it
+        return None
+    sizes = [matrix.bytes for matrix in source.tensors.values()]
+    count = source.model.parameters()
+    return ConversionFacts(source.kind, count, sum(sizes), max(sizes, default=0), threads, proof)
+
+
+def _opened(config: ConversionSettings) -> Source:
+    return open_source(config.source, model=config.model, pad_vocab_to=config.pad_vocab_to)
+
+
+def target_kind(config: ConversionSettings) -> TargetKind:
+    """What the source becomes."""
+    if config.to is not None:
+        return config.to
+    kind, _ = kind_of(config.source)
+    return "hugging_face" if kind in ("checkpoint", *TORCH_KINDS) else "checkpoint"
+
+
+def source_problems(config: ConversionSettings) -> Iterator[Problem]:
+    """What of a source that is there cannot be converted as asked."""
+    try:
+        source = _opened(config)
+        kind = target_kind(config)
+    except (UserError, DataError) as error:
+        yield "source", str(error)
+        return
+    if kind == "checkpoint":
+        problems = source.model.mesh_problems(config.mesh)
+        yield from (("mesh", f"model.{name}: {sentence}") for name, sentence in problems)
+        return
+    try:
+        fitting_family(source.model, config.family)
+    except UserError as error:
+        yield "family", str(error)

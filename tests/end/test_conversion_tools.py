@@ -1,0 +1,117 @@
+"""convert_checkpoint.py and inspect_checkpoint.py as people call them."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from megatron_jobs.checkpoint.model import model_of
+from tests.family_models import saved_model
+
+ROOT = Path(__file__).parents[2]
+
+
+def call(tool: str, *words: object) -> tuple[int, str, str]:
+    """(exit status, stdout, stderr)."""
+    command = [sys.executable, str(ROOT / "tools" / tool), *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_flags_of_megatron(tmp_path: Path) -> None:
+    source, ours = tmp_path / "theirs", tmp_path / "ours"
+    saved_model("llama", source)
+    there = ["--model-type", "GPT", "--loader", "hf", "--saver", "mcore", "--proof", "tensors"]
+    there += ["--load-dir", source, "--save-dir", ours]
+    cases: list[tuple[list[object], str]] = [
+        (["--target-tensor-parallel-size", 3], "4 heads cannot be cut over 3 tensor ranks"),
+        (["--make-vocab-size-divisible-by", 0], "divisible-by: found 0, must be at least 1"),
+        (["--loader", "gguf"], "theirs is of kind hugging_face"),
+        (["--load-dir", tmp_path / "none"], "none: no such folder"),
+        (["--load-dir", tmp_path], "no checkpoint that is known: there is no config.json, "),
+    ]
+    for more, message in cases:
+        status, _, error = call("convert_checkpoint.py", *there, *more)
+        assert status == 2
+        assert message in error
+        assert "Traceback" not in error
+    more = ["--target-tensor-parallel-size", 2, "--make-vocab-size-divisible-by", 25]
+    status, out, error = call("convert_checkpoint.py", *there, *more)
+    assert status == 0, error
+    assert out.startswith(f"{ours}: 27 tensors, 27 read back")
+    assert model_of(ours).padded_vocab() == 300
+    assert len(list((ours / "step-00000000").glob("*.distcp"))) == 2
+    status, _, error = call("convert_checkpoint.py", *there)
+    assert status == 2
+    assert "is there already; nothing is overwritten" in error
+
+
+def test_what_is_inside(tmp_path: Path) -> None:
+    plain = saved_model("qwen3_moe", tmp_path)
+    status, out, error = call("inspect_checkpoint.py", tmp_path, "--json", "--tensors", "--check")
+    assert status == 0, error
+    found = json.loads(out)
+    assert (found["kind"], found["family"]) == ("hugging_face", "qwen3_moe")
+    assert found["model"]["experts"] == 4
+    assert found["each"]["decoder.layers.3.self_attention.linear_proj.weight"] == [
+        [32, 64], "float32", "columns",
+    ]  # fmt: skip
+    assert found["numbers_that_are_none"] == {}
+    with torch.no_grad():
+        plain.get_parameter("model.norm.weight")[3] = float("nan")
+    plain.save_pretrained(tmp_path)  # type: ignore[operator]
+    status, out, _ = call("inspect_checkpoint.py", tmp_path, "--check")
+    assert status == 0
+    assert "  decoder.final_layernorm.weight: 1" in out.splitlines()
+    assert "kind: hugging_face" in out.splitlines()
+
+
+class Planted:
+    """Runs a command when it is unpickled by somebody trusting."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.target}",)
+
+
+@pytest.mark.parametrize("attack", ["pickle", "path", "header", "short", "bomb"])
+def test_untrusted_files_are_refused_in_a_word(tmp_path: Path, attack: str) -> None:
+    source, harm = tmp_path / "theirs", tmp_path / "harm"
+    saved_model("llama", source)
+    file = source / "model.safetensors"
+    data = file.read_bytes()
+    if attack == "pickle":
+        file.unlink()
+        (source / "pytorch_model.bin").write_bytes(pickle.dumps({"x": Planted(harm)}))
+        message = "pytorch_model.bin: asks for posix.system"
+    elif attack == "path":
+        file.rename(tmp_path / "outside.safetensors")
+        index = {"metadata": {}, "weight_map": {"x": "../outside.safetensors"}}
+        (source / "model.safetensors.index.json").write_text(json.dumps(index))
+        message = "model.safetensors.index.json: "
+    elif attack == "header":
+        file.write_bytes((2**62).to_bytes(8, "little") + data[8:])
+        message = "model.safetensors: "
+    elif attack == "short":
+        file.write_bytes(data[:-64])
+        message = "model.safetensors: "
+    else:
+        (source / "config.json").write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
+        message = "config.json: is nested too deeply"
+    words = ["--saver", "mcore", "--load-dir", source, "--save-dir", tmp_path / "out"]
+    status, _, error = call("convert_checkpoint.py", *words)
+    assert status == 2
+    assert message in error
+    assert len(error) < 1000
+    assert "Traceback" not in error
+    assert not harm.exists()
+    assert not (tmp_path / "out").exists()
+    assert call("inspect_checkpoint.py", source)[0] == 2
