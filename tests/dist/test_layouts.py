@@ -12,10 +12,9 @@ from megatron_jobs.config.latent import LatentAttention
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.optim import OptimConfig
-from megatron_jobs.config.rope import RopeScaling
-from megatron_jobs.config.router import RouterConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.config.rope import RopeScaling
+from megatron_jobs.config.router import RouterConfig
 from megatron_jobs.optim.schedule import learning_rate
 from megatron_jobs.parallel.cures import unwrap
 from megatron_jobs.parallel.groups import open_groups
