@@ -67,6 +67,10 @@ inline Fp16 from_float<Fp16>(float value) {
   return {static_cast<uint16_t>(found | sign)};
 }
 
+// Outputs of so many bytes are written past the caches: they would push out all else, and be gone
+// before they are read.
+constexpr int64_t kStreamed = int64_t{8} << 20;
+
 // What `work` gives for a null pointer of the type that `code` means.
 template <typename Work>
 decltype(auto) with_dtype(int code, const Work& work) {

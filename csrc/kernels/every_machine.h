@@ -13,7 +13,10 @@
 #include "kernels/machines.h"
 
 #if MJ_X86
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 of its own _mm512_undefined
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 
 #define MJ_LANES 16
 #pragma GCC push_options

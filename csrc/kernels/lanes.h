@@ -174,3 +174,80 @@ MJ_INLINE Floats exp(Floats x) {
   return power * floats_of((half + 127) << 23) * floats_of((whole - half + 127) << 23);
 #endif
 }
+
+// All lanes of a vector, or, at the end of a row, its first `count`.
+struct Whole {
+  template <typename T>
+  MJ_INLINE Floats get(const T* from) const {
+    return load(from);
+  }
+  template <typename T>
+  MJ_INLINE void put(T* to, Floats value) const {
+    store(to, value);
+  }
+  MJ_INLINE Floats keep(Floats value) const { return value; }
+};
+
+struct Part {
+  int64_t count;
+
+  template <typename T>
+  MJ_INLINE Floats get(const T* from) const {
+    return load_part(from, count);
+  }
+  template <typename T>
+  MJ_INLINE void put(T* to, Floats value) const {
+    store_part(to, value, count);
+  }
+  // 0 in the lanes that are not there
+  MJ_INLINE Floats keep(Floats value) const {
+    for (int64_t lane = 0; lane < kLanes; ++lane) value[lane] = lane < count ? value[lane] : 0;
+    return value;
+  }
+};
+
+#define MJ_EACH(...) [&](__VA_ARGS__) __attribute__((always_inline))
+
+// work(i, lanes) for the vectors that start at i of [0, columns); `lanes` is a Whole or a Part.
+template <typename Work>
+MJ_INLINE void each_vector(int64_t columns, const Work& work) {
+  int64_t i = 0;
+  for (; i + kLanes <= columns; i += kLanes) work(i, Whole{});
+  if (i < columns) work(i, Part{columns - i});
+}
+
+// `Sums` sums over [0, columns): add(i, lanes, sums) adds the vector at i to Floats sums[Sums].
+// Four at a time: none waits for the one before.
+template <int Sums, typename Add>
+MJ_INLINE void add_up(int64_t columns, float (&found)[Sums], const Add& add) {
+  Floats sums[4][Sums] = {};
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= columns; i += 4 * kLanes) {
+    add(i, Whole{}, sums[0]);
+    add(i + kLanes, Whole{}, sums[1]);
+    add(i + 2 * kLanes, Whole{}, sums[2]);
+    add(i + 3 * kLanes, Whole{}, sums[3]);
+  }
+  for (; i + kLanes <= columns; i += kLanes) add(i, Whole{}, sums[0]);
+  if (i < columns) add(i, Part{columns - i}, sums[1]);
+  for (int n = 0; n < Sums; ++n) {
+    found[n] = sum_of((sums[0][n] + sums[1][n]) + (sums[2][n] + sums[3][n]));
+  }
+}
+
+// A store that goes past the caches where it may: `Streams` of a type that tells.
+template <bool Streams, typename Lanes, typename T>
+MJ_INLINE void put(Lanes lanes, T* to, Floats value) {
+  if constexpr (Streams) {
+    stream(to, value);
+  } else {
+    lanes.put(to, value);
+  }
+}
+
+// Whether rows of T that start at `to` are worth a stream, and aligned for it.
+template <typename T>
+MJ_INLINE bool streams(const T* to, int64_t rows, int64_t columns) {
+  const bool large = rows * columns * static_cast<int64_t>(sizeof(T)) >= kStreamed;
+  return MJ_LANES > 4 && large && columns % kLanes == 0 && reinterpret_cast<uintptr_t>(to) % 64 == 0;
+}
