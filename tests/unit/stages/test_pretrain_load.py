@@ -96,7 +96,9 @@ def test_what_does_not_fit_is_said(
 
 def test_samples_that_will_have_been_taken_are_promised() -> None:
     """A third training in the plan can be told what its index has to follow."""
-    assert promise(Config(**SETTINGS), {"index": INDEX}) == BEFORE
+    config = Config(**SETTINGS)
+    count = config.model.parameters()
+    assert promise(config, {"index": INDEX}) == BEFORE | {"parameters": count}
     later = promise(Config(**LATER), {"index": NEXT, "load": BEFORE})
     assert later["index_samples"] == 50 * 8
     finetune = Config(**LATER | {"finetune": True})
