@@ -45,6 +45,12 @@ class WholeLinear(nn.Module):
         """[S, B, I] to [S, B, O], and no bias, as megatron-core's linear layers give it."""
         return functional.linear(x_SBI, self.weight), None
 
+    def get_extra_state(self) -> None:
+        """Nothing; checkpoints of megatron-core's linear layers have a key for it."""
+
+    def set_extra_state(self, state: object) -> None:
+        """Nothing is to be restored."""
+
 
 class LatentSelfAttention(MLASelfAttention):  # type: ignore[misc]
     """megatron-core's latent attention without Transformer Engine.

@@ -13,8 +13,10 @@ from megatron_jobs.checkpoint.manifest import check_files, find_checkpoint, read
 from megatron_jobs.checkpoint.model import open_model
 from megatron_jobs.checkpoint.save import save_checkpoint
 from megatron_jobs.checkpoint.state import Training, content_metadata
+from megatron_jobs.config.latent import LatentAttention
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.config.router import RouterConfig
 from megatron_jobs.convert import cuts, torch_dist_out
 from megatron_jobs.convert.files import write_files
 from megatron_jobs.convert.matrix import Matrix, Stored
@@ -32,6 +34,17 @@ GPT2 = ModelConfig(
     seq_len=16,
 )  # fmt: skip
 MIXED = ModelConfig(**SIZES, experts=4)
+LATENT = ModelConfig(
+    **SIZES | {"kv_heads": 4},
+    rope_interleaved=True,
+    latent=LatentAttention(q_rank=12, kv_rank=20, nope_dim=10, rope_dim=6, value_dim=8),
+    experts=4,
+    expert_ffn=24,
+    shared_ffn=40,
+    shared_gate=True,
+    dense_layers=(0, 2),
+    router=RouterConfig(score="sigmoid", bias=True),
+)
 MESHES = {
     "alone": (1, Mesh()),
     "tensor": (2, Mesh(tensor=2, sequence_parallel=True)),
@@ -119,6 +132,12 @@ def test_experts_that_are_cut(mixed: dict[str, Matrix], tmp_path: Path) -> None:
     check_loads(root, MIXED, *MESHES["alone"])
 
 
+def test_layers_that_differ(tmp_path: Path) -> None:
+    root = write(tmp_path / "out", whole_model(LATENT), LATENT, CUT_EXPERTS[1])
+    check_loads(root, LATENT, *MESHES["both"])
+    check_loads(root, LATENT, *MESHES["virtual"])
+
+
 def test_pieces_that_are_large_are_cut_and_files_dealt_out(
     dense: dict[str, Matrix], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +177,14 @@ def test_the_same_model_gives_the_same_bytes(dense: dict[str, Matrix], tmp_path:
 
 @pytest.mark.parametrize(
     ("model", "ranks"),
-    [(DENSE, MESHES["both"]), (DENSE, MESHES["virtual"]), (MIXED, EXPERTS), (MIXED, CUT_EXPERTS)],
+    [
+        (DENSE, MESHES["both"]),
+        (DENSE, MESHES["virtual"]),
+        (MIXED, EXPERTS),
+        (MIXED, CUT_EXPERTS),
+        (LATENT, MESHES["virtual"]),
+        (LATENT, CUT_EXPERTS),
+    ],
 )
 def test_what_a_run_saves_has_the_same_keys_and_pieces(
     model: ModelConfig, ranks: tuple[int, Mesh], tmp_path: Path
