@@ -10,7 +10,6 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from megatron_jobs.convert.matrix import Array, Matrix, Stored, pieces
 
@@ -86,9 +85,10 @@ def view_of(
     if numbers and (last >= count or numbers > count):
         raise ValueError(f"a tensor of sizes {size}, strides {stride} at {offset} reaches past "
                          f"its storage of {count} numbers")  # fmt: skip
-    flat = storage.data[: count * dtype.itemsize].view(dtype)[offset if numbers else 0 :]
     steps = tuple(step * dtype.itemsize for step in stride)
-    array = as_strided(flat, size, steps, writeable=False) if numbers else np.empty(size, dtype)
+    array: Array = np.empty(size, dtype)
+    if numbers:  # not as_strided: it knows no float8_e5m2
+        array = np.ndarray(size, dtype, storage.data, offset * dtype.itemsize, steps)
     matrix = _matrix(array)
     return Swapped(matrix) if storage.swapped and dtype.itemsize > 1 else matrix
 
