@@ -4,6 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from megatron_jobs.kernels.dispatch import form_of
+from megatron_jobs.kernels.norm_ops import norm
+
+SMALL = 1
+"""Numbers below which plain torch is faster."""
+
 
 def rms_norm(x_RH: Tensor, weight_H: Tensor, *, eps: float = 1e-6, offset: bool = False) -> Tensor:
     """Scale each row to unit root-mean-square, then each column by its weight.
@@ -18,6 +24,8 @@ def rms_norm(x_RH: Tensor, weight_H: Tensor, *, eps: float = 1e-6, offset: bool 
     Source: Zhang and Sennrich 2019, eq. 4, arXiv:1910.07467.
     """
     check_columns("weight", weight_H, x_RH)
+    if is_fused(x_RH, weight_H):
+        return fused(x_RH, None, weight_H, None, eps=eps, offset=offset)[0]
     if offset:
         x = x_RH.to(wide(x_RH))
         return functional.rms_norm(x, weight_H.shape, 1 + weight_H.to(x.dtype), eps).to(x_RH.dtype)
@@ -67,6 +75,8 @@ def layer_norm(
     """
     check_columns("weight", weight_H, x_RH)
     check_columns("bias", bias_H, x_RH)
+    if is_fused(x_RH, weight_H, bias_H):
+        return fused(x_RH, None, weight_H, bias_H, eps=eps, offset=offset)[0]
     if offset:
         x = x_RH.to(wide(x_RH))
         weight, bias = 1 + weight_H.to(x.dtype), bias_H.to(x.dtype)
@@ -74,11 +84,82 @@ def layer_norm(
     return functional.layer_norm(x_RH, weight_H.shape, weight_H, bias_H, eps)
 
 
+def add_rms_norm(
+    x_RH: Tensor,
+    residual_RH: Tensor,
+    weight_H: Tensor,
+    *,
+    eps: float = 1e-6,
+    offset: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """(`rms_norm` of the sum of x and residual, their sum), in one pass.
+
+    Args:
+        x_RH, residual_RH: [..., H], of one dtype; their sum is rounded to it.
+        weight_H, eps, offset: as for `rms_norm`.
+    Raises: ValueError when weight is not [H] or residual not the shape of x.
+    """
+    check_columns("weight", weight_H, x_RH)
+    check_residual(residual_RH, x_RH)
+    if is_fused(x_RH, residual_RH, weight_H):
+        return fused(x_RH, residual_RH, weight_H, None, eps=eps, offset=offset)
+    sum_RH = x_RH + residual_RH
+    return rms_norm(sum_RH, weight_H, eps=eps, offset=offset), sum_RH
+
+
+def add_layer_norm(
+    x_RH: Tensor,
+    residual_RH: Tensor,
+    weight_H: Tensor,
+    bias_H: Tensor,
+    *,
+    eps: float = 1e-5,
+    offset: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """(`layer_norm` of the sum of x and residual, their sum), in one pass.
+
+    Args:
+        x_RH, residual_RH: [..., H], of one dtype; their sum is rounded to it.
+        weight_H, bias_H, eps, offset: as for `layer_norm`.
+    Raises: ValueError when weight or bias is not [H] or residual not the shape of x.
+    """
+    check_columns("weight", weight_H, x_RH)
+    check_columns("bias", bias_H, x_RH)
+    check_residual(residual_RH, x_RH)
+    if is_fused(x_RH, residual_RH, weight_H, bias_H):
+        return fused(x_RH, residual_RH, weight_H, bias_H, eps=eps, offset=offset)
+    sum_RH = x_RH + residual_RH
+    return layer_norm(sum_RH, weight_H, bias_H, eps=eps, offset=offset), sum_RH
+
+
 def layer_norm_reference(x_RH: Tensor, weight_H: Tensor, bias_H: Tensor, eps: float) -> Tensor:
     """The formula, word for word; the variance is the mean of squares around the mean."""
     centred_RH = x_RH.float() - x_RH.float().mean(-1, keepdim=True)
     variance_R1 = centred_RH.pow(2).mean(-1, keepdim=True)
     return (centred_RH * torch.rsqrt(variance_R1 + eps)).to(x_RH.dtype) * weight_H + bias_H
+
+
+def is_fused(x_RH: Tensor, *others: Tensor) -> bool:
+    """Whether the operator `norm` takes these tensors."""
+    unknown = "it does not know rows of no columns" if x_RH.size(-1) == 0 else None
+    small = x_RH.numel() < SMALL
+    return form_of("norm", x_RH, *others, small=small, unknown=unknown) != "reference"
+
+
+def fused(
+    x_RH: Tensor,
+    residual_RH: Tensor | None,
+    weight_H: Tensor,
+    bias_H: Tensor | None,
+    *,
+    eps: float,
+    offset: bool,
+) -> tuple[Tensor, Tensor]:
+    """(normalised, sum); what lies apart in memory is brought together first."""
+    rest = None if residual_RH is None else residual_RH.contiguous()
+    bias = None if bias_H is None else bias_H.contiguous()
+    out = norm(x_RH.contiguous(), rest, weight_H.contiguous(), bias, eps, offset, bias is not None)
+    return out[0], out[1]
 
 
 def wide(x: Tensor) -> torch.dtype:
@@ -90,3 +171,9 @@ def check_columns(name: str, value_H: Tensor, x_RH: Tensor) -> None:
     """ValueError unless `value_H` has one number for each column of `x_RH`."""
     if value_H.shape != x_RH.shape[-1:]:
         raise ValueError(f"{name} must be [{x_RH.shape[-1]}], got {list(value_H.shape)}")
+
+
+def check_residual(residual_RH: Tensor, x_RH: Tensor) -> None:
+    """ValueError unless both have the same shape."""
+    if residual_RH.shape != x_RH.shape:
+        raise ValueError(f"residual must be {list(x_RH.shape)}, got {list(residual_RH.shape)}")
