@@ -1,5 +1,6 @@
 """Which layer is the first that computes something else than theirs does, and why."""
 
+import ctypes
 import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,8 +44,16 @@ class Models:
         """Theirs is opened, looked at and let go; then ours."""
         other = at_theirs(self.theirs())
         if self.model.parameters() > LARGE:
-            gc.collect()  # its modules may know each other
+            let_go()
         return at_ours(self.ours()), other
+
+
+def let_go() -> None:
+    """Give memory of what is gone back to the system, so that there is room for the next model."""
+    gc.collect()  # modules may know each other
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc keeps freed pieces to itself
+    if trim is not None:
+        trim(0)
 
 
 def diagnose(models: Models, ours: Trace, theirs: Trace, tokens_BT: Tensor) -> list[str]:

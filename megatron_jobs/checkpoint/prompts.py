@@ -7,11 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megatron_jobs.checkpoint.compare import probe_tokens
+from megatron_jobs.convert.proof_memory import LONGEST, PROBES
 from megatron_jobs.errors import DataError
 
-LONGEST = 48
-"""Tokens of a text that are read."""
 TEXTS = {
     "English": "The ferry leaves at a quarter past seven, and whoever misses it walks home.",
     "German": "Größere Brücken müssen jährlich geprüft werden, kleinere nur alle fünf Jahre.",
@@ -49,6 +47,12 @@ def fixed_prompts(hugging_face: Path, vocab_size: int, seq_len: int) -> list[Pro
             tokens = _checked(name, ids[: min(LONGEST, seq_len)], vocab_size)
             prompts += [Prompt(name, tokens)] if tokens.numel() else []
     return prompts
+
+
+def probe_tokens(vocab_size: int, seq_len: int, seed: int = 0) -> Tensor:
+    """Token ids [4, 48 or fewer], the same for the same vocabulary."""
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randint(0, vocab_size, (PROBES, min(LONGEST, seq_len)), generator=draw)
 
 
 def _texts(tokenizer: Any) -> dict[str, list[int]]:

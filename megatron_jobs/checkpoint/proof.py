@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from megatron_jobs.checkpoint.diagnosis import Models, diagnose, heads_differ, wrong_experts
 from megatron_jobs.checkpoint.model import model_of, open_model
-from megatron_jobs.checkpoint.prompts import LONGEST, TEXTS, Prompt, fixed_prompts
+from megatron_jobs.checkpoint.prompts import Prompt, fixed_prompts
 from megatron_jobs.checkpoint.trace import our_trace, their_trace
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
@@ -106,7 +106,7 @@ def prove(
         dtype: of the weights that a conversion wrote: both sides are rounded to it, so that the
             side that was its source is rounded as the conversion did. Computed is in fp32.
         prompts: what both are asked; else `fixed_prompts`.
-    Only one of the two is in memory at a time; see `proof_bytes`.
+    Only one of the two is in memory at a time; see `convert.proof_memory`.
     """
     model = model_of(checkpoint)
 
@@ -190,17 +190,3 @@ def perplexity(logits_BTV: Tensor, tokens_BT: Tensor, model: ModelConfig) -> flo
         logits_BTV, tokens_BT = logits_BTV[:, :-1], tokens_BT[:, 1:]
     loss = functional.cross_entropy(logits_BTV.flatten(0, 1), tokens_BT.flatten())
     return float(loss.exp())
-
-
-def proof_bytes(model: ModelConfig) -> int:
-    """The most memory that a proof takes beyond the program: one model in fp32, and what is kept.
-
-    Weights 4 bytes each; of every prompt logits twice, and once more while they are compared; of
-    the first the states after each layer, twice, and the scores of a layer's attention.
-    """
-    probes, texts = 4 * LONGEST, (len(TEXTS) + 1) * LONGEST
-    logits = (2 * (probes + texts) + 3 * probes) * model.padded_vocab()
-    states = 2 * (model.layers + 2) * probes * model.hidden
-    inner = probes * (8 * model.hidden + 3 * model.ffn_size())
-    scores = 3 * probes * LONGEST * model.heads
-    return 4 * (model.parameters() + logits + states + inner + scores)
