@@ -35,3 +35,29 @@ def norm_backward(
     offset: bool,
     threads: int,
 ) -> None: ...
+def activation_forward(
+    x: int,
+    bias: int,
+    y: int,
+    *,
+    rows: int,
+    columns: int,
+    dtype: int,
+    function: int,
+    gated: bool,
+    threads: int,
+) -> None: ...
+def activation_backward(
+    dy: int,
+    x: int,
+    bias: int,
+    dx: int,
+    dbias: int,
+    *,
+    rows: int,
+    columns: int,
+    dtype: int,
+    function: int,
+    gated: bool,
+    threads: int,
+) -> None: ...

@@ -42,7 +42,7 @@ def differentiate(
 
     Args:
         backward: (context, gradient of each output) to a gradient of each input or None.
-        keep: (ctx, inputs, output), called by these names, saves on the context what `backward` needs.
+        keep: (ctx, inputs, output), by these names, saves on ctx what `backward` needs.
     """
     torch.library.register_autograd(
         f"{NAMESPACE}::{name}", backward, setup_context=keep, lib=LIBRARY
