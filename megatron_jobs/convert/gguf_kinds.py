@@ -150,10 +150,10 @@ class Bounded(Matrix):
 
     def read(self, start: int, stop: int) -> Iterator[Array]:
         """Pieces that are made."""
-        step = max(1, PIECE // max(1, 2 * self.columns))
+        step = max(1, MADE_AT_ONCE // max(1, 4 * self.columns))
         for piece in self.base.read(start, stop):
             for first in range(0, len(piece), step):
-                rows = piece[first : first + step].astype(np.float32)
+                rows = piece[first : first + step].astype(np.float32, copy=False)
                 with np.errstate(over="ignore"):
                     made = rows.astype(np.float16)
                 if np.isinf(made).any():
