@@ -13,6 +13,7 @@ import numpy as np
 
 from megatron_jobs.config.latent import LatentAttention
 from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.convert.matrix import Converted, Matrix
 
 Cut = Literal["none", "rows", "columns", "halves"]
 """Of a tensor over tensor ranks. halves: gate and up are cut by rows, each for itself."""
@@ -154,9 +155,10 @@ def shape_of(name: str, model: ModelConfig) -> Shape:
     return leaf_of(name).shape(model)
 
 
-def format_of(name: str, wanted: np.dtype[np.generic]) -> np.dtype[np.generic]:
-    """The number format of one of our tensors in a model of `wanted`.
+def in_format(name: str, matrix: Matrix, wanted: np.dtype[np.generic]) -> Matrix:
+    """One of our tensors in the number format of its model.
 
-    Training moves the bias of experts by steps that bf16 would lose: it stays fp32 everywhere.
+    Training moves the bias of experts by steps that bf16 would lose: it is fp32 in every model.
     """
-    return np.dtype(np.float32) if name.endswith("router.expert_bias") else wanted
+    dtype = np.dtype(np.float32) if name.endswith("router.expert_bias") else wanted
+    return matrix if matrix.dtype == dtype else Converted(matrix, dtype)

@@ -19,7 +19,8 @@ from megatron_jobs.convert.hugging_face import (
     tokenizer_files,
     written_config,
 )
-from megatron_jobs.convert.matrix import DTYPES, Converted, Matrix
+from megatron_jobs.convert.leaves import in_format
+from megatron_jobs.convert.matrix import DTYPES, Matrix, Stored
 from megatron_jobs.convert.safetensors import open_folder, plan_safetensors
 from megatron_jobs.convert.settings import GgufFormat, TargetKind
 from megatron_jobs.convert.source import CARRIED, Source, equal
@@ -116,14 +117,11 @@ def _plan_checkpoint(
 
 
 def converted(tensors: Mapping[str, Matrix], precision: Precision | None) -> dict[str, Matrix]:
-    """The tensors in a number format; None: each in its own."""
+    """Our tensors in a number format; None: each in its own."""
     if precision is None:
         return dict(tensors)
     dtype = DTYPES[precision]
-    return {
-        name: matrix if matrix.dtype == dtype else Converted(matrix, dtype)
-        for name, matrix in tensors.items()
-    }
+    return {name: in_format(name, matrix, dtype) for name, matrix in tensors.items()}
 
 
 def _text(name: str, value: Any) -> FilePlan:
@@ -135,7 +133,14 @@ def _copied(prefix: str, tokenizer: Path | None) -> list[FilePlan]:
     if tokenizer is None:
         return []
     found = tokenizer_files(tokenizer)
-    return [FilePlan(f"{prefix}{path.name}", [Item(path.read_bytes())]) for path in found]
+    return [FilePlan(f"{prefix}{path.name}", [_bytes_of(path)]) for path in found]
+
+
+def _bytes_of(path: Path) -> Item:
+    """A file as it is, mapped: a large vocabulary takes no memory."""
+    if path.stat().st_size == 0:
+        return Item()
+    return Item(matrix=Stored(np.memmap(path, np.uint8, mode="r")))
 
 
 def check_written(part: Path, planned: Planned, source: Source) -> int:

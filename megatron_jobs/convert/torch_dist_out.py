@@ -17,8 +17,8 @@ from megatron_jobs.config.precision import Precision
 from megatron_jobs.convert.core_names import LAYER, Place, place_of
 from megatron_jobs.convert.cuts import first_rank, pieces_of
 from megatron_jobs.convert.files import FilePlan, Item
-from megatron_jobs.convert.leaves import format_of, shape_of
-from megatron_jobs.convert.matrix import DTYPES, Converted, Matrix
+from megatron_jobs.convert.leaves import in_format, shape_of
+from megatron_jobs.convert.matrix import DTYPES, Matrix
 from megatron_jobs.convert.torch_dist_metadata import Stored, metadata_pickle
 from megatron_jobs.convert.torch_zip import ALIGNMENT, object_record, tensor_record
 from megatron_jobs.convert.written import Written
@@ -65,9 +65,7 @@ def plan_checkpoint(
     files = _Files(folder)
     _add_objects(files, tensors, model, mesh)
     for name, matrix in tensors.items():
-        _check_shape(name, matrix, model)
-        number = format_of(name, DTYPES[dtype])
-        _add_tensor(files, name, Converted(matrix, number), model, mesh)
+        _add_tensor(files, name, in_format(name, matrix, DTYPES[dtype]), model, mesh)
     noted = {"model": model.model_dump(mode="json"), "precision": dtype, "tokenizer_hash": None}
     noted |= dict(record or {})
 
@@ -140,6 +138,7 @@ def _check_shape(name: str, matrix: Matrix, model: ModelConfig) -> None:
 
 
 def _add_tensor(files: _Files, name: str, matrix: Matrix, model: ModelConfig, mesh: Mesh) -> None:
+    _check_shape(name, matrix, model)
     place = place_of(name, model)
     ones = (1,) * len(place.index)
     for piece in pieces_of(name, matrix, model, mesh):

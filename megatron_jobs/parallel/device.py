@@ -230,7 +230,7 @@ def share_unequal_pieces() -> None:
         whole = torch.cat(pieces)
         torch.distributed.all_reduce(whole, *args, **words)
         rank = torch.distributed.get_rank(words.get("group"))
-        own.copy_(whole.split([len(piece) for piece in pieces])[rank])
+        own.copy_(torch.split(whole, [len(piece) for piece in pieces])[rank])
         return None
 
     replace(torch.distributed, all_gather=gathered, reduce_scatter=scattered)

@@ -1,10 +1,11 @@
-"""Weights in fp8 with a scale for each block, against the obvious multiplication."""
+"""Number formats: fp8 with a scale for each block, and a bias that is fp32 everywhere."""
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 from megatron_jobs.convert.fp8 import dequantised
+from megatron_jobs.convert.leaves import in_format
 from megatron_jobs.convert.matrix import Array, Matrix, Rows, Stored
 from megatron_jobs.errors import DataError
 
@@ -60,3 +61,9 @@ def test_what_has_no_scales_or_others_is_refused() -> None:
     with pytest.raises(DataError) as caught:
         dequantised({"a.weight": Stored(numbers), "a.weight_scale_inv": Stored(scales[:1])})
     assert str(caught.value) == "a.weight: scales [1, 1]: [2, 1] are those of its blocks"
+
+
+def test_a_bias_of_experts_stays_fp32() -> None:
+    bias = Stored(np.linspace(9, 10, 4, dtype=np.float32))
+    assert in_format("decoder.layers.3.mlp.router.expert_bias", bias, BF16) is bias
+    assert in_format("decoder.layers.3.mlp.router.weight", bias, BF16).dtype == BF16
