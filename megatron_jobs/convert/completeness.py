@@ -90,8 +90,8 @@ def _check_layers(found: Mapping[str, Matrix], model: ModelConfig, where: str) -
             numbers.setdefault(int(layer["number"]), set()).add(layer["rest"])
     for stack, numbered in layers.items():
         count = layers_of(stack, model)
-        if set(numbered) != set(range(count)):
-            odd = min(set(numbered) ^ set(range(count)))
+        odd = next((n for n in range(count) if n not in numbered), max(numbered))
+        if odd >= count or odd not in numbered:
             word = "missing" if odd < count else f"its settings ask for {count} layers"
             raise DataError(f"{where}: {stack}.{odd}: {word}")
         for experts in (False, True):

@@ -29,6 +29,8 @@ SIZES = (
     "expert_model_parallel_size",
 )
 """Arguments."""
+MOST_LETTERS = 1000
+"""Of a name."""
 LATEST = "latest_checkpointed_iteration.txt"
 FILES = ("model_optim_rng.pt", "model_rng.pt")
 RANK = re.compile(r"mp_rank_(\d{2,6})(?:_(\d{3,6}))?(?:_(\d{3,6}))?")
@@ -143,7 +145,10 @@ def _part(held: Any, version: float, heads: int, model: ModelConfig, where: str)
     """One part of the model by our names, in the order of today."""
     part: Part = {}
     for name, matrix in _flat(held, where):
-        ours = local_name(name)
+        try:
+            ours = local_name(name)
+        except ValueError as error:
+            raise DataError(f"{where}: {name}: {error}") from error
         if not ours:
             continue
         if ours in part:
@@ -162,10 +167,13 @@ def _flat(held: Any, where: str) -> Iterator[tuple[str, Matrix]]:
             raise DataError(f"{where}: {prefix[:100]}: found no tensors by name")
         seen.add(id(value))
         for key, inner in value.items():
+            name = f"{prefix}{key}"
+            if len(name) > MOST_LETTERS:
+                raise DataError(f"{where}: {name[:100]}...: a name of {len(name):,} letters")
             if isinstance(inner, Matrix):
-                yield f"{prefix}{key}", inner
+                yield name, inner
             elif isinstance(inner, dict):
-                left.append((f"{prefix}{key}.", inner))
+                left.append((f"{name}.", inner))
 
 
 def _in_order(matrix: Matrix, version: float, heads: int, model: ModelConfig, where: str) -> Matrix:

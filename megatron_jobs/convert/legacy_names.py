@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megatron_jobs.config.model import ModelConfig
-from megatron_jobs.convert.core_names import name_of
+from megatron_jobs.convert.core_names import leading_axes, name_of
 
 Order = NDArray[np.int64]
 IGNORED = re.compile(r".*(?:_extra_state|inv_freq|word_embeddings_for_head\.weight).*")
@@ -35,13 +35,16 @@ OLD_QKV = re.compile(r".*\.query_key_value\.(?:weight|bias)")
 
 
 def local_name(key: str) -> str:
-    """Our name of a key of a rank's file, or nothing for what is no weight."""
+    """Our name of a key of a rank's file, or nothing for what is no weight; ValueError for one of
+    no layer."""
     if IGNORED.fullmatch(key):
         return ""
     name = PREFIX.sub("", key, count=1)
     for pattern, word in CHANGES:
         name = pattern.sub(word, name)
-    return name_of(name) if ".layers." in name else name
+    if leading_axes(name):
+        raise ValueError("a layer or expert without a number")
+    return name_of(name)
 
 
 def old_order(version: float, heads: int, model: ModelConfig) -> Order | None:

@@ -29,6 +29,8 @@ ONLY: dict[str, tuple[Any, ...]] = {
     "retro_add_retriever": (None, False), "use_kitchen": (None, False),
 }  # fmt: skip
 """Arguments whose other values we cannot compute."""
+MOST_LAYERS = 4096
+"""And experts."""
 POSITIONS = {"rope": "rope", "yarn": "rope", "learned_absolute": "learned"}
 NORMS = {"LayerNorm": "layernorm", "RMSNorm": "rmsnorm"}
 
@@ -51,7 +53,7 @@ def model_of_args(args: Args, where: str) -> ModelConfig:
         ) from error
     except UserError as error:
         raise UserError(f"{where}: args: {error}") from error
-    except (TypeError, ValueError, ArithmeticError) as error:
+    except (TypeError, ValueError, ArithmeticError, IndexError, AttributeError) as error:
         raise DataError(f"{where}: args: not those of a model: {error}") from error
     for setting, sentence in all_problems(model):
         raise DataError(f"{where}: args: {setting}: {sentence}")
@@ -61,6 +63,9 @@ def model_of_args(args: Args, where: str) -> ModelConfig:
 def _settings(args: Args) -> dict[str, Any]:
     for name, allowed in ONLY.items():
         check_only(args, name, allowed)
+    for name in ("num_layers", "num_experts"):
+        if args.get(name) is not None and not 0 <= args[name] <= MOST_LAYERS:
+            raise ValueError(f"{name} {str(args[name])[:100]}")
     rotary = args.get("use_rotary_position_embeddings") and "position_embedding_type" not in args
     position = "rope" if rotary else args.get("position_embedding_type") or "learned_absolute"
     check_only({"position_embedding_type": position}, "position_embedding_type", tuple(POSITIONS))

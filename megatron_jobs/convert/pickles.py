@@ -14,6 +14,8 @@ from megatron_jobs.convert.pickle_codes import CODES
 from megatron_jobs.convert.pickle_machine import Bytes, Machine, Persistent, Refused
 from megatron_jobs.errors import DataError
 
+MOST_WORDS = 500
+"""Letters of an error, which may tell what a file holds."""
 STOP = ord(".")
 
 
@@ -34,8 +36,8 @@ def read_pickle(
     except Refused as error:
         raise DataError(f"{where}: {error}") from error
     except (IndexError, KeyError, struct.error, ValueError, TypeError, OverflowError) as error:
-        what = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else error
-        raise DataError(f"{where}: not a pickle of weights: {what}") from error
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise DataError(f"{where}: not a pickle of weights: {kind}{error}"[:MOST_WORDS]) from error
 
 
 def run(machine: Machine) -> Any:

@@ -7,6 +7,7 @@ Source: torch.distributed.checkpoint; megatron-core, dist_checkpointing.
 """
 
 import itertools
+import math
 import mmap
 import re
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,10 @@ OTHERS = re.compile(r"(?:chained_\d+\.)?optimizer\b.*|rng_state.*|rerun_state.*|
 """Keys of what a training keeps beside its model."""
 HALF = re.compile(r"(?P<name>.*\.linear_fc1\.(?:weight|bias))_(?P<half>[wv])")
 """Gate and up under keys of their own (`singleton_local_shards`)."""
+MOST_LETTERS = 1000
+"""Of a key."""
+MOST_PARTS = 16384
+"""Of a tensor, and layers and experts together under a key."""
 PACKAGE = "torch.distributed.checkpoint"
 TENSOR, BYTES = (f"{PACKAGE}.metadata.{kind}StorageMetadata" for kind in ("Tensor", "Bytes"))
 
@@ -117,6 +122,8 @@ def _read_metadata(path: Path) -> tuple[dict[str, Described], Folder]:
 
 def _described(entries: Any) -> Iterator[tuple[str, Described]]:
     for key, entry in entries.items():
+        if not isinstance(key, str) or len(key) > MOST_LETTERS:
+            raise ValueError(f"{str(key)[:100]} is no name of a tensor")
         if entry.name not in (TENSOR, BYTES):
             raise ValueError(f"{key} is a {entry.name}")
         if entry.name == BYTES or OTHERS.fullmatch(PREFIX.sub("", key, count=1)):
@@ -158,8 +165,10 @@ def _tensors_of(key: str, tensor: Described, folder: Folder) -> Iterator[tuple[s
     name = half["name"] if half else name
     axes = leading_axes(name)
     shape = tensor.shape[axes:]
-    if len(tensor.shape) < axes:
-        raise DataError(f"{folder.path}: {key}: has no axis for its layers")
+    layers = math.prod(tensor.shape[:axes])
+    if len(tensor.shape) < axes or layers > MOST_PARTS or len(tensor.chunks) > layers * MOST_PARTS:
+        parts = f"{len(tensor.chunks)} parts of {list(tensor.shape)}"
+        raise DataError(f"{folder.path}: {key}: {parts} are no layers and experts")
     blocks: dict[tuple[int, ...], list[Block]] = {}
     for offsets, sizes in tensor.chunks:
         matrix = _chunk(folder, key, offsets, sizes, tensor)
