@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from megatron_jobs.convert.facts import target_kind
 from megatron_jobs.convert.files import Tell, bytes_of, write_files
+from megatron_jobs.convert.gguf_file import GGUFFile
+from megatron_jobs.convert.gguf_tokenizer import write_tokenizer
 from megatron_jobs.convert.hugging_face import tokenizer_folder
 from megatron_jobs.convert.settings import ConversionSettings
 from megatron_jobs.convert.source import Source, open_source
@@ -31,12 +34,17 @@ class Conversion:
     tokenizer: Path | None
     settings: dict[str, Any]
     """What the bytes of the result depend on beside the source."""
+    made: TemporaryDirectory[str] | None = None
+    """Of a tokenizer that was unpacked; gone with the conversion."""
 
     @classmethod
     def open(cls, config: ConversionSettings) -> "Conversion":
         """Open a source and plan its target; raises as `open_source` and `plan_target` do."""
         source = open_source(config.source, model=config.model, pad_vocab_to=config.pad_vocab_to)
-        tokenizer = source.tokenizer
+        tokenizer, made = source.tokenizer, None
+        if config.tokenizer is None and source.packed_tokenizer is not None:
+            made = TemporaryDirectory()
+            tokenizer = unpacked(source.packed_tokenizer, Path(made.name))
         if config.tokenizer is not None:
             tokenizer = tokenizer_folder(config.tokenizer)
             check_tokenizer(tokenizer, source.tokenizer_hash, str(source.path))
@@ -50,7 +58,7 @@ class Conversion:
         )
         planned = plan_target(source, target, tokenizer)
         kept = config.model_dump(mode="json", exclude={"threads", "proof"})
-        return cls(source, planned, tokenizer, kept)
+        return cls(source, planned, tokenizer, kept, made)
 
     @property
     def bytes(self) -> int:
@@ -65,7 +73,7 @@ class Conversion:
             tell: is called with the bytes that are written.
         """
         files = self.source.files()
-        if self.tokenizer is not None:
+        if self.tokenizer is not None and self.made is None:
             files += [path for path in self.tokenizer.iterdir() if path.is_file()]
         write_files(
             self.planned.files,
@@ -92,3 +100,8 @@ class Conversion:
             "bytes_written": self.bytes,
             "largest_tensor_bytes": largest_bytes(tensors),
         }
+
+
+def unpacked(file: GGUFFile, folder: Path) -> Path | None:
+    """The folder, with the tokenizer of a GGUF file in it; None where that has none."""
+    return folder if write_tokenizer(file, folder) else None

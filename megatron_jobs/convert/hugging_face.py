@@ -1,6 +1,7 @@
 """Hugging Face folders but for their tensors: config.json, tokenizer files, the table that fits."""
 
-import shutil
+import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,11 @@ from megatron_jobs.errors import DataError, UserError
 CONFIG = "config.json"
 CONFIG_BYTES = 4 << 20
 """No config.json of a model is larger."""
-TOKENIZER_BYTES = 256 << 20
+TOKENIZER_BYTES = 16 << 20
+"""Of a tokenizer_config.json, which may list added tokens."""
+HEAD_BYTES = 8 << 20
+"""Of a tokenizer.json, in which the added tokens are looked for."""
+ADDED = re.compile(r'"added_tokens"\s*:\s*\[')
 TOKENIZER = "tokenizer.json"
 TOKENIZER_FILES = (
     TOKENIZER,
@@ -154,13 +159,27 @@ def special_ids(tokenizer: Path) -> dict[str, int | None]:
     if not file.is_file() or not (tokenizer / TOKENIZER).is_file():
         return ids
     settings = read_limited_json(file, TOKENIZER_BYTES)
-    added = read_limited_json(tokenizer / TOKENIZER, TOKENIZER_BYTES).get("added_tokens", [])
-    numbers = {token["content"]: token["id"] for token in added}
+    numbers = _added_tokens(tokenizer / TOKENIZER)
     for name in ids:
         token = settings.get(name.removesuffix("_id"))
         text = token.get("content") if isinstance(token, dict) else token
-        ids[name] = numbers.get(text)
+        ids[name] = numbers.get(str(text))
     return ids
+
+
+def _added_tokens(file: Path) -> dict[str, int]:
+    """Special tokens -> ids. Their list stands before the vocabulary, which is not taken in: as
+    Python's objects it would take more memory than the whole conversion."""
+    with file.open("rb") as opened:
+        head = opened.read(HEAD_BYTES).decode("utf-8", errors="ignore")
+    found = ADDED.search(head)
+    if found is None:
+        return {}
+    try:
+        tokens, _ = json.JSONDecoder().raw_decode(head, found.end() - 1)
+        return {token["content"]: int(token["id"]) for token in tokens}
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DataError(f"{file}: added_tokens: not a list of tokens: {error}") from error
 
 
 def tokenizer_folder(path: Path) -> Path:
@@ -185,9 +204,3 @@ def _lies_in(path: Path, folder: Path) -> bool:
     place = path.resolve()
     inside = place.is_relative_to(folder.resolve())
     return inside or "blobs" in place.parts
-
-
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy all of a tokenizer's files."""
-    for path in tokenizer_files(source):
-        shutil.copyfile(path, target / path.name)

@@ -16,6 +16,7 @@ from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.convert.bin_files import open_bin_folder
 from megatron_jobs.convert.family import Family, rows_of, to_ours
+from megatron_jobs.convert.gguf_file import GGUFFile
 from megatron_jobs.convert.gguf_in import open_gguf
 from megatron_jobs.convert.hugging_face import (
     CONFIG,
@@ -57,6 +58,8 @@ class Source:
     """A folder with a tokenizer's files."""
     tokenizer_hash: str | None = None
     """Of the tokenizer.json that it was trained with, where known."""
+    packed_tokenizer: GGUFFile | None = None
+    """A file that has the tokenizer within."""
 
     @property
     def precision(self) -> Precision:
@@ -183,7 +186,9 @@ def _open_gguf(file: Path, pad_vocab_to: int) -> Source:
     found = open_gguf(file)
     what = described(dict(found.config), str(file), pad_vocab_to)
     tensors = to_ours(found.tensors, what.family, what.model)
-    return Source("gguf", file, tensors, what.model, what.family, what.config)
+    return Source(
+        "gguf", file, tensors, what.model, what.family, what.config, packed_tokenizer=found.file
+    )
 
 
 def _open_own(folder: Path) -> Source:
