@@ -40,6 +40,9 @@ def main(words: list[str] | None = None) -> int:
         print(f"\nconvert_checkpoint: {error}", file=sys.stderr)
         return EXIT_USER
     print(f"{asked.save_dir}: {found['tensors']} tensors, {found['tensors_read_back']} read back")
+    if found["left_out"]:
+        count, first = len(found["left_out"]), found["left_out"][0]
+        print(f"{count} tensors have no place in our model and were left out: {first}, ...")
     if "max_logit_difference" in found:
         print(f"logits differ by {found['max_logit_difference']:.3g} at most")
     return EXIT_DONE

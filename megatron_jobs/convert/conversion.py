@@ -96,6 +96,7 @@ class Conversion:
             "to": self.planned.target.kind,
             "family": self.planned.family.name if self.planned.family else "",
             "tensors": len(tensors),
+            "left_out": list(self.source.left_out),
             "numbers": numbers_of(tensors),
             "bytes_written": self.bytes,
             "largest_tensor_bytes": largest_bytes(tensors),

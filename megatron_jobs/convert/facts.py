@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from megatron_jobs.config.settings import Problem
 from megatron_jobs.convert.hugging_face import fitting_family
 from megatron_jobs.convert.matrix import PIECE
+from megatron_jobs.convert.proof_memory import proof_bytes
 from megatron_jobs.convert.settings import ConversionSettings, TargetKind
 from megatron_jobs.convert.source import Source, kind_of, open_source
 from megatron_jobs.errors import DataError, UserError
@@ -14,7 +15,7 @@ MIB, GIB = 2**20, 2**30
 INTERPRETER = 48 * MIB
 """Python with numpy and the settings of a job, measured."""
 PROOF_LIBRARIES = int(1.25 * GIB)
-"""torch, megatron-core and transformers, measured; and the activations of a few short prompts."""
+"""torch, megatron-core and transformers, measured."""
 TORCH_KINDS = ("torch_dist", "legacy")
 
 
@@ -24,6 +25,8 @@ class ConversionFacts:
 
     kind: str
     parameters: int
+    model_bytes: int
+    """That the proof takes for the model; see `proof_memory`."""
     bytes: int
     """Of all tensors of the source; 0: not known."""
     largest: int
@@ -39,7 +42,7 @@ class ConversionFacts:
     @property
     def proof_bytes(self) -> int:
         """Memory for the logits: the model in fp32, one library after the other."""
-        return PROOF_LIBRARIES + 4 * self.parameters if self.proof == "logits" else 0
+        return PROOF_LIBRARIES + self.model_bytes if self.proof == "logits" else 0
 
     @property
     def peak_bytes(self) -> int:
@@ -62,16 +65,24 @@ def facts_of(
 ) -> ConversionFacts | None:
     """Of a source that is there, or that a job promises; None where neither says enough."""
     threads, proof = config.threads, config.proof
-    promised = inputs.get("source", {}).get("parameters")
-    if promised:
-        return ConversionFacts("checkpoint", promised, 0, 0, threads, proof)
+    promised = inputs.get("source", {})
+    count, needed = promised.get("parameters"), promised.get("proof_bytes")
+    if count and needed:
+        return ConversionFacts("checkpoint", count, needed, 0, 0, threads, proof)
     try:
         source = _opened(config)
     except (UserError, DataError, OSError):  # `source_problems` says it
         return None
     sizes = [matrix.bytes for matrix in source.tensors.values()]
-    count = source.model.parameters()
-    return ConversionFacts(source.kind, count, sum(sizes), max(sizes, default=0), threads, proof)
+    return ConversionFacts(
+        source.kind,
+        source.model.parameters(),
+        proof_bytes(source.model),
+        sum(sizes),
+        max(sizes, default=0),
+        threads,
+        proof,
+    )
 
 
 def _opened(config: ConversionSettings) -> Source:

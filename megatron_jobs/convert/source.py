@@ -15,7 +15,7 @@ import numpy as np
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.convert.bin_files import open_bin_folder
-from megatron_jobs.convert.family import Family, rows_of, to_ours
+from megatron_jobs.convert.family import Family, ignored_names, rows_of, to_ours
 from megatron_jobs.convert.gguf_file import GGUFFile
 from megatron_jobs.convert.gguf_in import open_gguf
 from megatron_jobs.convert.hugging_face import (
@@ -58,6 +58,8 @@ class Source:
     """A folder with a tokenizer's files."""
     tokenizer_hash: str | None = None
     """Of the tokenizer.json that it was trained with, where known."""
+    left_out: tuple[str, ...] = ()
+    """Tensors of theirs that our model has no use for: buffers, layers of another purpose."""
     packed_tokenizer: GGUFFile | None = None
     """A file that has the tokenizer within."""
 
@@ -145,8 +147,9 @@ def _open_hugging_face(folder: Path, pad_vocab_to: int) -> Source:
     hash_ = file_hash(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else None
     beside = folder if hash_ else None
     return Source(
-        "hugging_face", folder, tensors, found.model, found.family, found.config, beside, hash_
-    )
+        "hugging_face", folder, tensors, found.model, found.family, found.config, beside, hash_,
+        left_out=tuple(ignored_names(theirs, found.family, found.model)),
+    )  # fmt: skip
 
 
 def _check_copies(

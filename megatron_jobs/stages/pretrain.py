@@ -15,6 +15,7 @@ from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Problem
+from megatron_jobs.convert.proof_memory import proof_bytes
 from megatron_jobs.errors import DataError
 from megatron_jobs.runtime.heartbeat import rest
 from megatron_jobs.runtime.rank import Rank
@@ -98,6 +99,7 @@ def promise(config: Config, inputs: Mapping[str, Facts]) -> Facts:
         "vocab_size": config.model.vocab_size,
         "seq_len": config.model.seq_len,
         "parameters": config.model.parameters(),
+        "proof_bytes": proof_bytes(config.model),
         "steps": config.steps,
         "global_size": size,
         "index_samples": None if behind is None else (config.steps - behind) * size,

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from megatron_jobs.config.settings import all_problems
+from megatron_jobs.convert.proof_memory import proof_bytes
 from megatron_jobs.runtime.files import write_json
 from megatron_jobs.stages.pretrain import Config, foresee, promise
 from tests.unit.data.test_start import MODEL, follows, note
@@ -97,8 +98,8 @@ def test_what_does_not_fit_is_said(
 def test_samples_that_will_have_been_taken_are_promised() -> None:
     """A third training in the plan can be told what its index has to follow."""
     config = Config(**SETTINGS)
-    count = config.model.parameters()
-    assert promise(config, {"index": INDEX}) == BEFORE | {"parameters": count}
+    sizes = {"parameters": config.model.parameters(), "proof_bytes": proof_bytes(config.model)}
+    assert promise(config, {"index": INDEX}) == BEFORE | sizes
     later = promise(Config(**LATER), {"index": NEXT, "load": BEFORE})
     assert later["index_samples"] == 50 * 8
     finetune = Config(**LATER | {"finetune": True})
