@@ -20,7 +20,9 @@ from megatron_jobs.runtime.files import file_hash
 from megatron_jobs.runtime.rank import ALONE
 from megatron_jobs.stages.convert import Config, convert, run
 from tests.family_models import CASES, saved_model
+from tests.plain_checkpoints import save_plain
 from tests.ranks import apart
+from tests.unit.convert.test_torch_dist_in import EXPERTS
 
 CUT = {"tensor": 2, "pipeline": 2}
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
@@ -225,3 +227,21 @@ def test_the_stage_leaves_its_outputs_and_numbers(tmp_path: Path) -> None:
     assert model_of(tmp_path / "job/model").padded_vocab() == 384
     progress = json.loads((tmp_path / "job/progress.json").read_text())
     assert progress["done"] >= progress["total"] == record["bytes_written"]  # and the manifest
+
+
+def test_what_plain_megatron_core_wrote_becomes_a_model_of_transformers(tmp_path: Path) -> None:
+    """torch_dist with Megatron-LM's arguments, mp_rank folders, and experts without arguments."""
+    dense, _ = save_plain(tmp_path)
+    for name in ("dense", "legacy"):
+        found = converted(tmp_path / name, tmp_path / f"{name}-out")
+        assert (found["family"], found["tensors_read_back"]) == ("qwen3", 47)
+        assert found["max_logit_difference"] < 1e-4 * max(1, found["max_logit"])
+    check_equal(tmp_path / "dense-out", tmp_path / "legacy-out")
+    written = tensors_of(tmp_path / "dense-out")
+    norm = dense["decoder.layers.3.pre_mlp_layernorm.weight"]
+    assert torch.equal(written["model.layers.3.post_attention_layernorm.weight"], norm)
+    with pytest.raises(UserError, match="holds no arguments of Megatron-LM; say what model it is"):
+        converted(tmp_path / "experts", tmp_path / "x")
+    found = converted(tmp_path / "experts", tmp_path / "mixture", model=EXPERTS.model_dump())
+    assert found["family"] in ("mixtral", "qwen3_moe")
+    assert found["max_logit_difference"] < 1e-4 * max(1, found["max_logit"])
