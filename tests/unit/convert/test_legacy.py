@@ -1,5 +1,6 @@
 """Folders of Megatron-LM's ranks, older and newer, cut by plain code here."""
 
+import itertools
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -114,28 +115,36 @@ def save(
     """Write a folder of tensor x pipeline ranks, each with `parts` of the model in turn."""
     whole = weights_of(model)
     tensors, stages, parts = mesh
-    each = LAYERS // (stages * parts)
-    for tensor in range(tensors):
-        for stage in range(stages):
-            held: dict[str, Any] = {"checkpoint_version": version, "iteration": 7, "args": args}
-            for part in range(parts):
-                first = (part * stages + stage) * each
-                found = {}
-                for name, value in whole.items():
-                    local = in_part(name, first, each, last=first + each == LAYERS)
-                    if local:
-                        one = share(name, value, tensor, tensors, gated=model.is_gated())
-                        if "linear_qkv" in name:
-                            one = to_version(one, version)
-                        found[renamed(local, words)] = one
-                held["model" if parts == 1 else f"model{part}"] = nested(found, depth)
-            name = f"mp_rank_{tensor:02d}" + (f"_{stage:03d}" if stages > 1 else "")
-            folder = root / "iter_0000007" / name
-            folder.mkdir(parents=True)
-            file = folder / "model_optim_rng.pt"
-            torch.save(held, file, _use_new_zipfile_serialization=not stream)
+    for tensor, stage in itertools.product(range(tensors), range(stages)):
+        held: dict[str, Any] = {"checkpoint_version": version, "iteration": 7, "args": args}
+        for part in range(parts):
+            block = part * stages + stage, stages * parts
+            found = part_of_rank(whole, block, (tensor, tensors), model, version)
+            theirs = {renamed(name, words): value for name, value in found.items()}
+            held["model" if parts == 1 else f"model{part}"] = nested(theirs, depth)
+        name = f"mp_rank_{tensor:02d}" + (f"_{stage:03d}" if stages > 1 else "")
+        folder = root / "iter_0000007" / name
+        folder.mkdir(parents=True)
+        file = folder / "model_optim_rng.pt"
+        torch.save(held, file, _use_new_zipfile_serialization=not stream)
     (root / "latest_checkpointed_iteration.txt").write_text("7\n")
     return whole
+
+
+def part_of_rank(
+    whole: Weights, block: tuple[int, int], rank: tuple[int, int], model: ModelConfig,
+    version: float,
+) -> Weights:  # fmt: skip
+    """A block of layers (and what stands at the ends) as one of the tensor ranks holds it."""
+    each = LAYERS // block[1]
+    first = block[0] * each
+    found = {}
+    for name, value in whole.items():
+        local = in_part(name, first, each, last=first + each == LAYERS)
+        if local:
+            one = share(name, value, *rank, gated=model.is_gated())
+            found[local] = to_version(one, version) if "linear_qkv" in name else one
+    return found
 
 
 def in_part(name: str, first: int, each: int, *, last: bool) -> str:

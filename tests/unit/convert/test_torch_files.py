@@ -213,6 +213,18 @@ def test_entries_that_overlap_are_refused(tmp_path: Path) -> None:
         open_torch(path)
 
 
+@pytest.mark.parametrize(("at", "value"), [(8, 1), (10, 8)])
+def test_an_entry_said_to_be_encrypted_or_compressed_is_refused(
+    tmp_path: Path, at: int, value: int
+) -> None:
+    path = saved(tmp_path / "archive.pt", torch.ones(64))
+    data = bytearray(path.read_bytes())
+    data[central(data, b"archive/data/0") + at] |= value
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="holds 'archive/data/0' compressed or encrypted"):
+        open_torch(path)
+
+
 def test_sizes_and_places_over_32_bits_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
