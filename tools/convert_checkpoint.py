@@ -27,7 +27,13 @@ LOADERS = {
     "gguf": ("gguf",),
 }
 """Name of a loader -> kinds of --load-dir; those of Megatron-LM's convert.py among them."""
-SAVERS = {"hf": "hugging_face", "core": "checkpoint", "mcore": "checkpoint", "gguf": "gguf"}
+SAVERS = {
+    "hf": "hugging_face",
+    "core": "checkpoint",
+    "mcore": "checkpoint",
+    "gguf": "gguf",
+    "onnx": "onnx",
+}
 
 
 def main(words: list[str] | None = None) -> int:
@@ -39,13 +45,22 @@ def main(words: list[str] | None = None) -> int:
     except (UserError, DataError) as error:
         print(f"\nconvert_checkpoint: {error}", file=sys.stderr)
         return EXIT_USER
-    print(f"{asked.save_dir}: {found['tensors']} tensors, {found['tensors_read_back']} read back")
+    tell(asked.save_dir, found)
+    return EXIT_DONE
+
+
+def tell(folder: Path, found: dict[str, Any]) -> None:
+    """What was done, for people."""
+    if found["to"] == "onnx":
+        share = found["max_logit_difference_share"]
+        print(f"{folder}: logits of onnxruntime differ by {share:.2g} of the largest at most")
+        return
+    print(f"{folder}: {found['tensors']} tensors, {found['tensors_read_back']} read back")
     if found["left_out"]:
         count, first = len(found["left_out"]), found["left_out"][0]
         print(f"{count} tensors have no place in our model and were left out: {first}, ...")
     if "max_logit_difference" in found:
         print(f"logits differ by {found['max_logit_difference']:.3g} at most")
-    return EXIT_DONE
 
 
 def flags() -> argparse.ArgumentParser:

@@ -33,6 +33,7 @@ class ConversionFacts:
     """Bytes of the largest tensor; 0: not known."""
     threads: int
     proof: str
+    to: TargetKind | None
 
     @property
     def stream_bytes(self) -> int:
@@ -42,6 +43,8 @@ class ConversionFacts:
     @property
     def proof_bytes(self) -> int:
         """Memory for the logits: the model in fp32, one library after the other."""
+        if self.to == "onnx":  # the model, and the graph that is made of it
+            return PROOF_LIBRARIES + 2 * self.model_bytes
         return PROOF_LIBRARIES + self.model_bytes if self.proof == "logits" else 0
 
     @property
@@ -68,7 +71,7 @@ def facts_of(
     promised = inputs.get("source", {})
     count, needed = promised.get("parameters"), promised.get("proof_bytes")
     if count and needed:
-        return ConversionFacts("checkpoint", count, needed, 0, 0, threads, proof)
+        return ConversionFacts("checkpoint", count, needed, 0, 0, threads, proof, config.to)
     try:
         source = _opened(config)
     except (UserError, DataError, OSError):  # `source_problems` says it
@@ -82,6 +85,7 @@ def facts_of(
         max(sizes, default=0),
         threads,
         proof,
+        config.to,
     )
 
 
@@ -105,6 +109,9 @@ def source_problems(config: ConversionSettings) -> Iterator[Problem]:
     except (UserError, DataError) as error:
         yield "source", str(error)
         return
+    if kind == "onnx" and source.kind != "hugging_face":
+        found = f"onnx is made of a Hugging Face folder, and {source.path} is of kind {source.kind}"
+        yield "to", f"{found}; convert it to hugging_face first"
     if kind == "checkpoint":
         problems = source.model.mesh_problems(config.mesh)
         yield from (("mesh", f"model.{name}: {sentence}") for name, sentence in problems)

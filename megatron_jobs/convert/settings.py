@@ -9,7 +9,7 @@ from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.config.settings import InputPath, Settings
 
-TargetKind = Literal["checkpoint", "hugging_face", "gguf"]
+TargetKind = Literal["checkpoint", "hugging_face", "gguf", "onnx"]
 GgufFormat = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 
 
@@ -20,7 +20,8 @@ class ConversionSettings(Settings):
     """A checkpoint of ours or of megatron-core (or a folder whose latest is taken), Megatron-LM's
     mp_rank_XX folders, a Hugging Face folder, or a GGUF file."""
     to: TargetKind | None = None
-    """What folder `model` becomes; null: hugging_face from any of Megatron's, else checkpoint."""
+    """What folder `model` becomes; null: hugging_face from any of Megatron's, else checkpoint.
+    onnx is made of a Hugging Face folder, in fp32, not streamed, and needs the extra `onnx`."""
     model: ModelConfig | None = None
     """Of a checkpoint that does not hold its settings: those of the model."""
     tokenizer: InputPath | None = None

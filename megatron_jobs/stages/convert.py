@@ -8,6 +8,7 @@ from typing import Any
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import Problem
 from megatron_jobs.convert.settings import ConversionSettings as Config
+from megatron_jobs.errors import UserError
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.stages import Facts
 
@@ -75,6 +76,8 @@ def convert(
     """
     from megatron_jobs.convert.conversion import Conversion
 
+    if config.to == "onnx":
+        return _to_onnx(config, out)
     conversion = Conversion.open(config)
     compared: dict[str, Any] = {}
 
@@ -88,3 +91,14 @@ def convert(
     total = conversion.bytes
     conversion.write(out, threads=config.threads, check=prove, tell=lambda done: tell(done, total))
     return conversion.sizes() | compared
+
+
+def _to_onnx(config: Config, out: Path) -> dict[str, Any]:
+    """A graph of a Hugging Face folder, asked by onnxruntime before it appears."""
+    from megatron_jobs.checkpoint.onnx_out import write_onnx
+    from megatron_jobs.convert.facts import source_problems
+
+    for setting, sentence in source_problems(config):
+        raise UserError(f"{setting}: {sentence}")
+    error = write_onnx(config.source, out)
+    return {"from": "hugging_face", "to": "onnx", "max_logit_difference_share": error}

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from megatron_jobs.errors import DataError, UserError
 from megatron_jobs.runtime.files import file_hash
 from megatron_jobs.runtime.rank import ALONE
 from megatron_jobs.stages.convert import Config, convert, run
+from tests.encoder_models import bert, t5
 from tests.family_models import CASES, saved_model
 from tests.plain_checkpoints import save_plain
 from tests.ranks import apart
@@ -28,6 +30,13 @@ CUT = {"tensor": 2, "pipeline": 2}
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt",
              "chat_template.jinja", "added_tokens.json", "generation_config.json",
              "tokenizer.model", "special_tokens_map.json")  # fmt: skip
+
+ENCODERS: dict[str, Callable[[], Any]] = {
+    "bert": lambda: bert("BertForMaskedLM"),
+    "bert without heads": lambda: bert("BertModel"),
+    "t5": lambda: t5("1.0"),
+    "t5 1.1": lambda: t5("1.1"),
+}
 
 
 def converted(source: Path, out: Path, **settings: Any) -> dict[str, Any]:
@@ -70,6 +79,24 @@ def test_there_on_four_ranks_and_back(name: str, tmp_path: Path) -> None:
     back = converted(tmp_path / "ours", tmp_path / "back", proof="tensors")
     assert back["family"] == (CASES[name].family or name)
     check_equal(tmp_path / "theirs", tmp_path / "back")
+
+
+@pytest.mark.parametrize("name", ["bert", "bert without heads", "t5", "t5 1.1"])
+def test_encoders_there_and_back(name: str, tmp_path: Path) -> None:
+    model = ENCODERS[name]()
+    model.save_pretrained(tmp_path / "theirs")
+    mesh = CUT if name.startswith("bert") else {"tensor": 2}
+    there = converted(tmp_path / "theirs", tmp_path / "ours", mesh=mesh)
+    assert there["max_logit_difference"] < 1e-4
+    converted(tmp_path / "ours", tmp_path / "back", proof="tensors")
+    before, after = tensors_of(tmp_path / "theirs"), tensors_of(tmp_path / "back")
+    assert (
+        set(after)
+        <= set(before)
+        <= {*after, "lm_head.weight", "shared.weight"}
+        | {f"{stack}.embed_tokens.weight" for stack in ("encoder", "decoder")}
+    )
+    assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
 
 
 def test_from_mesh_to_mesh(tmp_path: Path) -> None:
