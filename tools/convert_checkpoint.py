@@ -59,6 +59,8 @@ def tell(folder: Path, found: dict[str, Any]) -> None:
     if found["left_out"]:
         count, first = len(found["left_out"]), found["left_out"][0]
         print(f"{count} tensors have no place in our model and were left out: {first}, ...")
+    for remark in found["remarks"]:
+        print(remark)
     if "max_logit_difference" in found:
         print(f"logits differ by {found['max_logit_difference']:.3g} at most")
 

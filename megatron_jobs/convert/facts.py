@@ -14,6 +14,8 @@ from megatron_jobs.errors import DataError, UserError
 MIB, GIB = 2**20, 2**30
 INTERPRETER = 48 * MIB
 """Python with numpy and the settings of a job, measured."""
+VOCABULARY = 160 * MIB
+"""A tokenizer taken to pieces for a GGUF file or out of one: about 600 bytes a token, of 256,000."""
 PROOF_LIBRARIES = int(1.25 * GIB)
 """torch, megatron-core and transformers, measured."""
 TORCH_KINDS = ("torch_dist", "legacy")
@@ -38,7 +40,8 @@ class ConversionFacts:
     @property
     def stream_bytes(self) -> int:
         """Memory for converting: buffers, whatever the size of the model."""
-        return INTERPRETER + self.threads * 4 * PIECE
+        vocabulary = VOCABULARY if "gguf" in (self.kind, self.to) else 0
+        return INTERPRETER + vocabulary + self.threads * 4 * PIECE
 
     @property
     def proof_bytes(self) -> int:

@@ -12,7 +12,7 @@ from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.convert.family import Family, to_theirs
 from megatron_jobs.convert.files import FilePlan, Item
-from megatron_jobs.convert.gguf_out import plan_gguf
+from megatron_jobs.convert.gguf_out import gguf_remarks, plan_gguf
 from megatron_jobs.convert.hugging_face import (
     CONFIG,
     fitting_family,
@@ -59,6 +59,8 @@ class Planned:
     tensors: dict[str, Matrix]
     """What will be written, under the names of the target."""
     family: Family | None = None
+    remarks: tuple[str, ...] = ()
+    """What a user should know of the result: a sentence each."""
 
 
 def plan_target(source: Source, target: Target, tokenizer: Path | None) -> Planned:
@@ -79,7 +81,8 @@ def plan_target(source: Source, target: Target, tokenizer: Path | None) -> Plann
     config = written_config(source.model, family, dtype=name, tokenizer=tokenizer, before=before)
     if target.kind == "gguf":
         files = plan_gguf(theirs, config, GGUF_NAME, form=target.gguf, tokenizer=tokenizer)
-        return Planned(target, files, theirs, family)
+        said = tuple(gguf_remarks(theirs, config, target.gguf))
+        return Planned(target, files, theirs, family, said)
     files = plan_safetensors(theirs, shard_bytes=target.shard_bytes)
     files.append(_text(CONFIG, config))
     files += _copied("", tokenizer)

@@ -1,5 +1,6 @@
 """The core of attention against a loop over heads and positions. Shapes as in the module."""
 
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -44,14 +45,13 @@ def slowly(
         place = t + keys - queries
         seen = [s for s in range(keys) if place - (model.window or keys) < s <= place]
         seen = [s for s in seen if forbidden is None or not forbidden[t, s]]
-        for b in range(batch):
-            for n in range(heads):
-                score = k[seen, b, n // share] @ q[t, b, n]
-                score = score * (model.attention_scale or 1 / math.sqrt(size))
-                if model.attention_softcap:
-                    score = model.attention_softcap * torch.tanh(score / model.attention_softcap)
-                mixed = score.softmax(0) @ v[seen, b, n // share]
-                out[t, b, n * size : (n + 1) * size] = mixed
+        for b, n in itertools.product(range(batch), range(heads)):
+            score = k[seen, b, n // share] @ q[t, b, n]
+            score = score * (model.attention_scale or 1 / math.sqrt(size))
+            if model.attention_softcap:
+                score = model.attention_softcap * torch.tanh(score / model.attention_softcap)
+            mixed = score.softmax(0) @ v[seen, b, n // share]
+            out[t, b, n * size : (n + 1) * size] = mixed
     return out
 
 
