@@ -15,7 +15,7 @@ MIB, GIB = 2**20, 2**30
 INTERPRETER = 48 * MIB
 """Python with numpy and the settings of a job, measured."""
 VOCABULARY = 160 * MIB
-"""A tokenizer taken to pieces for a GGUF file or out of one: about 600 bytes a token, of 256,000."""
+"""A tokenizer taken to pieces for a GGUF file or out of one: 600 bytes a token, of 256,000."""
 PROOF_LIBRARIES = int(1.25 * GIB)
 """torch, megatron-core and transformers, measured."""
 TORCH_KINDS = ("torch_dist", "legacy")
