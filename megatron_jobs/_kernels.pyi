@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 def machine() -> str: ...
 def machines() -> list[str]: ...
 def choose_machine(name: str) -> None: ...
@@ -61,3 +63,77 @@ def activation_backward(
     gated: bool,
     threads: int,
 ) -> None: ...
+def rope(
+    x: int,
+    cos: int,
+    sin: int,
+    y: int,
+    *,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    turned: int,
+    dtype: int,
+    interleaved: bool,
+    inverse: bool,
+    threads: int,
+) -> None: ...
+def add_residual(
+    x: int,
+    bias: int,
+    residual: int,
+    y: int,
+    *,
+    rows: int,
+    columns: int,
+    dtype: int,
+    threads: int,
+) -> None: ...
+def bias_gradient(
+    dy: int, dbias: int, *, rows: int, columns: int, dtype: int, threads: int
+) -> None: ...
+
+class LossRule:
+    def __init__(
+        self,
+        *,
+        rows: int,
+        columns: int,
+        first: int,
+        vocab: int,
+        ignored: int,
+        dtype: int,
+        cap: float,
+        smoothing: float,
+        z_loss: float,
+        threads: int,
+    ) -> None: ...
+
+def loss_parts(logits: int, targets: int, parts: int, rule: LossRule) -> None: ...
+def loss_gradient(
+    x: int, targets: int, logsum: int, weights: int, gradient: int, rule: LossRule
+) -> None: ...
+def loss_whole(logits: int, targets: int, weights: int, losses: int, rule: LossRule) -> None: ...
+def adam_step(
+    parameters: list[int],
+    gradients: list[int],
+    first: list[int],
+    second: list[int],
+    rounded: list[int],
+    *,
+    sizes: list[int],
+    dtype: int,
+    rounded_dtype: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    decay: float,
+    step: float,
+    factor: float,
+    threads: int,
+) -> None: ...
+def sum_of_squares(tensors: list[int], *, sizes: list[int], dtype: int, threads: int) -> float: ...
+def scale_all(
+    tensors: list[int], *, sizes: list[int], dtype: int, factor: float, threads: int
+) -> bool: ...
+def all_finite(tensors: list[int], *, sizes: list[int], dtype: int, threads: int) -> bool: ...
