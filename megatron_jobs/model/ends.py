@@ -9,21 +9,22 @@ from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attri
 from torch import Tensor, nn
 
 from megatron_jobs.config.model import ModelConfig
-from megatron_jobs.kernels.cap import soft_cap
+from megatron_jobs.model.output import OutputLayer
 
 
 def finish_ends(chunk: GPTModel, model: ModelConfig) -> None:
     """Let a chunk scale its embedding and bias and cap its logits, where the model asks for it.
 
-    They are hooks of the two layers: whoever calls them, for a loss or to decode, sees the same.
+    They are of the two layers: whoever calls these, for a loss or to decode, sees the same.
     """
     if chunk.pre_process and model.embedding_scale is not None:
         scale = partial(_scaled, model.embedding_scale)
         chunk.embedding.word_embeddings.register_forward_hook(scale)
+    if chunk.post_process:
+        chunk.output_layer.__class__ = OutputLayer  # as `GPTModel` built it, with ways of its own
+        chunk.output_layer.cap = model.logit_softcap
     if chunk.post_process and model.output_bias:
         add_bias(chunk.output_layer)
-    if chunk.post_process and model.logit_softcap is not None:
-        chunk.output_layer.register_forward_hook(partial(_capped, model.logit_softcap))
 
 
 def add_bias(layer: Any) -> None:
@@ -37,10 +38,3 @@ def add_bias(layer: Any) -> None:
 def _scaled(scale: float, layer: nn.Module, given: Any, vectors: Tensor) -> Tensor:
     """Vectors times the scale, which is rounded to their format first, as in transformers."""
     return vectors * vectors.new_tensor(scale)
-
-
-def _capped(
-    cap: float, layer: nn.Module, given: Any, output: tuple[Tensor, Any]
-) -> tuple[Tensor, Any]:
-    logits, bias = output
-    return soft_cap(logits, cap), bias

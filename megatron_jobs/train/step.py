@@ -20,6 +20,7 @@ from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.model.build import build_model
+from megatron_jobs.model.output import token_losses
 from megatron_jobs.optim.build import build_optimizer, clip_gradients, set_rates
 from megatron_jobs.parallel.cures import finish_parameters
 from megatron_jobs.parallel.device import engine_device
@@ -167,8 +168,10 @@ def forward(batches: Iterator[MicroBatch], chunk: Any) -> tuple[Tensor, Any]:
     pulse()
     batch = next(batches)
     documents = batch.get("documents")  # in the place of a mask: `CausalAttention` reads them
-    output = chunk(batch["tokens"], batch["positions"], documents, labels=batch["labels"])
-    return output, partial(masked_sum, batch["loss_mask"])
+    mask = batch["loss_mask"]
+    targets = {"labels": batch["labels"], "loss_mask": mask, "output_processor": token_losses}
+    output = chunk(batch["tokens"], batch["positions"], documents, **targets)
+    return output, partial(masked_sum, mask)
 
 
 def masked_sum(mask_BS: Tensor, losses_BS: Tensor) -> tuple[Tensor, Tensor, Tensor]:

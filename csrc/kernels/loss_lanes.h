@@ -1,0 +1,164 @@
+// Rows of logits: see every_machine.h.
+
+constexpr float kNone = -__builtin_inff();
+
+// tanh within some units of the last place: by a polynomial near 0, where 1 - 2 / (e^2x + 1) loses digits.
+MJ_INLINE Floats tanh_of(Floats x) {
+  const Floats far = 1.0f - 2.0f / (exp(x + x) + 1.0f);
+  const Floats square = x * x;
+  Floats q = fma(square, all(-0x1.9ada6p-8f), all(0x1.59e1c8p-6f));
+  q = fma(square, q, all(-0x1.b955dcp-5f));
+  q = fma(square, q, all(0x1.110eep-3f));
+  q = fma(square, q, all(-0x1.555554p-2f));
+  const Floats near = fma(q * square, x, x);
+  return square < 0.36f ? near : far;
+}
+
+// The largest of a row; a NaN is passed over.
+template <typename T>
+float largest(const T* x, int64_t columns) {
+  Floats most[4] = {all(kNone), all(kNone), all(kNone), all(kNone)};
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= columns; i += 4 * kLanes) {
+    for (int n = 0; n < 4; ++n) most[n] = at_least(load(x + i + n * kLanes), most[n]);
+  }
+  for (; i + kLanes <= columns; i += kLanes) most[0] = at_least(load(x + i), most[0]);
+  float found = largest_of(at_least(at_least(most[0], most[1]), at_least(most[2], most[3])));
+  for (; i < columns; ++i) {
+    const float value = to_float(x[i]);
+    found = value > found ? value : found;
+  }
+  return found;
+}
+
+struct RowParts {
+  float most, sum, chosen, total;
+};
+
+// `Held`: exp(x - most) takes the place of x, which the sum has made of it already.
+template <typename T, bool Held>
+RowParts parts_of_row(const LossRule& rule, T* x, int64_t target) {
+  const int64_t columns = rule.columns;
+  if (rule.cap > 0) {
+    each_vector(columns, MJ_EACH(int64_t i, auto lanes) {
+      lanes.put(x + i, tanh_of(lanes.get(x + i) / rule.cap) * rule.cap);
+    });
+  }
+  const int64_t place = target - rule.first;
+  const bool here = place >= 0 && place < columns;
+  RowParts found{largest(x, columns), 0, here ? to_float(x[place]) : 0.0f, 0};
+  float sums[2];
+  add_up(columns, sums, MJ_EACH(int64_t i, auto lanes, Floats* into) {
+    const Floats value = lanes.get(x + i);
+    const Floats power = lanes.keep(exp(value - found.most));
+    if constexpr (Held) lanes.put(x + i, power);
+    into[0] += power;
+    into[1] += value;
+  });
+  found.sum = sums[0], found.total = sums[1];
+  return found;
+}
+
+// What each x of a row adds to its gradient: (exp(x - shift) scale - share) weight.
+struct RowSlope {
+  float shift, scale, share, weight;
+};
+
+inline RowSlope slope_of(const LossRule& rule, float logsum, float weight) {
+  const float share = rule.smoothing / static_cast<float>(rule.vocab);
+  return {logsum, 1.0f + 2.0f * rule.z_loss * logsum, share, weight};
+}
+
+template <typename T, bool Held>
+void gradient_of_row(const LossRule& rule, const T* x, T* gradient, int64_t target, RowSlope slope) {
+  const auto [shift, scale, share, weight] = slope;
+  const float inverse = rule.cap > 0 ? 1.0f / rule.cap : 0.0f;
+  const auto of = MJ_EACH(Floats value) {
+    const Floats power = Held ? value : exp(value - shift);
+    const Floats bent = value * inverse;  // dx/dlogit = 1 - (x / cap)^2
+    const Floats whole = fma(power, all(scale), all(-share)) * weight;
+    return Held ? whole : whole * fma(-bent, bent, all(1.0f));
+  };
+  const int64_t place = target - rule.first;
+  const bool here = place >= 0 && place < rule.columns;
+  float at_target = 0;
+  if (here) {
+    const float value = to_float(x[place]), bent = Held ? 0 : value * inverse;
+    const float power = Held ? value : exp(all(value - shift))[0];
+    const float apart = power * scale - share - (1.0f - rule.smoothing);
+    at_target = apart * weight * (1.0f - bent * bent);
+  }
+  each_vector(rule.columns,
+              MJ_EACH(int64_t i, auto lanes) { lanes.put(gradient + i, of(lanes.get(x + i))); });
+  if (here) gradient[place] = from_float<T>(at_target);
+}
+
+template <typename T>
+void clear_row(const LossRule& rule, T* gradient) {
+  std::memset(static_cast<void*>(gradient), 0, static_cast<size_t>(rule.columns) * sizeof(T));
+}
+
+void loss_parts_rows(const LossParts& task, Stretch rows) {
+  with_dtype(task.rule.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    for (int64_t row = rows.first; row < rows.last; ++row) {
+      T* const x = static_cast<T*>(task.logits) + row * task.rule.columns;
+      const auto found = parts_of_row<T, false>(task.rule, x, task.targets[row]);
+      const float parts[] = {found.most, found.sum, found.chosen, found.total};
+      for (int n = 0; n < 4; ++n) task.parts[n * task.rule.rows + row] = parts[n];
+    }
+  });
+}
+
+void loss_gradient_rows(const LossGradient& task, Stretch rows) {
+  const auto& rule = task.rule;
+  with_dtype(rule.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    for (int64_t row = rows.first; row < rows.last; ++row) {
+      const int64_t target = task.targets[row];
+      const T* const x = static_cast<const T*>(task.x) + row * rule.columns;
+      T* const gradient = static_cast<T*>(task.gradient) + row * rule.columns;
+      if (target == rule.ignored || task.weights[row] == 0) {
+        clear_row(rule, gradient);
+        continue;
+      }
+      const auto slope = slope_of(rule, task.logsum[row], task.weights[row]);
+      gradient_of_row<T, false>(rule, x, gradient, target, slope);
+    }
+  });
+}
+
+template <typename T, bool Held>
+void whole_row(const LossWhole& task, int64_t row) {
+  const auto& rule = task.rule;
+  const int64_t target = task.targets[row];
+  T* const x = static_cast<T*>(task.logits) + row * rule.columns;
+  if (target == rule.ignored) {
+    task.losses[row] = 0;
+    return clear_row(rule, x);
+  }
+  const auto found = parts_of_row<T, Held>(rule, x, target);
+  const float logsum = found.most + std::log(found.sum), s = rule.smoothing;
+  const float mean = found.total / static_cast<float>(rule.columns);
+  const float smooth = s == 0 ? 0.0f : s * (found.chosen - mean);
+  task.losses[row] = logsum - found.chosen + smooth + rule.z_loss * logsum * logsum;
+  if (task.weights[row] == 0) return clear_row(rule, x);
+  auto slope = slope_of(rule, logsum, task.weights[row]);
+  if constexpr (Held) slope.scale /= found.sum;
+  gradient_of_row<T, Held>(rule, x, x, target, slope);
+}
+
+void loss_whole_rows(const LossWhole& task, Stretch rows) {
+  with_dtype(task.rule.dtype, [&](auto* type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    for (int64_t row = rows.first; row < rows.last; ++row) {
+      if constexpr (std::is_same_v<T, float>) {
+        if (task.rule.cap == 0) {
+          whole_row<T, true>(task, row);
+          continue;
+        }
+      }
+      whole_row<T, false>(task, row);
+    }
+  });
+}

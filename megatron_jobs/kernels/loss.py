@@ -1,0 +1,182 @@
+"""Cross-entropy over a vocabulary that may be cut over ranks.
+
+Axis letters: R rows (tokens), V columns of the vocabulary that are here, W those of all ranks.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from megatron_jobs.kernels import loss_ops
+from megatron_jobs.kernels.dispatch import form_of
+from megatron_jobs.kernels.loss_ops import IGNORED, Rule, Terms
+
+SMALL = 1 << 12
+"""Logits below which plain torch is faster."""
+
+
+def cross_entropy(
+    logits_RV: Tensor,
+    targets_R: Tensor,
+    *,
+    weights_R: Tensor | None = None,
+    group: dist.ProcessGroup | None = None,
+    smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> Tensor:
+    """Minus the logarithm of what softmax gives each target; THE LOGITS ARE OVERWRITTEN.
+
+    Where a gradient is wanted it takes the place of the logits at once, and goes from there to
+    whoever made them. Who keeps logits for another purpose gives a copy.
+
+    Args:
+        logits_RV: [R, V]; fp32, bf16 or fp16, contiguous. Sums are taken in fp32.
+        targets_R: [R] int64: ids below W, or -100, which gives a loss and a gradient of 0.
+        weights_R: [R] fp32, what each loss will be multiplied by, where that is known; then
+            backward has nothing left to do. A row of weight 0 can have no other gradient than 0.
+        group: ranks that hold the columns, as many each, in order; None: all are here.
+        smoothing: share of the target that is spread over all W ids.
+        z_loss: of the square of log(sum(exp(logits))), added to the loss.
+    Returns: [R] fp32, in nats.
+    Raises: ValueError for what is not contiguous, of another shape or dtype, or no id.
+    Source: Bridle 1990 (softmax); Szegedy et al. 2015, section 7, arXiv:1512.00567 (smoothing);
+        Chowdhery et al. 2022, section 5, arXiv:2204.02311 (z-loss).
+    """
+    if group is not None and group.size() == 1:
+        group = None
+    rule = rule_of(logits_RV.size(-1), group, Terms(smoothing=smoothing, z_loss=z_loss))
+    unknown = "it does not know rows of no columns" if logits_RV.size(-1) == 0 else None
+    small = logits_RV.numel() < SMALL
+    if form_of("loss", logits_RV, small=small, unknown=unknown) == "reference":
+        return plain_losses(logits_RV, targets_R, group, rule)
+    if torch.compiler.is_compiling() and group is None:
+        losses: Tensor = loss_ops.cross_entropy(logits_RV, targets_R, smoothing, z_loss)[0]
+        return losses
+    if not (torch.is_grad_enabled() and logits_RV.requires_grad):
+        return losses_alone(logits_RV, targets_R, group, rule)
+    if weights_R is None:
+        weights_R = logits_RV.new_ones(logits_RV.shape[:1], dtype=torch.float32)
+    found: Tensor = GradientInPlace.apply(logits_RV, targets_R, weights_R, group, rule)  # type: ignore[no-untyped-call]
+    return found
+
+
+def cross_entropy_reference(
+    logits_RW: Tensor, targets_R: Tensor, *, smoothing: float = 0.0, z_loss: float = 0.0
+) -> Tensor:
+    """The formula in fp64, row by row."""
+    losses = []
+    for logits_W, target in zip(logits_RW.double(), targets_R.tolist(), strict=True):
+        if target == IGNORED:
+            losses.append(logits_W.sum() * 0)
+            continue
+        logsum = logits_W.exp().sum().log()
+        wanted = (1 - smoothing) * logits_W[target] + smoothing * logits_W.mean()
+        losses.append(logsum - wanted + z_loss * logsum**2)
+    return torch.stack(losses) if losses else logits_RW.double().sum(-1)
+
+
+class GradientInPlace(torch.autograd.Function):
+    """Losses forward; backward hands on what stands where the logits were."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        logits_RV: Tensor,
+        targets_R: Tensor,
+        weights_R: Tensor,
+        group: dist.ProcessGroup | None,
+        rule: Rule,
+    ) -> Tensor:
+        """Losses [R]."""
+        losses = losses_and_gradient(logits_RV, targets_R, weights_R, group, rule)
+        torch.autograd.graph.increment_version(logits_RV)
+        context.left = logits_RV.detach(), weights_R
+        return losses
+
+    @staticmethod
+    def backward(context: Any, dlosses_R: Tensor) -> tuple[Tensor | None, ...]:
+        """Rows whose weight was another than was said are multiplied by what is missing."""
+        if context.left is None:
+            raise RuntimeError("cross_entropy: its gradient was handed on already")
+        (gradient_RV, weights_R), context.left = context.left, None
+        if not torch.equal(dlosses_R, weights_R):
+            gradient_RV *= (dlosses_R / weights_R).nan_to_num(nan=0.0)[:, None]
+        return gradient_RV, None, None, None, None
+
+
+def rule_of(columns: int, group: dist.ProcessGroup | None, terms: Terms) -> Rule:
+    """Where this rank's columns lie among those of the group."""
+    ranks, rank = (1, 0) if group is None else (group.size(), group.rank())
+    return Rule(rank * columns, ranks * columns, *terms)
+
+
+def losses_alone(
+    logits_RV: Tensor, targets_R: Tensor, group: dist.ProcessGroup | None, rule: Rule
+) -> Tensor:
+    """Losses [R]; the logits are written only where there is a cap."""
+    parts = joined(loss_ops.loss_parts(logits_RV, targets_R, *rule), group)
+    return loss_ops.finished(parts, targets_R, rule)[0]
+
+
+def losses_and_gradient(
+    logits_RV: Tensor,
+    targets_R: Tensor,
+    weights_R: Tensor,
+    group: dist.ProcessGroup | None,
+    rule: Rule,
+) -> Tensor:
+    """Losses [R]; the gradient of their sum, weighted, takes the place of the logits."""
+    if group is None:
+        whole: Tensor = loss_ops.loss_whole(logits_RV, targets_R, weights_R, *rule)
+        return whole
+    parts = joined(loss_ops.loss_parts(logits_RV, targets_R, *rule), group)
+    losses, logsum = loss_ops.finished(parts, targets_R, rule)
+    loss_ops.loss_gradient(logits_RV, targets_R, logsum, weights_R, *rule)
+    return losses
+
+
+def joined(parts_4R: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """The parts [4, R] of all columns: one collective, equal on every rank."""
+    if group is None:
+        return parts_4R
+    every = parts_4R.new_empty(group.size(), *parts_4R.shape)
+    dist.all_gather_into_tensor(every.flatten(0, 1), parts_4R, group=group)
+    most = every[:, 0].amax(0)
+    total = (every[:, 1] * (every[:, 0] - most).exp()).sum(0)
+    return torch.stack([most, total, every[:, 2].sum(0), every[:, 3].sum(0)])
+
+
+class SumOverRanks(torch.autograd.Function):
+    """The sum over a group's ranks, which all go on with it alike."""
+
+    @staticmethod
+    def forward(context: Any, own: Tensor, group: dist.ProcessGroup) -> Tensor:
+        """The sum, a new tensor."""
+        total = own.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(context: Any, dtotal: Tensor) -> tuple[Tensor, None]:
+        """Each rank's own share."""
+        return dtotal, None
+
+
+def plain_losses(
+    logits_RV: Tensor, targets_R: Tensor, group: dist.ProcessGroup | None, rule: Rule
+) -> Tensor:
+    """The same by operators of torch, which leave the logits."""
+    x = logits_RV.to(torch.promote_types(logits_RV.dtype, torch.float32))
+    most = x.detach().amax(-1)
+    if group is not None:
+        dist.all_reduce(most, op=dist.ReduceOp.MAX, group=group)
+    place = targets_R - rule.first
+    here = (place >= 0) & (place < x.size(-1))
+    chosen = x.gather(-1, torch.where(here, place, 0)[:, None])[:, 0]
+    sums = [(x - most[:, None]).exp().sum(-1), torch.where(here, chosen, 0.0), x.sum(-1)]
+    parts = torch.stack(sums)
+    if group is not None:
+        parts = SumOverRanks.apply(parts, group)  # type: ignore[no-untyped-call]
+    return loss_ops.finished(torch.cat([most[None], parts]), targets_R, rule)[0]
