@@ -67,9 +67,10 @@ struct BiasedRow {
   }
 };
 
-template <typename T, typename F, bool Gated, bool Streams>
+template <typename T, typename F, bool Gated>
 void activate_rows(const ActivationForward& task, Stretch rows) {
   const int64_t columns = task.rule.columns, width = Gated ? 2 * columns : columns;
+  const bool past = streams(static_cast<const T*>(task.y), task.rule.rows, columns);
   for (int64_t row = rows.first; row < rows.last; ++row) {
     const BiasedRow<T> from{static_cast<const T*>(task.x) + row * width,
                             static_cast<const T*>(task.bias)};
@@ -77,15 +78,16 @@ void activate_rows(const ActivationForward& task, Stretch rows) {
     each_vector(columns, MJ_EACH(int64_t i, auto lanes) {
       Floats found = F::template value<false>(from.get(lanes, i), nullptr);
       if constexpr (Gated) found *= from.get(lanes, columns + i);
-      put<Streams>(lanes, y + i, found);
+      put(past, lanes, y + i, found);
     });
   }
-  if constexpr (Streams) drained();
+  if (past) drained();
 }
 
-template <typename T, typename F, bool Gated, bool Streams>
+template <typename T, typename F, bool Gated>
 void slope_rows(const ActivationBackward& task, Stretch rows, float* dbias) {
   const int64_t columns = task.rule.columns, width = Gated ? 2 * columns : columns;
+  const bool past = streams(static_cast<const T*>(task.dx), task.rule.rows, columns);
   for (int64_t row = rows.first; row < rows.last; ++row) {
     const BiasedRow<T> from{static_cast<const T*>(task.x) + row * width,
                             static_cast<const T*>(task.bias)};
@@ -99,30 +101,24 @@ void slope_rows(const ActivationBackward& task, Stretch rows, float* dbias) {
       if constexpr (Gated) {
         const Floats of_value = up * found;
         of_gate *= from.get(lanes, columns + i);
-        put<Streams>(lanes, dx + columns + i, of_value);
+        put(past, lanes, dx + columns + i, of_value);
         if (dbias != nullptr) {
           lanes.put(dbias + columns + i, lanes.get(dbias + columns + i) + of_value);
         }
       }
-      put<Streams>(lanes, dx + i, of_gate);
+      put(past, lanes, dx + i, of_gate);
       if (dbias != nullptr) lanes.put(dbias + i, lanes.get(dbias + i) + of_gate);
     });
   }
-  if constexpr (Streams) drained();
+  if (past) drained();
 }
 
-// work(T, F, gated, streams) with null pointers and integral constants for what the rule says.
+// work(T, F, gated) with null pointers and an integral constant for what the rule says.
 template <typename Work>
-void with_rule(const ActivationRule& rule, const void* out, const Work& work) {
+void with_rule(const ActivationRule& rule, const Work& work) {
   with_dtype(rule.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
     const auto with_function = [&](auto* function) {
-      const bool past = streams(static_cast<const T*>(out), rule.rows, rule.columns);
-      const auto with_gate = [&](auto gated) {
-        past ? work(type, function, gated, std::true_type{})
-             : work(type, function, gated, std::false_type{});
-      };
-      rule.gated ? with_gate(std::true_type{}) : with_gate(std::false_type{});
+      rule.gated ? work(type, function, std::true_type{}) : work(type, function, std::false_type{});
     };
     if (rule.function == Activation::silu) return with_function(static_cast<Silu*>(nullptr));
     if (rule.function == Activation::gelu) return with_function(static_cast<Gelu*>(nullptr));
@@ -131,10 +127,10 @@ void with_rule(const ActivationRule& rule, const void* out, const Work& work) {
 }
 
 void activation_forward_rows(const ActivationForward& task, Stretch rows) {
-  with_rule(task.rule, task.y, [&](auto* type, auto* function, auto gated, auto past) {
+  with_rule(task.rule, [&](auto* type, auto* function, auto gated) {
     using T = std::remove_pointer_t<decltype(type)>;
     using F = std::remove_pointer_t<decltype(function)>;
-    activate_rows<T, F, gated.value, past.value>(task, rows);
+    activate_rows<T, F, gated.value>(task, rows);
   });
 }
 
@@ -142,9 +138,9 @@ void activation_forward_rows(const ActivationForward& task, Stretch rows) {
 void activation_backward_rows(const ActivationBackward& task, Stretch rows, float* dbias) {
   const int64_t width = (task.rule.gated ? 2 : 1) * task.rule.columns;
   if (dbias != nullptr) std::fill_n(dbias, width, 0.0f);
-  with_rule(task.rule, task.dx, [&](auto* type, auto* function, auto gated, auto past) {
+  with_rule(task.rule, [&](auto* type, auto* function, auto gated) {
     using T = std::remove_pointer_t<decltype(type)>;
     using F = std::remove_pointer_t<decltype(function)>;
-    slope_rows<T, F, gated.value, past.value>(task, rows, dbias);
+    slope_rows<T, F, gated.value>(task, rows, dbias);
   });
 }

@@ -105,7 +105,7 @@ MJ_INLINE void store(Fp16* to, Floats value) {
 template <typename T>
 MJ_INLINE Floats load_part(const T* from, int64_t count) {
   T part[MJ_LANES] = {};
-  for (int64_t lane = 0; lane < count; ++lane) part[lane] = from[lane];
+  std::memcpy(part, from, static_cast<size_t>(count) * sizeof(T));
   return load(part);
 }
 
@@ -113,8 +113,48 @@ template <typename T>
 MJ_INLINE void store_part(T* to, Floats value, int64_t count) {
   T part[MJ_LANES];
   store(part, value);
-  for (int64_t lane = 0; lane < count; ++lane) to[lane] = part[lane];
+  std::memcpy(to, part, static_cast<size_t>(count) * sizeof(T));
 }
+
+// The same in one instruction, where there is one.
+#if MJ_LANES == 16
+MJ_INLINE __mmask16 first_lanes(int64_t count) { return static_cast<__mmask16>((1u << count) - 1); }
+
+MJ_INLINE Floats load_part(const float* from, int64_t count) {
+  return (Floats)_mm512_maskz_loadu_ps(first_lanes(count), from);
+}
+
+MJ_INLINE Floats load_part(const Bf16* from, int64_t count) {
+  const auto bits = (Halves)_mm256_maskz_loadu_epi16(first_lanes(count), from);
+  return floats_of(__builtin_convertvector(bits, Ints) << 16);
+}
+
+MJ_INLINE Floats load_part(const Fp16* from, int64_t count) {
+  return (Floats)_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(count), from));
+}
+
+MJ_INLINE void store_part(float* to, Floats value, int64_t count) {
+  _mm512_mask_storeu_ps(to, first_lanes(count), (__m512)value);
+}
+
+MJ_INLINE void store_part(Bf16* to, Floats value, int64_t count) {
+  _mm256_mask_storeu_epi16(to, first_lanes(count), (__m256i)bf16_of(value));
+}
+#elif MJ_LANES == 8
+MJ_INLINE __m256i first_lanes(int64_t count) {
+  Ints lanes;
+  for (int lane = 0; lane < MJ_LANES; ++lane) lanes[lane] = lane;
+  return (__m256i)(lanes < static_cast<int32_t>(count));
+}
+
+MJ_INLINE Floats load_part(const float* from, int64_t count) {
+  return (Floats)_mm256_maskload_ps(from, first_lanes(count));
+}
+
+MJ_INLINE void store_part(float* to, Floats value, int64_t count) {
+  _mm256_maskstore_ps(to, first_lanes(count), (__m256)value);
+}
+#endif
 
 // Past the caches: for what is too large to be found there again. `to` is aligned to a vector of T;
 // call `drained` before another thread may read it.
@@ -235,14 +275,19 @@ MJ_INLINE void add_up(int64_t columns, float (&found)[Sums], const Add& add) {
   }
 }
 
-// A store that goes past the caches where it may: `Streams` of a type that tells.
-template <bool Streams, typename Lanes, typename T>
-MJ_INLINE void put(Lanes lanes, T* to, Floats value) {
-  if constexpr (Streams) {
+// A store, past the caches if `past`, which `streams` found.
+template <typename T>
+MJ_INLINE void put(bool past, Whole lanes, T* to, Floats value) {
+  if (past) {
     stream(to, value);
   } else {
     lanes.put(to, value);
   }
+}
+
+template <typename T>
+MJ_INLINE void put(bool, Part lanes, T* to, Floats value) {
+  lanes.put(to, value);
 }
 
 // Whether rows of T that start at `to` are worth a stream, and aligned for it.

@@ -1,7 +1,7 @@
 // Rows of norms: see every_machine.h.
 
-template <typename T, bool Centred, bool Streams>
-void forward_row(const NormForward& task, int64_t row) {
+template <typename T, bool Centred>
+void forward_row(const NormForward& task, int64_t row, bool past) {
   const int64_t columns = task.rule.columns;
   const T* x = static_cast<const T*>(task.x) + row * columns;
   if (task.residual != nullptr) {
@@ -35,18 +35,15 @@ void forward_row(const NormForward& task, int64_t row) {
     const Floats part = (lanes.get(x + i) - mean[0]) * scale;
     const Floats factor = lanes.get(weight + i) + offset;
     const Floats shift = bias == nullptr ? Floats{} : lanes.get(bias + i);
-    put<Streams>(lanes, y + i, fma(part, factor, shift));
+    put(past, lanes, y + i, fma(part, factor, shift));
   });
 }
 
 template <typename T, bool Centred>
 void forward_rows(const NormForward& task, Stretch rows) {
-  if (streams(static_cast<T*>(task.y), task.rule.rows, task.rule.columns)) {
-    for (int64_t row = rows.first; row < rows.last; ++row) forward_row<T, Centred, true>(task, row);
-    drained();
-  } else {
-    for (int64_t row = rows.first; row < rows.last; ++row) forward_row<T, Centred, false>(task, row);
-  }
+  const bool past = streams(static_cast<T*>(task.y), task.rule.rows, task.rule.columns);
+  for (int64_t row = rows.first; row < rows.last; ++row) forward_row<T, Centred>(task, row, past);
+  if (past) drained();
 }
 
 void norm_forward_rows(const NormForward& task, Stretch rows) {
@@ -82,7 +79,7 @@ RowGradient gradient_of_row(const NormBackward& task, int64_t row) {
 }
 
 // `Rows` rows at a time: their share of dweight and dbias is added to fp32 sums in memory once.
-template <typename T, bool Centred, bool Streams, int Rows>
+template <typename T, bool Centred, int Rows>
 void backward_some(const NormBackward& task, int64_t row, float* dweight, float* dbias) {
   const int64_t columns = task.rule.columns;
   RowGradient found[Rows];
@@ -93,6 +90,7 @@ void backward_some(const NormBackward& task, int64_t row, float* dweight, float*
   const T* const weight = static_cast<const T*>(task.weight);
   T* const dx = static_cast<T*>(task.dx) + row * columns;
   const float offset = task.rule.offset ? 1.0f : 0.0f;
+  const bool past = streams(static_cast<T*>(task.dx), task.rule.rows, columns);
   each_vector(columns, MJ_EACH(int64_t i, auto lanes) {
     const Floats factor = lanes.get(weight + i) + offset;
     Floats of_weight = lanes.get(dweight + i), of_bias = {};
@@ -102,7 +100,7 @@ void backward_some(const NormBackward& task, int64_t row, float* dweight, float*
       const Floats apart = (lanes.get(x + place) - found[n].mean) * found[n].scale;
       const Floats bend = fma(apart, all(-found[n].of_product), up * factor - found[n].of_g);
       const Floats passed = task.dsum == nullptr ? Floats{} : lanes.get(dsum + place);
-      put<Streams>(lanes, dx + place, fma(bend, all(found[n].scale), passed));
+      put(past, lanes, dx + place, fma(bend, all(found[n].scale), passed));
       of_weight = fma(up, apart, of_weight);
       of_bias += up;
     }
@@ -111,15 +109,15 @@ void backward_some(const NormBackward& task, int64_t row, float* dweight, float*
   });
 }
 
-template <typename T, bool Centred, bool Streams>
+template <typename T, bool Centred>
 void backward_rows(const NormBackward& task, Stretch rows, float* dweight, float* dbias) {
   constexpr int some = 2;  // more would not stay in the first-level cache
   int64_t row = rows.first;
   for (; row + some <= rows.last; row += some) {
-    backward_some<T, Centred, Streams, some>(task, row, dweight, dbias);
+    backward_some<T, Centred, some>(task, row, dweight, dbias);
   }
-  if (row < rows.last) backward_some<T, Centred, Streams, 1>(task, row, dweight, dbias);
-  if constexpr (Streams) drained();
+  if (row < rows.last) backward_some<T, Centred, 1>(task, row, dweight, dbias);
+  drained();
 }
 
 // dweight and dbias: fp32 [H], what these rows add up to.
@@ -128,10 +126,7 @@ void norm_backward_rows(const NormBackward& task, Stretch rows, float* dweight, 
   if (dbias != nullptr) std::fill_n(dbias, task.rule.columns, 0.0f);
   with_dtype(task.rule.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
-    const bool past = streams(static_cast<T*>(task.dx), task.rule.rows, task.rule.columns);
-    const auto work = task.rule.centred
-                          ? (past ? backward_rows<T, true, true> : backward_rows<T, true, false>)
-                          : (past ? backward_rows<T, false, true> : backward_rows<T, false, false>);
+    const auto work = task.rule.centred ? backward_rows<T, true> : backward_rows<T, false>;
     work(task, rows, dweight, dbias);
   });
 }
