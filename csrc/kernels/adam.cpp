@@ -1,6 +1,8 @@
 #include "kernels/adam.h"
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <type_traits>
 #include <vector>
 

@@ -7,8 +7,17 @@ from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 
 from megatron_jobs.config.optim import OptimConfig
 from megatron_jobs.config.precision import Precision
+from megatron_jobs.optim.adam import (
+    FusedAdamW,
+    fused_adamw,
+    install_norm,
+    write_copies_in_step,
+)
 from megatron_jobs.optim.schedule import learning_rate
 from megatron_jobs.parallel.cures import install_cures
+
+MARGIN = 1e-6
+"""Added to a norm, as torch's clip_grad_norm_ and megatron-core do."""
 
 
 def build_optimizer(config: OptimConfig, chunks: list[Any], precision: Precision = "fp32") -> Any:
@@ -17,6 +26,7 @@ def build_optimizer(config: OptimConfig, chunks: list[Any], precision: Precision
     One-dimensional parameters (norms, biases) are in a group of their own, without weight decay.
     """
     install_cures()
+    install_norm()
     settings = OptimizerConfig(
         optimizer="adam",
         lr=config.lr,
@@ -33,7 +43,20 @@ def build_optimizer(config: OptimConfig, chunks: list[Any], precision: Precision
         use_distributed_optimizer=True,
         overlap_param_gather=chunks[0].ddp_config.overlap_param_gather,
     )
-    return get_megatron_optimizer(settings, chunks)
+    with fused_adamw():
+        optimizer = get_megatron_optimizer(settings, chunks)
+    for part in parts_of(optimizer):
+        write_copies_in_step(part)
+    return optimizer
+
+
+def parts_of(optimizer: Any) -> list[Any]:
+    """The distributed optimizers inside that have parameters on this rank."""
+    return [
+        part
+        for part in optimizer.chained_optimizers
+        if not getattr(part, "is_stub_optimizer", False) and part.get_parameters()
+    ]
 
 
 def set_rates(optimizer: Any, config: OptimConfig, step: int) -> float:
@@ -46,9 +69,15 @@ def set_rates(optimizer: Any, config: OptimConfig, step: int) -> float:
 
 
 def clip_gradients(optimizer: Any, config: OptimConfig, norm: float) -> None:
-    """Scale all gradients by one factor, so that `norm`, theirs, is `config.clip` at most."""
+    """Let the next step scale all gradients by one factor, that makes `norm`, theirs, the limit.
+
+    Nothing is done where it is below `config.clip`. What is not stepped in one pass is scaled now.
+    """
     if config.clip == 0:
         return
-    for part in optimizer.chained_optimizers:
-        if not getattr(part, "is_stub_optimizer", False) and part.get_parameters():
+    for part in parts_of(optimizer):
+        inner = part.optimizer
+        if isinstance(inner, FusedAdamW) and inner.is_fused():
+            inner.factor = min(1.0, config.clip / (norm + MARGIN))
+        else:
             clip_grad_by_total_norm_fp32(part.get_parameters(), config.clip, norm)
