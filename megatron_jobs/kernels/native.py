@@ -43,9 +43,12 @@ def checked(
     dtypes: Sequence[torch.dtype] = FLOATS,
     shape: Sequence[int] | None = None,
     device: str = "cpu",
+    strided: bool = False,
 ) -> int:
     """The address of the first number of a tensor that the extensions can take.
 
+    Args:
+        strided: only the numbers of the last axis need lie together.
     Raises: ValueError that begins with `name`, for another dtype, shape or device, and for a tensor
         that is not contiguous.
     """
@@ -56,6 +59,8 @@ def checked(
         raise ValueError(f"{name} must be {list(shape)}, got {list(tensor.shape)}")
     if tensor.device.type != device:
         raise ValueError(f"{name} must be on {device}, got {tensor.device}")
+    if strided and (tensor.stride(-1) == 1 or tensor.size(-1) <= 1):
+        return tensor.data_ptr()
     if not tensor.is_contiguous():
         strides = list(tensor.stride())
         raise ValueError(f"{name} must be contiguous, got {list(tensor.shape)} strides {strides}")

@@ -15,6 +15,7 @@ from megatron.core.transformer.transformer_layer import (
 from torch import Tensor, nn
 from torch.nn import functional
 
+from megatron_jobs.kernels.residual import bias_dropout_add
 from megatron_jobs.model.norm import Norm
 
 Output = tuple[Tensor, Tensor | None]
@@ -59,8 +60,18 @@ class Layer(TransformerLayer):  # type: ignore[misc]
         return self._forward_post_mlp(output, with_attention), context
 
 
+def drop_then_add(training: bool, fused: bool) -> Add:
+    """x + f: what megatron-core calls to add an output to the stream."""
+
+    def add(output: Output, residual: Tensor, dropout: float) -> Tensor:
+        share = dropout if training else 0.0
+        return bias_dropout_add(*output, residual, dropout=share)
+
+    return add
+
+
 def norm_then_add(norm: nn.Module, training: bool, fused: bool) -> Add:
-    """x + n(f): what megatron-core calls to add an output to the stream."""
+    """x + n(f)."""
 
     def add(output: Output, residual: Tensor, dropout: float) -> Tensor:
         return residual + functional.dropout(norm(with_bias(output)), dropout, training)

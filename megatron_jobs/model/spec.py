@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.tensor_parallel.layers import (
     ColumnParallelLinear,
     RowParallelLinear,
@@ -38,7 +37,7 @@ from megatron_jobs.kernels.activation import geglu, geglu_tanh, gelu, gelu_tanh,
 from megatron_jobs.model.attention import CausalAttention
 from megatron_jobs.model.experts import experts_spec
 from megatron_jobs.model.latent import latent_spec
-from megatron_jobs.model.layer import Layer
+from megatron_jobs.model.layer import Layer, drop_then_add
 from megatron_jobs.model.norm import HeadsNorm, Norm
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -80,10 +79,10 @@ def layer_spec(model: ModelConfig, *, sparse: bool = False) -> ModuleSpec:
     submodules = TransformerLayerSubmodules(
         input_layernorm=first,
         self_attention=attention_spec(model),
-        self_attn_bda=get_bias_dropout_add,
+        self_attn_bda=drop_then_add,
         pre_mlp_layernorm=first,
         mlp=feed_forward(model, sparse=sparse),
-        mlp_bda=get_bias_dropout_add,
+        mlp_bda=drop_then_add,
         sharded_state_dict_keys_map=norm_names(model, experts=sparse),
     )
     if model.norm_place == "before" and not model.parallel_residual:
