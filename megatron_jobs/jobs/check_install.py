@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from megatron_jobs.jobs import check_kernels
 from megatron_jobs.jobs.check import Check, bad, cannot_write, good, judge, nearest_folder, remark
 from megatron_jobs.jobs.cluster import Cluster
 from megatron_jobs.jobs.queue import call_slurm
@@ -23,9 +24,11 @@ WANTED = {"megatron-core": "==0.19.2", "submitit": "==1.5.4", "torch": ">=2.6"}
 """As in pyproject.toml; both pinned ones are used by their private parts."""
 LEAST_PYTHON = (3, 11)
 OF_ONE_NODE = ("/tmp", "/var/tmp", "/dev/shm", "/run")
-LOOK = """
+LOOK = (
+    check_kernels.LOOK
+    + """
 import importlib.metadata as metadata, json, platform
-found = {"python": platform.python_version(), "versions": {}}
+found = {"python": platform.python_version(), "versions": {}, "kernels": kernels}
 for name in %r:
     try:
         found["versions"][name] = metadata.version(name)
@@ -44,6 +47,7 @@ except Exception as error:
     found["torch"] = f"{type(error).__name__}: {error}"
 print(json.dumps(found))
 """
+)
 
 
 def check_installation(cluster: Cluster | None, *, gpus: int = 0) -> Iterator[Check]:
@@ -92,6 +96,7 @@ def judge_installation(found: dict[str, Any], gpus: int) -> Iterator[Check]:
     cure = "build it: pip install -e . in the checkout, with a C++20 compiler"
     yield judge(found["data"], "C++ extension", "loads", cure)
     yield _judge_cuda(found, gpus)
+    yield from check_kernels.judge_kernels(found["kernels"])
 
 
 def _judge_cuda(found: dict[str, Any], gpus: int) -> Check:

@@ -26,6 +26,7 @@ HEALTHY = {
     "torch": "",
     "cuda": "13.0",
     "gpus": 8,
+    "kernels": {"cpu": "is not built", "cuda": "is not built"},
 }
 
 
