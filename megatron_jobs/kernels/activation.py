@@ -10,8 +10,10 @@ from torch.nn import functional
 from megatron_jobs.kernels.activation_ops import FUNCTIONS, activation
 from megatron_jobs.kernels.dispatch import form_of
 
-SMALL = 1
-"""Numbers below which plain torch is faster."""
+SMALL = 1 << 17
+"""Numbers of x below which plain torch is faster: a call and its gradient cost some 40 us more of
+Python. Forward and backward of SwiGLU, fp32, on one core of a busy machine: 0.35 ms against 0.27
+for 2^16 numbers, 0.43 against 0.48 for 2^18."""
 
 
 def swiglu(x_RG: Tensor, bias_G: Tensor | None = None) -> Tensor:

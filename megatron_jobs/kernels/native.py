@@ -1,6 +1,5 @@
 """The compiled extensions, and tensors as they take them: addresses of contiguous numbers."""
 
-import functools
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
@@ -14,8 +13,7 @@ CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 FLOATS = tuple(CODES)
 
 
-@functools.cache
-def built(name: str) -> ModuleType | None:
+def _load(name: str) -> ModuleType | None:
     """The module `megatron_jobs.<name>`; None where it was not built."""
     whole = f"megatron_jobs.{name}"
     try:
@@ -24,6 +22,15 @@ def built(name: str) -> ModuleType | None:
         if error.name != whole:
             raise
         return None
+
+
+MODULES = {name: _load(name) for name in ("_kernels", "_cuda")}
+"""Loaded here and now: compilers do not look behind an import within a function."""
+
+
+def built(name: str) -> ModuleType | None:
+    """The extension of this name, `_kernels` or `_cuda`; None where it was not built."""
+    return MODULES[name]
 
 
 def cpu() -> Any:

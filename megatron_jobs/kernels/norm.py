@@ -7,8 +7,11 @@ from torch.nn import functional
 from megatron_jobs.kernels.dispatch import form_of
 from megatron_jobs.kernels.norm_ops import norm
 
-SMALL = 1
-"""Numbers below which plain torch is faster."""
+SMALL_ROOT_MEAN_SQUARE = 1 << 14
+SMALL_CENTRED = 1 << 18
+"""Numbers below which plain torch is faster: a call and its gradient cost 80 us of Python, torch's
+own layer norm 20 us. Forward and backward of 2^18 fp32 on one core of a busy machine: 0.95 ms
+against 4.0 ms for RMSNorm, 0.23 against 0.18 for LayerNorm, which torch has fused itself."""
 
 
 def rms_norm(x_RH: Tensor, weight_H: Tensor, *, eps: float = 1e-6, offset: bool = False) -> Tensor:
@@ -24,7 +27,7 @@ def rms_norm(x_RH: Tensor, weight_H: Tensor, *, eps: float = 1e-6, offset: bool 
     Source: Zhang and Sennrich 2019, eq. 4, arXiv:1910.07467.
     """
     check_columns("weight", weight_H, x_RH)
-    if is_fused(x_RH, weight_H):
+    if is_fused(SMALL_ROOT_MEAN_SQUARE, x_RH, weight_H):
         return fused(x_RH, None, weight_H, None, eps=eps, offset=offset)[0]
     if offset:
         x = x_RH.to(wide(x_RH))
@@ -75,7 +78,7 @@ def layer_norm(
     """
     check_columns("weight", weight_H, x_RH)
     check_columns("bias", bias_H, x_RH)
-    if is_fused(x_RH, weight_H, bias_H):
+    if is_fused(SMALL_CENTRED, x_RH, weight_H, bias_H):
         return fused(x_RH, None, weight_H, bias_H, eps=eps, offset=offset)[0]
     if offset:
         x = x_RH.to(wide(x_RH))
@@ -101,7 +104,7 @@ def add_rms_norm(
     """
     check_columns("weight", weight_H, x_RH)
     check_residual(residual_RH, x_RH)
-    if is_fused(x_RH, residual_RH, weight_H):
+    if is_fused(SMALL_ROOT_MEAN_SQUARE, x_RH, residual_RH, weight_H):
         return fused(x_RH, residual_RH, weight_H, None, eps=eps, offset=offset)
     sum_RH = x_RH + residual_RH
     return rms_norm(sum_RH, weight_H, eps=eps, offset=offset), sum_RH
@@ -126,7 +129,7 @@ def add_layer_norm(
     check_columns("weight", weight_H, x_RH)
     check_columns("bias", bias_H, x_RH)
     check_residual(residual_RH, x_RH)
-    if is_fused(x_RH, residual_RH, weight_H, bias_H):
+    if is_fused(SMALL_CENTRED, x_RH, residual_RH, weight_H, bias_H):
         return fused(x_RH, residual_RH, weight_H, bias_H, eps=eps, offset=offset)
     sum_RH = x_RH + residual_RH
     return layer_norm(sum_RH, weight_H, bias_H, eps=eps, offset=offset), sum_RH
@@ -139,11 +142,11 @@ def layer_norm_reference(x_RH: Tensor, weight_H: Tensor, bias_H: Tensor, eps: fl
     return (centred_RH * torch.rsqrt(variance_R1 + eps)).to(x_RH.dtype) * weight_H + bias_H
 
 
-def is_fused(x_RH: Tensor, *others: Tensor) -> bool:
-    """Whether the operator `norm` takes these tensors."""
+def is_fused(small: int, x_RH: Tensor, *others: Tensor) -> bool:
+    """Whether the operator `norm` takes these tensors; `small` numbers are worth it."""
     unknown = "it does not know rows of no columns" if x_RH.size(-1) == 0 else None
-    small = x_RH.numel() < SMALL
-    return form_of("norm", x_RH, *others, small=small, unknown=unknown) != "reference"
+    few = x_RH.numel() < small
+    return form_of("norm", x_RH, *others, small=few, unknown=unknown) != "reference"
 
 
 def fused(

@@ -1,0 +1,62 @@
+"""The threads of the kernels: after a fork, from several callers at a time, by machine."""
+
+import os
+import signal
+import threading
+
+import pytest
+import torch
+
+from megatron_jobs import _kernels
+from megatron_jobs.kernels.norm import rms_norm
+from tests.fused import chosen, drawn, machine, threads
+
+
+def normed() -> torch.Tensor:
+    x, w = drawn((600, 300), (300,), dtype=torch.float32)
+    with chosen(norm="fused"), torch.no_grad():
+        return rms_norm(x, w)
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    """It has none of those that its parent started, and would wait for them for ever."""
+    with threads(3):
+        before = normed()
+        if (child := os.fork()) == 0:
+            signal.alarm(20)
+            same = all(torch.equal(normed(), before) for _ in range(5))
+            os._exit(0 if same else 3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert torch.equal(normed(), before)
+
+
+def test_callers_at_one_time_do_not_meet() -> None:
+    """One has the threads; the others go on alone, and all find the same."""
+    wanted = normed()
+    found: list[bool] = []
+
+    def call() -> None:
+        found.extend(torch.equal(normed(), wanted) for _ in range(20))
+
+    with threads(3):
+        callers = [threading.Thread(target=call) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join(60)
+    assert found == [True] * 80
+
+
+def test_more_and_fewer_threads_from_call_to_call() -> None:
+    wanted = normed()
+    for count in (4, 1, 2, 8, 2):
+        with threads(count):
+            assert torch.equal(normed(), wanted)
+
+
+def test_a_machine_is_chosen_by_name() -> None:
+    assert _kernels.machine() == _kernels.machines()[-1]
+    with machine("plain"):
+        assert _kernels.machine() == "plain"
+    with pytest.raises(ValueError, match=r"^machine must be plain, avx2 or avx512, got sse$"):
+        _kernels.choose_machine("sse")

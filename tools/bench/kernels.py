@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+"""Fused kernels against eager torch and torch.compile, forward and backward, by public functions.
+
+    MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 \\
+        tools/bench/kernels.py --threads 2 --rounds 9 --only rms_norm
+
+Each round runs all sides in turn; printed are the medians and, of the ratios of each round to ours,
+the median and the range. Results and gradients are compared first. Without those two variables the
+first touch of fresh memory costs more than the work, and flatters what makes fewer tensors.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from megatron_jobs.config.kernels import KernelsConfig
+from megatron_jobs.kernels.activation import swiglu
+from megatron_jobs.kernels.dispatch import choose
+from megatron_jobs.kernels.norm import layer_norm, rms_norm
+
+Function = Callable[..., Tensor]
+MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kernel at one shape."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    """Of its inputs, all with gradients."""
+    ours: Function
+    eager: Function
+    formula: Function | None = None
+    """What torch.compile compiles, where it is faster than compiled `eager`."""
+    moved: float = 0
+    """Numbers read and written at the least, forward and backward, in sizes of the first input."""
+
+
+def plain_rms_norm(x: Tensor, weight: Tensor) -> Tensor:
+    """As model code writes it out."""
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6) * weight).to(x.dtype)
+
+
+def eager_swiglu(x: Tensor) -> Tensor:
+    """As model code writes it."""
+    gate, value = x.chunk(2, dim=-1)
+    return functional.silu(gate) * value
+
+
+ROWS = {
+    "rms_norm": Row(
+        ((4096, 2048), (2048,)),
+        rms_norm,
+        lambda x, w: functional.rms_norm(x, w.shape, w, 1e-6),
+        plain_rms_norm,
+        moved=5,
+    ),
+    "layer_norm": Row(
+        ((4096, 2048), (2048,), (2048,)),
+        layer_norm,
+        lambda x, w, b: functional.layer_norm(x, w.shape, w, b),
+        moved=5,
+    ),
+    "swiglu": Row(((4096, 11264),), swiglu, eager_swiglu, moved=4),
+}
+
+
+def main() -> int:
+    """Print one line a kernel."""
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--only", choices=sorted(ROWS), default=None)
+    parser.add_argument("--no-compile", action="store_true")
+    asked = parser.parse_args()
+    if not all(name in os.environ for name in MALLOC):
+        print(f"without {' and '.join(MALLOC)} page faults count: see the top of this file")
+    torch.set_num_threads(asked.threads)
+    choose(KernelsConfig())
+    for name, row in ROWS.items():
+        if asked.only in (None, name):
+            compare(name, row, asked)
+    return 0
+
+
+def compare(name: str, row: Row, asked: argparse.Namespace) -> None:
+    """Time all sides of one row in turn."""
+    draw = torch.Generator().manual_seed(0)
+    dtype = getattr(torch, asked.dtype)
+    inputs = [torch.randn(shape, generator=draw).to(dtype) for shape in row.shapes]
+    functions = {"eager": row.eager}
+    if not asked.no_compile:
+        functions["compile"] = torch.compile(row.formula or row.eager)
+    functions["ours"] = row.ours
+    sides = {side: Side(function, inputs) for side, function in functions.items()}
+    sides["copy"] = Copy(inputs[0])
+    for side in (*functions, "copy"):
+        sides[side].run()
+    for side in functions:
+        agree(name, sides[side].results, sides["ours"].results, dtype)
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(asked.rounds):
+        for side, work in sides.items():
+            begin = time.perf_counter()
+            work.run()
+            seconds[side].append(time.perf_counter() - begin)
+    report(name, row, asked, seconds)
+
+
+class Side:
+    """A function and its gradient, on inputs of its own."""
+
+    def __init__(self, function: Function, inputs: list[Tensor]) -> None:
+        self.function = function
+        self.inputs = [x.clone().requires_grad_() for x in inputs]
+        self.up = torch.ones_like(function(*inputs))
+        self.results: list[Tensor] = []
+
+    def run(self) -> None:
+        """Forward and backward."""
+        for x in self.inputs:
+            x.grad = None
+        found = self.function(*self.inputs)
+        found.backward(self.up)
+        if not self.results:
+            self.results = [found.detach(), *(x.grad for x in self.inputs if x.grad is not None)]
+
+
+class Copy(Side):
+    """The first input copied: what memory can do."""
+
+    def __init__(self, source: Tensor) -> None:
+        self.source, self.target = source, torch.empty_like(source)
+
+    def run(self) -> None:
+        self.target.copy_(self.source)
+
+
+def agree(name: str, theirs: list[Tensor], ours: list[Tensor], dtype: torch.dtype) -> None:
+    """Results and gradients within rounding; sums over rows by their largest number."""
+    loose = 1e-4 if dtype == torch.float32 else 3e-2
+    for a, b in zip(theirs, ours, strict=True):
+        apart = (a.float() - b.float()).abs().max() / a.float().abs().max()
+        assert apart < loose, f"{name}: apart by {apart}"
+
+
+def report(name: str, row: Row, asked: argparse.Namespace, seconds: dict[str, list[float]]) -> None:
+    """One line."""
+    times = "  ".join(f"{side} {statistics.median(s) * 1e3:.2f} ms" for side, s in seconds.items())
+    ratios = []
+    for side in seconds:
+        if side in ("ours", "copy"):
+            continue
+        each = [a / b for a, b in zip(seconds[side], seconds["ours"], strict=True)]
+        span = f"{statistics.median(each):.2f} [{min(each):.2f}..{max(each):.2f}]"
+        ratios.append(f"{side}/ours {span}")
+    rates = [row.moved / 2 * c / o for c, o in zip(seconds["copy"], seconds["ours"], strict=True)]
+    share = f"{100 * statistics.median(rates):.0f} % of the copy rate" if row.moved else ""
+    kind = f"{asked.dtype} x{asked.threads}"
+    print(f"{name:12} {kind:12} {times}   {'   '.join(ratios)}   {share}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
