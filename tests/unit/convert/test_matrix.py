@@ -111,10 +111,11 @@ def blocks(random: Random) -> Pair:
     rows, columns = (int(random.integers(2, 30)), int(random.integers(2, 9)))
     array = numbers(random, rows, columns)
     row, column = int(random.integers(1, rows)), int(random.integers(1, columns))
+    whole, halved = (slice(0, row), slice(row, rows))[:: random.choice([1, -1])]
     parts = [
-        Block(0, 0, Stored(array[:row])),
-        Block(row, 0, Dribbled(array[row:, :column])),
-        Block(row, column, Stored(array[row:, column:])),
+        Block(whole.start, 0, Stored(array[whole])),
+        Block(halved.start, 0, Dribbled(array[halved, :column])),
+        Block(halved.start, column, Stored(array[halved, column:])),
     ]
     random.shuffle(parts)  # type: ignore[arg-type]
     return Blocks(array.shape, BF16, parts), array
