@@ -137,3 +137,22 @@ def scale_all(
     tensors: list[int], *, sizes: list[int], dtype: int, factor: float, threads: int
 ) -> bool: ...
 def all_finite(tensors: list[int], *, sizes: list[int], dtype: int, threads: int) -> bool: ...
+
+class SoftmaxRule:
+    def __init__(
+        self,
+        *,
+        allowed: int,
+        shape: Sequence[int],
+        strides: Sequence[int],
+        causal: bool,
+        scale: float,
+        cap: float,
+        dtype: int,
+        threads: int,
+    ) -> None: ...
+
+def softmax_forward(scores: int, weights: int, rule: SoftmaxRule) -> None: ...
+def softmax_backward(
+    dweights: int, scores: int, weights: int, dscores: int, rule: SoftmaxRule
+) -> None: ...

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from megatron_jobs.kernels.cap import soft_cap
+from megatron_jobs.kernels.softmax import masked_softmax
 
 
 def capped_attention(
@@ -38,11 +38,8 @@ def capped_attention(
     share = q_BNQD.size(1) // k_BGKD.size(1)
     k_BNKD, v_BNKD = (x.repeat_interleave(share, 1) for x in (k_BGKD, v_BGKD))
     scale = scale if scale is not None else q_BNQD.size(-1) ** -0.5
-    scores = soft_cap(q_BNQD @ k_BNKD.transpose(-1, -2) * scale, cap)
-    if allowed is not None:
-        scores = scores.masked_fill(~allowed, -torch.inf)
-    exact = torch.promote_types(scores.dtype, torch.float32)
-    weights = scores.softmax(-1, dtype=exact).to(q_BNQD.dtype)
+    scores = q_BNQD @ k_BNKD.transpose(-1, -2)
+    weights = masked_softmax(scores, allowed=allowed, scale=scale, cap=cap)
     return functional.dropout(weights, dropout) @ v_BNKD
 
 
