@@ -1,0 +1,50 @@
+"""What the forms for CUDA share: tensors and the stream as `megatron_jobs._cuda` takes them.
+
+Work is put on torch's current stream and not waited for, as torch's own. Outputs and scratch are of
+torch's allocator, which keeps them until that stream is past their last use.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megatron_jobs.kernels.native import CODES, checked, cuda
+
+
+def at(name: str, tensor: Tensor | None, **rules: Any) -> int:
+    """As `checked`, for tensors on a GPU; 0 for None."""
+    if tensor is None:
+        return 0
+    device = "cpu" if cuda().EMULATED else "cuda"
+    return checked(name, tensor, device=device, **rules)
+
+
+def like(tensor: Tensor, **rules: Any) -> dict[str, Any]:
+    """Rules of `at`: the dtype of `tensor`, its shape unless another is given."""
+    return {"dtypes": (tensor.dtype,), "shape": tensor.shape} | rules
+
+
+def place(tensor: Tensor) -> dict[str, int]:
+    """The stream on which work on `tensor` goes.
+
+    Raises: RuntimeError when it is not on the current device, whose stream that would be.
+    """
+    if cuda().EMULATED:
+        return {"stream": 0}
+    device = torch.cuda.current_device()
+    if tensor.device.index != device:
+        raise RuntimeError(
+            f"x is on {tensor.device}, but torch.cuda.set_device chose cuda:{device}"
+        )
+    return {"stream": torch.cuda.current_stream(device).cuda_stream}
+
+
+def numbers(tensor: Tensor) -> dict[str, int]:
+    """The stream, and the dtype by its code."""
+    return place(tensor) | {"dtype": CODES[tensor.dtype]}
+
+
+def scratch(tensor: Tensor, count: int) -> Tensor:
+    """Empty fp32 [count], where `tensor` is."""
+    return tensor.new_empty(count, dtype=torch.float32)
