@@ -26,9 +26,10 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
 from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.model.feed_forward import Activation
 from megatron_jobs.model.norm import Norm
 from megatron_jobs.model.open_attention import OpenAttention, forbidden
-from megatron_jobs.model.spec import Activation, layer_spec
+from megatron_jobs.model.spec import layer_spec
 
 
 @dataclass(frozen=True)

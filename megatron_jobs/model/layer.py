@@ -79,12 +79,11 @@ def norm_then_add(norm: nn.Module, training: bool, fused: bool) -> Add:
     return add
 
 
-def add_then_norm(norm: nn.Module, training: bool, fused: bool) -> Add:
+def add_then_norm(norm: Norm, training: bool, fused: bool) -> Add:
     """n(x + f). Source: Vaswani et al. 2017, section 3.1, arXiv:1706.03762."""
 
     def add(output: Output, residual: Tensor, dropout: float) -> Tensor:
-        summed: Tensor = norm(residual + functional.dropout(with_bias(output), dropout, training))
-        return summed
+        return norm.of_sum(functional.dropout(with_bias(output), dropout, training), residual)
 
     return add
 

@@ -9,7 +9,14 @@ from megatron.core.tensor_parallel.mappings import (
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
-from megatron_jobs.kernels.norm import layer_norm, rms_norm, rms_norm_of_squares, wide
+from megatron_jobs.kernels.norm import (
+    add_layer_norm,
+    add_rms_norm,
+    layer_norm,
+    rms_norm,
+    rms_norm_of_squares,
+    wide,
+)
 from megatron_jobs.parallel.device import engine_device
 
 
@@ -42,6 +49,15 @@ class Norm(nn.Module):
         if self.bias is None:
             return rms_norm(x_RH, self.weight, eps=self.eps, offset=self.offset)
         return layer_norm(x_RH, self.weight, self.bias, eps=self.eps, offset=self.offset)
+
+    def of_sum(self, x_RH: Tensor, residual_RH: Tensor) -> Tensor:
+        """Each row of x + residual normalised: [..., H] twice to [..., H]."""
+        if x_RH.dtype != residual_RH.dtype:
+            return self.forward(x_RH + residual_RH)
+        rows, eps, offset = (x_RH, residual_RH), self.eps, self.offset
+        if self.bias is None:
+            return add_rms_norm(*rows, self.weight, eps=eps, offset=offset)[0]
+        return add_layer_norm(*rows, self.weight, self.bias, eps=eps, offset=offset)[0]
 
 
 class HeadsNorm(Norm):

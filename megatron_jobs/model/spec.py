@@ -5,7 +5,6 @@ megatron-core's plain spec knows neither sequence parallelism (its norms) nor co
 Its checkpoint keys are those of Transformer Engine's spec.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,7 @@ from megatron.core.transformer.attention import (
 )
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.identity_op import IdentityOp
-from megatron.core.transformer.mlp import MLP, MLPSubmodules
+from megatron.core.transformer.mlp import MLPSubmodules
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import (
     TransformerBlockSubmodules,
@@ -28,38 +27,15 @@ from megatron.core.transformer.transformer_layer import (
     TransformerLayer,
     TransformerLayerSubmodules,
 )
-from torch import Tensor, nn
-from torch.nn import functional
 
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.convert.core_names import norm_names
-from megatron_jobs.kernels.activation import geglu, geglu_tanh, gelu, gelu_tanh, swiglu
 from megatron_jobs.model.attention import CausalAttention
 from megatron_jobs.model.experts import experts_spec
+from megatron_jobs.model.feed_forward import Activation, FeedForward
 from megatron_jobs.model.latent import latent_spec
 from megatron_jobs.model.layer import Layer, drop_then_add
 from megatron_jobs.model.norm import HeadsNorm, Norm
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "swiglu": swiglu,
-    "geglu": geglu,
-    "geglu_tanh": geglu_tanh,
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-    "relu": functional.relu,
-}
-
-
-class Activation(nn.Module):
-    """An activation of `kernels` between the two matrices of a feed-forward block."""
-
-    def __init__(self, name: str, **_: object) -> None:
-        super().__init__()
-        self.function = ACTIVATIONS[name]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., inner] to [..., ffn]."""
-        return self.function(x)
 
 
 def block_spec(model: ModelConfig, layers: range) -> TransformerBlockSubmodules:
@@ -123,4 +99,4 @@ def feed_forward(model: ModelConfig, *, sparse: bool) -> Any:
     )
     if sparse:
         return experts_spec(model, submodules)
-    return partial(MLP.as_mlp_submodule, submodules=submodules)
+    return partial(FeedForward.as_mlp_submodule, submodules=submodules)
