@@ -25,6 +25,9 @@ from megatron_jobs.config.kernels import KernelsConfig
 from megatron_jobs.kernels.activation import swiglu
 from megatron_jobs.kernels.dispatch import choose
 from megatron_jobs.kernels.norm import layer_norm, rms_norm
+from megatron_jobs.kernels.residual import bias_dropout_add
+from megatron_jobs.kernels.rope import rotate, turns
+from megatron_jobs.kernels.softmax import masked_softmax
 
 Function = Callable[..., Tensor]
 MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
@@ -56,6 +59,27 @@ def eager_swiglu(x: Tensor) -> Tensor:
     return functional.silu(gate) * value
 
 
+ANGLES = torch.outer(torch.arange(2048.0), 10000 ** (-torch.arange(32) / 32))
+TABLES = {
+    dtype: [t.to(dtype) for t in turns(ANGLES, magnitude=1.0, interleaved=False)]
+    for dtype in (torch.float32, torch.bfloat16, torch.float16)
+}
+BEFORE = torch.ones(512, 512, dtype=torch.bool).tril()
+
+
+def eager_rope(x: Tensor) -> Tensor:
+    """As model code writes it."""
+    cos, sin = (table[:, None, None] for table in TABLES[x.dtype])
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-second, first], dim=-1) * sin
+
+
+def eager_softmax(x: Tensor) -> Tensor:
+    """Scores of a model that bounds them, as model code writes it."""
+    scores = (torch.tanh(x * 0.125 / 50) * 50).masked_fill(~BEFORE, -torch.inf)
+    return scores.softmax(-1, dtype=torch.float32).to(x.dtype)
+
+
 ROWS = {
     "rms_norm": Row(
         ((4096, 2048), (2048,)),
@@ -69,6 +93,19 @@ ROWS = {
         layer_norm,
         lambda x, w, b: functional.layer_norm(x, w.shape, w, b),
         moved=5,
+    ),
+    "rope": Row(((2048, 2, 32, 64),), lambda x: rotate(x, *TABLES[x.dtype]), eager_rope, moved=4),
+    "softmax": Row(
+        ((2, 16, 512, 512),),
+        lambda x: masked_softmax(x, scale=0.125, cap=50.0, causal=True),
+        eager_softmax,
+        moved=6,
+    ),
+    "residual": Row(
+        ((4096, 2048), (2048,), (4096, 2048)),
+        bias_dropout_add,
+        lambda x, b, r: r + (x + b),
+        moved=4,
     ),
     "swiglu": Row(((4096, 11264),), swiglu, eager_swiglu, moved=4),
 }
@@ -123,7 +160,9 @@ class Side:
     def __init__(self, function: Function, inputs: list[Tensor]) -> None:
         self.function = function
         self.inputs = [x.clone().requires_grad_() for x in inputs]
-        self.up = torch.ones_like(function(*inputs))
+        found = function(*inputs)  # its gradient is not all ones: those of a softmax would be 0
+        draw = torch.Generator().manual_seed(1)
+        self.up = torch.randn(found.shape, generator=draw).to(found.dtype)
         self.results: list[Tensor] = []
 
     def run(self) -> None:
