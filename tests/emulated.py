@@ -1,4 +1,4 @@
-"""`megatron_jobs._cuda` whose kernels run on the CPU (csrc/cuda/emulated.h), built once a change."""
+"""`megatron_jobs._cuda` whose kernels run on the CPU: csrc/cuda/emulated.h. Built once a change."""
 
 import fcntl
 import hashlib

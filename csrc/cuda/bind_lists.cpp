@@ -34,30 +34,34 @@ void rope(uintptr_t x, uintptr_t cos, uintptr_t sin, uintptr_t y, std::array<int
            mj::stream_of(stream));
 }
 
-mj::SoftmaxRule softmax_rule(const std::array<int64_t, 4>& shape, int dtype, double scale,
-                             bool causal, uintptr_t forbidden, bool shared) {
-  const auto [sequences, heads, queries, keys] = shape;
-  return {sequences, heads, queries, keys, dtype, static_cast<float>(scale), causal,
-          at<uint8_t>(forbidden), shared ? 0 : queries * keys};
+mj::SoftmaxRule softmax_rule(const std::array<int64_t, 4>& shape, uintptr_t allowed,
+                             const std::array<int64_t, 3>& strides, bool causal, double scale,
+                             double cap, int dtype) {
+  return {{shape[0], shape[1], shape[2], shape[3]},
+          {strides[0], strides[1], strides[2]},
+          at<uint8_t>(allowed),
+          causal,
+          static_cast<float>(scale),
+          static_cast<float>(cap),
+          dtype};
 }
 
-void softmax_forward(uintptr_t x, uintptr_t forbidden, uintptr_t y, std::array<int64_t, 4> shape,
-                     int dtype, double scale, bool causal, bool shared, uintptr_t stream) {
-  const auto rule = softmax_rule(shape, dtype, scale, causal, forbidden, shared);
-  check_given(x, shape[0] * shape[1] * shape[2] * shape[3], "x");
-  check_given(y, shape[0] * shape[1] * shape[2] * shape[3], "y");
+void softmax_forward(uintptr_t x, uintptr_t w, const mj::SoftmaxRule& rule, uintptr_t stream) {
+  check_given(x, rule.rows() * rule.shape[3], "scores");
+  check_given(w, rule.rows() * rule.shape[3], "weights");
   const py::gil_scoped_release released;
-  mj::softmax_forward({rule, at<void>(x), at<void>(y)}, mj::stream_of(stream));
+  mj::softmax_forward({rule, at<void>(x), at<void>(w)}, mj::stream_of(stream));
 }
 
-void softmax_backward(uintptr_t dy, uintptr_t y, uintptr_t dx, std::array<int64_t, 4> shape,
-                      int dtype, double scale, uintptr_t stream) {
-  const auto rule = softmax_rule(shape, dtype, scale, false, 0, true);
-  for (const auto& [tensor, name] : {std::pair{dy, "dy"}, {y, "y"}, {dx, "dx"}}) {
-    check_given(tensor, shape[0] * shape[1] * shape[2] * shape[3], name);
+void softmax_backward(uintptr_t dw, uintptr_t x, uintptr_t w, uintptr_t dx,
+                      const mj::SoftmaxRule& rule, uintptr_t stream) {
+  for (const auto& [tensor, name] :
+       {std::pair{dw, "dweights"}, {x, "scores"}, {w, "weights"}, {dx, "dscores"}}) {
+    check_given(tensor, rule.rows() * rule.shape[3], name);
   }
   const py::gil_scoped_release released;
-  mj::softmax_backward({rule, at<void>(dy), at<void>(y), at<void>(dx)}, mj::stream_of(stream));
+  mj::softmax_backward({rule, at<void>(dw), at<void>(x), at<void>(w), at<void>(dx)},
+                       mj::stream_of(stream));
 }
 
 void bind_heads(py::module_& m) {
@@ -67,15 +71,18 @@ void bind_heads(py::module_& m) {
         "Turn pairs of the first columns of each head.\n\n"
         "x: `shape` [S, B, N, D] with `strides` of all but the last.  cos, sin: [S, turned].\n"
         "y: `shape`, contiguous; may be x.  interleaved: pairs are neighbours.  inverse: turn back.");
-  m.def("softmax_forward", &softmax_forward, py::arg("x"), py::arg("forbidden"), py::arg("y"),
-        py::kw_only(), py::arg("shape"), py::arg("dtype"), py::arg("scale"), py::arg("causal"),
-        py::arg("shared"), py::arg("stream"),
-        "Softmax over the last axis of scale * x; 0 in a row that sees no key.\n\n"
-        "x, y: `shape` [B, N, Q, K]; y may be x.  forbidden (or 0): bool [B, 1, Q, K], or\n"
-        "[1, 1, Q, K] where `shared`.  causal: no query sees a later key, the last the last.");
-  m.def("softmax_backward", &softmax_backward, py::arg("dy"), py::arg("y"), py::arg("dx"),
-        py::kw_only(), py::arg("shape"), py::arg("dtype"), py::arg("scale"), py::arg("stream"),
-        "Gradient of softmax_forward; dx may be dy.");
+  // _kernels has a type of this name too
+  py::class_<mj::SoftmaxRule>(m, "SoftmaxRule", py::module_local(),
+                              "How a softmax is taken; see csrc/cuda/softmax.h.")
+      .def(py::init(&softmax_rule), py::kw_only(), py::arg("shape"), py::arg("allowed"),
+           py::arg("strides"), py::arg("causal"), py::arg("scale"), py::arg("cap"),
+           py::arg("dtype"));
+  m.def("softmax_forward", &softmax_forward, py::arg("scores"), py::arg("weights"),
+        py::arg("rule"), py::kw_only(), py::arg("stream"),
+        "Softmax over the last axis of scores [B, N, Q, K].");
+  m.def("softmax_backward", &softmax_backward, py::arg("dweights"), py::arg("scores"),
+        py::arg("weights"), py::arg("dscores"), py::arg("rule"), py::kw_only(), py::arg("stream"),
+        "Gradient of softmax_forward; the mask of the rule is not asked for.");
 }
 
 mj::RouterRule router_rule(const std::array<int64_t, 3>& shape, int dtype, bool sigmoid,

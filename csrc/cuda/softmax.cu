@@ -14,40 +14,53 @@ struct alignas(V) Flags {
   uint8_t at[V];
 };
 
-// Which keys a row sees: those before `end`, but for the forbidden ones.
+MJ_DEVICE float score_of(const SoftmaxRule& rule, float x) {
+  const float scaled = rule.scale * x;
+  return rule.cap > 0.0f ? rule.cap * tanhf(scaled / rule.cap) : scaled;
+}
+
+// ds/dx
+MJ_DEVICE float slope_of(const SoftmaxRule& rule, float x) {
+  if (!(rule.cap > 0.0f)) return rule.scale;
+  const float bent = tanhf(rule.scale * x / rule.cap);
+  return rule.scale * (1.0f - bent * bent);
+}
+
+// Which keys a row sees: those before `end` that are allowed.
 template <int V>
 struct Seen {
   int end;
-  const Flags<V>* forbidden;
+  const Flags<V>* allowed;
 
-  MJ_DEVICE Seen(const SoftmaxRule& rule, int64_t row) : end(static_cast<int>(rule.keys)), forbidden(nullptr) {
-    const int64_t query = row % rule.queries;
+  MJ_DEVICE Seen(const SoftmaxRule& rule, int64_t row)
+      : end(static_cast<int>(rule.shape[3])), allowed(nullptr) {
+    const int64_t query = row % rule.shape[2], head = row / rule.shape[2];
     if (rule.causal) {
-      const int64_t later = rule.keys - rule.queries + query + 1;
+      const int64_t later = rule.shape[3] - rule.shape[2] + query + 1;
       end = static_cast<int>(later < 0 ? 0 : later);
     }
-    if (rule.forbidden == nullptr) return;
-    const int64_t sequence = row / (rule.heads * rule.queries);
-    const uint8_t* first =
-        rule.forbidden + sequence * rule.forbidden_stride + query * rule.keys;
-    forbidden = reinterpret_cast<const Flags<V>*>(first);
+    if (rule.allowed == nullptr) return;
+    const uint8_t* first = rule.allowed + head / rule.shape[1] * rule.strides[0] +
+                           head % rule.shape[1] * rule.strides[1] + query * rule.strides[2];
+    allowed = reinterpret_cast<const Flags<V>*>(first);
   }
 
-  // The scores of a pack, scaled; -infinity where they are not seen.
+  // The scores of a pack; -infinity where they are not seen.
   template <typename T>
-  MJ_DEVICE void scores(const Pack<T, V>& pack, int at, float scale, float (&out)[V]) const {
-    Flags<V> hidden{};
-    if (forbidden != nullptr) hidden = forbidden[at];
+  MJ_DEVICE void scores(const SoftmaxRule& rule, const Pack<T, V>& pack, int at,
+                        float (&out)[V]) const {
+    Flags<V> open{};
+    if (allowed != nullptr) open = allowed[at];
 #pragma unroll
     for (int i = 0; i < V; ++i) {
-      const bool seen = at * V + i < end && hidden.at[i] == 0;
-      out[i] = seen ? pack[i] * scale : -INFINITY;
+      const bool seen = at * V + i < end && (allowed == nullptr || open.at[i] != 0);
+      out[i] = seen ? score_of(rule, pack[i]) : -INFINITY;
     }
   }
 };
 
-// s_rk = scale x_rk where r sees k, -infinity elsewhere
-// y_rk = exp(s_rk - max_j s_rj) / sum_j exp(s_rj - max_j s_rj); 0 where r sees nothing
+// s_rk = scale x_rk or cap tanh(scale x_rk / cap) where r sees k, -infinity elsewhere
+// w_rk = exp(s_rk - max_j s_rj) / sum_j exp(s_rj - max_j s_rj)
 // r rows (sequence, head, query), k and j keys. A team of threads has one row; fixed order of sums.
 template <typename T, int V>
 __global__ void MJ_BOUNDS(kMostTeam) softmax_rows(SoftmaxForward task, int team) {
@@ -55,28 +68,27 @@ __global__ void MJ_BOUNDS(kMostTeam) softmax_rows(SoftmaxForward task, int team)
   const SoftmaxRule& rule = task.rule;
   const int lane = static_cast<int>(threadIdx.x) % team;
   const int64_t row = int64_t{blockIdx.x} * (blockDim.x / team) + threadIdx.x / team;
-  const bool inside = row < rule.sequences * rule.heads * rule.queries;
-  const int width = static_cast<int>(rule.keys / V);
+  const bool inside = row < rule.rows();
+  const int width = static_cast<int>(rule.shape[3] / V);
   const int packs = inside ? width : 0;
   const Seen<V> seen(rule, inside ? row : 0);
   const Pack<T, V>* x = row_of<T, V>(task.x, row, width);
-  Pack<T, V>* y = row_of<T, V>(task.y, row, width);
+  Pack<T, V>* w = row_of<T, V>(task.w, row, width);
   float held[kHeld][V], other[V];
   float most = -INFINITY;
 #pragma unroll
   for (int k = 0; k < kHeld; ++k) {
     if (lane + k * team >= packs) continue;
-    seen.scores(x[lane + k * team], lane + k * team, rule.scale, held[k]);
+    seen.scores(rule, x[lane + k * team], lane + k * team, held[k]);
 #pragma unroll
     for (int i = 0; i < V; ++i) most = Largest{}(held[k][i], most);
   }
   for (int at = lane + kHeld * team; at < packs; at += team) {
-    seen.scores(x[at], at, rule.scale, other);
+    seen.scores(rule, x[at], at, other);
 #pragma unroll
     for (int i = 0; i < V; ++i) most = Largest{}(other[i], most);
   }
   most = over_team(most, team, scratch, Largest{});
-  if (most == -INFINITY) most = 0.0f;  // the powers are then 0, not NaN
   float sum = 0.0f;
 #pragma unroll
   for (int k = 0; k < kHeld; ++k) {
@@ -88,98 +100,105 @@ __global__ void MJ_BOUNDS(kMostTeam) softmax_rows(SoftmaxForward task, int team)
     }
   }
   for (int at = lane + kHeld * team; at < packs; at += team) {
-    seen.scores(x[at], at, rule.scale, other);
+    seen.scores(rule, x[at], at, other);
 #pragma unroll
     for (int i = 0; i < V; ++i) sum += expf(other[i] - most);
   }
-  sum = over_team(sum, team, scratch, Sum{});
-  const float inverse = sum == 0.0f ? 0.0f : 1.0f / sum;
+  const float inverse = 1.0f / over_team(sum, team, scratch, Sum{});
   Pack<T, V> out;
 #pragma unroll
   for (int k = 0; k < kHeld; ++k) {
     if (lane + k * team >= packs) continue;
 #pragma unroll
     for (int i = 0; i < V; ++i) out.set(i, held[k][i] * inverse);
-    y[lane + k * team] = out;
+    w[lane + k * team] = out;
   }
   for (int at = lane + kHeld * team; at < packs; at += team) {
-    seen.scores(x[at], at, rule.scale, other);
+    seen.scores(rule, x[at], at, other);
 #pragma unroll
     for (int i = 0; i < V; ++i) out.set(i, expf(other[i] - most) * inverse);
-    y[at] = out;
+    w[at] = out;
   }
 }
 
-// dx_rk = scale y_rk (dy_rk - sum_j dy_rj y_rj);  r rows, k and j keys. A team has one row.
+// dx_rk = w_rk (dw_rk - sum_j dw_rj w_rj) ds/dx;  r rows, k and j keys. A team has one row.
 template <typename T, int V>
 __global__ void MJ_BOUNDS(kMostTeam) softmax_gradients(SoftmaxBackward task, int team) {
   __shared__ float scratch[32];
   const SoftmaxRule& rule = task.rule;
   const int lane = static_cast<int>(threadIdx.x) % team;
   const int64_t row = int64_t{blockIdx.x} * (blockDim.x / team) + threadIdx.x / team;
-  const bool inside = row < rule.sequences * rule.heads * rule.queries;
-  const int width = static_cast<int>(rule.keys / V);
-  const int packs = inside ? width : 0;
-  const Pack<T, V>* y = row_of<T, V>(task.y, row, width);
-  const Pack<T, V>* dy = row_of<T, V>(task.dy, row, width);
+  const int width = static_cast<int>(rule.shape[3] / V);
+  const int packs = row < rule.rows() ? width : 0;
+  const Pack<T, V>* x = row_of<T, V>(task.x, row, width);
+  const Pack<T, V>* w = row_of<T, V>(task.w, row, width);
+  const Pack<T, V>* dw = row_of<T, V>(task.dw, row, width);
   Pack<T, V>* dx = row_of<T, V>(task.dx, row, width);
-  Pack<T, V> held_y[kHeld], held_dy[kHeld];
+  Pack<T, V> held_w[kHeld], held_dw[kHeld];
   float product = 0.0f;
 #pragma unroll
   for (int k = 0; k < kHeld; ++k) {
     if (lane + k * team >= packs) continue;
-    held_y[k] = y[lane + k * team];
-    held_dy[k] = dy[lane + k * team];
+    held_w[k] = w[lane + k * team];
+    held_dw[k] = dw[lane + k * team];
   }
 #pragma unroll
   for (int k = 0; k < kHeld; ++k) {
     if (lane + k * team >= packs) continue;
 #pragma unroll
-    for (int i = 0; i < V; ++i) product += held_dy[k][i] * held_y[k][i];
+    for (int i = 0; i < V; ++i) product += held_dw[k][i] * held_w[k][i];
   }
   for (int at = lane + kHeld * team; at < packs; at += team) {
-    const Pack<T, V> value = y[at], slope = dy[at];
+    const Pack<T, V> value = w[at], slope = dw[at];
 #pragma unroll
     for (int i = 0; i < V; ++i) product += slope[i] * value[i];
   }
   product = over_team(product, team, scratch, Sum{});
-  const auto gradient = [&](const Pack<T, V>& value, const Pack<T, V>& slope) {
-    Pack<T, V> out;
+  const auto put = [&](int at, const Pack<T, V>& value, const Pack<T, V>& slope) {
+    Pack<T, V> score{}, out;
+    if (rule.cap > 0.0f) score = x[at];
 #pragma unroll
-    for (int i = 0; i < V; ++i) out.set(i, rule.scale * value[i] * (slope[i] - product));
-    return out;
+    for (int i = 0; i < V; ++i) {
+      out.set(i, value[i] * (slope[i] - product) * slope_of(rule, score[i]));
+    }
+    dx[at] = out;
   };
 #pragma unroll
   for (int k = 0; k < kHeld; ++k) {
-    if (lane + k * team < packs) dx[lane + k * team] = gradient(held_y[k], held_dy[k]);
+    if (lane + k * team < packs) put(lane + k * team, held_w[k], held_dw[k]);
   }
-  for (int at = lane + kHeld * team; at < packs; at += team) dx[at] = gradient(y[at], dy[at]);
+  for (int at = lane + kHeld * team; at < packs; at += team) put(at, w[at], dw[at]);
 }
 
-int64_t rows_of(const SoftmaxRule& rule) { return rule.sequences * rule.heads * rule.queries; }
+// The largest power of two that divides the number of keys and the strides of the mask.
+int64_t common(const SoftmaxRule& rule) {
+  int64_t all = rule.shape[3];
+  for (const int64_t stride : rule.strides) all |= rule.allowed == nullptr ? 0 : stride;
+  return all & -all;
+}
 
 }  // namespace
 
 void softmax_forward(const SoftmaxForward& task, Stream stream) {
   const SoftmaxRule& rule = task.rule;
-  if (rows_of(rule) == 0 || rule.keys == 0) return;
+  if (rule.rows() == 0 || rule.shape[3] == 0) return;
   const auto run = [&]<typename N>(N) {
-    const Teams teams = teams_for(rows_of(rule), rule.keys / N::V, kHeld, 128);
+    const Teams teams = teams_for(rule.rows(), rule.shape[3] / N::V, kHeld, 128);
     launch("softmax_forward", softmax_rows<typename N::T, N::V>, {teams.blocks}, teams.threads, 0,
            stream, task, teams.team);
   };
-  with_numbers(rule.dtype, rule.keys, run, task.x, task.y, rule.forbidden);
+  with_numbers(rule.dtype, common(rule), run, task.x, task.w, rule.allowed);
 }
 
 void softmax_backward(const SoftmaxBackward& task, Stream stream) {
   const SoftmaxRule& rule = task.rule;
-  if (rows_of(rule) == 0 || rule.keys == 0) return;
+  if (rule.rows() == 0 || rule.shape[3] == 0) return;
   const auto run = [&]<typename N>(N) {
-    const Teams teams = teams_for(rows_of(rule), rule.keys / N::V, kHeld, 128);
+    const Teams teams = teams_for(rule.rows(), rule.shape[3] / N::V, kHeld, 128);
     launch("softmax_backward", softmax_gradients<typename N::T, N::V>, {teams.blocks},
            teams.threads, 0, stream, task, teams.team);
   };
-  with_numbers(rule.dtype, rule.keys, run, task.dy, task.y, task.dx);
+  with_numbers(rule.dtype, rule.shape[3], run, task.dw, task.x, task.w, task.dx);
 }
 
 }  // namespace mj

@@ -1,4 +1,4 @@
-// Softmax of scaled, masked scores. B sequences, N heads, Q queries, K keys.
+// Softmax of scores. B sequences, N heads, Q queries, K keys.
 #pragma once
 
 #include <cstdint>
@@ -7,26 +7,33 @@
 
 namespace mj {
 
+// w[q,k] = exp(s[q,k] - max) / sum over the keys that q may see, 0 for the others, where
+// s = scale x, or cap tanh(scale x / cap). NaN for a query that may see nothing.
 struct SoftmaxRule {
-  int64_t sequences, heads, queries, keys;
+  int64_t shape[4];        // B, N, Q, K
+  int64_t strides[3];      // of `allowed`, from a sequence, head and query to the next
+  const uint8_t* allowed;  // which keys a query may see; or null: all
+  bool causal;             // query q sees keys up to q + K - Q
+  float scale;
+  float cap;  // 0: none
   int dtype;
-  float scale;  // of the scores
-  bool causal;  // a query sees no key that is later: the last query the last key
-  const uint8_t* forbidden;   // bool [B or 1, 1, Q, K]: True forbids; or null
-  int64_t forbidden_stride;   // numbers from one sequence to the next: Q K, or 0
+
+  constexpr int64_t rows() const { return shape[0] * shape[1] * shape[2]; }
 };
 
 struct SoftmaxForward {
   SoftmaxRule rule;
   const void* x;  // T [B, N, Q, K]
-  void* y;        // T [B, N, Q, K]; may be x. 0 in all of a row that sees no key
+  void* w;        // T [B, N, Q, K]
 };
 
+// dx[k] = w[k] (dw[k] - sum_j w[j] dw[j]) ds/dx. All T [B, N, Q, K].
 struct SoftmaxBackward {
-  SoftmaxRule rule;  // its mask is not asked for: y is 0 there
-  const void* dy;    // T [B, N, Q, K]
-  const void* y;     // T [B, N, Q, K]
-  void* dx;          // T [B, N, Q, K]; may be dy
+  SoftmaxRule rule;  // its mask is not asked for: w is 0 there
+  const void* dw;
+  const void* x;  // asked for with a cap alone
+  const void* w;
+  void* dx;
 };
 
 void softmax_forward(const SoftmaxForward& task, Stream stream);

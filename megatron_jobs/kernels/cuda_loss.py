@@ -1,7 +1,7 @@
 """Cross-entropy on CUDA: see `loss_ops`. R rows, V columns.
 
-The CPU does not look at targets, which would have to wait for the GPU: one that is no id makes a NaN
-of its loss. Each row is one block's alone: two runs give the same bits.
+The CPU does not look at targets, for which it would have to wait: one that is no id makes a NaN of
+its loss. Each row is one block's alone: two runs give the same bits.
 """
 
 from typing import Any
