@@ -1,6 +1,6 @@
 """The proof of one conversion: what was written answers as what was read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from megatron_jobs.checkpoint.diagnosis import Models
 from megatron_jobs.checkpoint.fill import fill
 from megatron_jobs.checkpoint.model import open_model
-from megatron_jobs.checkpoint.prompts import fixed_prompts
+from megatron_jobs.checkpoint.prompts import Prompt, fixed_prompts
 from megatron_jobs.checkpoint.proof import open_theirs, prove_models, rounded
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.precision import Precision
@@ -24,10 +24,21 @@ GGUF_PRECISIONS: dict[str, Precision] = {"f32": "fp32", "f16": "fp16", "bf16": "
 """Formats of a GGUF file whose numbers are not quantised."""
 
 
-def prove_conversion(conversion: Conversion, part: Path, out: Path) -> dict[str, Any]:
+def prompts_of(conversion: Conversion) -> list[Prompt]:
+    """What both models will be asked: chosen before anything is written, since a tokenizer that
+    does not fit its model is a reason not to begin."""
+    model = conversion.source.model
+    nowhere = Path("/nonexistent")  # no tokenizer: random tokens only
+    return fixed_prompts(conversion.tokenizer or nowhere, model.vocab_size, model.seq_len)
+
+
+def prove_conversion(
+    conversion: Conversion, prompts: Sequence[Prompt], part: Path, out: Path
+) -> dict[str, Any]:
     """Run the model of ours and that of transformers, one of which was made of the other.
 
     Args:
+        prompts: see `prompts_of`.
         part: what was written, not yet under its name.
         out: that name, for errors.
     Returns: all that was compared; nothing but a word where neither is a model of transformers.
@@ -47,8 +58,7 @@ def prove_conversion(conversion: Conversion, part: Path, out: Path) -> dict[str,
             lambda: rounded(theirs(), dtype),
             model,
         )
-        folder = conversion.tokenizer or part
-        proof = prove_models(models, fixed_prompts(folder, model.vocab_size, model.seq_len))
+        proof = prove_models(models, prompts)
     finally:
         close()
     if target.kind != "gguf" or target.gguf in GGUF_PRECISIONS:
@@ -100,4 +110,5 @@ def _open_gguf(file: Path) -> Any:
         dtype=torch.float32,
         attn_implementation="eager",
         local_files_only=True,
+        trust_remote_code=False,
     )

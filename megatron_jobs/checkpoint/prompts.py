@@ -1,10 +1,12 @@
 """What both models are asked: the same tokens every time, and the same texts."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
 from megatron_jobs.convert.proof_memory import LONGEST, PROBES
@@ -36,17 +38,26 @@ class Prompt:
 def fixed_prompts(hugging_face: Path, vocab_size: int, seq_len: int) -> list[Prompt]:
     """Random tokens; and where the folder has a tokenizer, texts in several scripts and a chat.
 
-    Raises: DataError when the tokenizer gives a token that the model lacks.
+    A chat template that cannot be filled in is no reason against a model: there is no chat then.
+    Raises: DataError when the tokenizer gives a token that the model lacks, or is none that
+        transformers opens without running code of the folder.
     """
     prompts = [Prompt("probe", probe_tokens(vocab_size, seq_len))]
     if any((hugging_face / name).is_file() for name in TOKENIZERS):
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(hugging_face, local_files_only=True)
-        for name, ids in _texts(tokenizer).items():
+        for name, ids in _texts(_tokenizer(hugging_face)).items():
             tokens = _checked(name, ids[: min(LONGEST, seq_len)], vocab_size)
             prompts += [Prompt(name, tokens)] if tokens.numel() else []
     return prompts
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{folder}: its tokenizer cannot be opened: {first}") from error
 
 
 def probe_tokens(vocab_size: int, seq_len: int, seed: int = 0) -> Tensor:
@@ -58,8 +69,10 @@ def probe_tokens(vocab_size: int, seq_len: int, seed: int = 0) -> Tensor:
 def _texts(tokenizer: Any) -> dict[str, list[int]]:
     found = {name: list(tokenizer(text)["input_ids"]) for name, text in TEXTS.items()}
     if getattr(tokenizer, "chat_template", None):
-        asked = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, tokenize=False)
-        found["chat"] = list(tokenizer(asked, add_special_tokens=False)["input_ids"])
+        with contextlib.suppress(TemplateError, ValueError, TypeError):
+            words = {"add_generation_prompt": True, "tokenize": False}
+            asked = tokenizer.apply_chat_template(QUESTION, **words)
+            found["chat"] = list(tokenizer(asked, add_special_tokens=False)["input_ids"])
     return found
 
 

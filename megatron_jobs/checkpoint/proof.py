@@ -144,7 +144,11 @@ def open_theirs(folder: Path, model: ModelConfig) -> Any:
 
     kind = getattr(transformers, _class_of(model))
     return kind.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", local_files_only=True
+        folder,
+        dtype=torch.float32,
+        attn_implementation="eager",
+        local_files_only=True,
+        trust_remote_code=False,
     )
 
 

@@ -12,7 +12,7 @@ from megatron_jobs.convert.gguf_file import GGUFFile
 from megatron_jobs.convert.gguf_tokenizer import write_tokenizer
 from megatron_jobs.convert.hugging_face import tokenizer_folder
 from megatron_jobs.convert.settings import ConversionSettings
-from megatron_jobs.convert.source import Source, open_source
+from megatron_jobs.convert.source import Source, open_config
 from megatron_jobs.convert.target import (
     Planned,
     Target,
@@ -39,8 +39,8 @@ class Conversion:
 
     @classmethod
     def open(cls, config: ConversionSettings) -> "Conversion":
-        """Open a source and plan its target; raises as `open_source` and `plan_target` do."""
-        source = open_source(config.source, model=config.model, pad_vocab_to=config.pad_vocab_to)
+        """Open a source and plan its target; raises as `open_config` and `plan_target` do."""
+        source = open_config(config)
         tokenizer, made = source.tokenizer, None
         if config.tokenizer is None and source.packed_tokenizer is not None:
             made = TemporaryDirectory()

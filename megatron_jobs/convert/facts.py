@@ -8,7 +8,7 @@ from megatron_jobs.convert.hugging_face import fitting_family
 from megatron_jobs.convert.matrix import PIECE
 from megatron_jobs.convert.proof_memory import proof_bytes
 from megatron_jobs.convert.settings import ConversionSettings, TargetKind
-from megatron_jobs.convert.source import Source, kind_of, open_source
+from megatron_jobs.convert.source import kind_of, open_config
 from megatron_jobs.errors import DataError, UserError
 
 MIB, GIB = 2**20, 2**30
@@ -18,6 +18,7 @@ VOCABULARY = 160 * MIB
 """A tokenizer taken to pieces for a GGUF file or out of one: 600 bytes a token, of 256,000."""
 PROOF_LIBRARIES = int(1.25 * GIB)
 """torch, megatron-core and transformers, measured."""
+SIZES = ("vocab_size", "seq_len")
 TORCH_KINDS = ("torch_dist", "legacy")
 
 
@@ -36,6 +37,13 @@ class ConversionFacts:
     threads: int
     proof: str
     to: TargetKind | None
+    sizes: dict[str, int | None]
+    """vocab_size and seq_len of the model, where known."""
+
+    @property
+    def promised(self) -> dict[str, int | None]:
+        """For the jobs that read what is made."""
+        return self.sizes | {"parameters": self.parameters, "proof_bytes": self.model_bytes}
 
     @property
     def stream_bytes(self) -> int:
@@ -74,26 +82,24 @@ def facts_of(
     promised = inputs.get("source", {})
     count, needed = promised.get("parameters"), promised.get("proof_bytes")
     if count and needed:
-        return ConversionFacts("checkpoint", count, needed, 0, 0, threads, proof, config.to)
+        sizes = {name: promised.get(name) for name in SIZES}
+        return ConversionFacts("promised", count, needed, 0, 0, threads, proof, config.to, sizes)
     try:
-        source = _opened(config)
+        source = open_config(config)
     except (UserError, DataError, OSError):  # `source_problems` says it
         return None
-    sizes = [matrix.bytes for matrix in source.tensors.values()]
+    each = [matrix.bytes for matrix in source.tensors.values()]
     return ConversionFacts(
         source.kind,
         source.model.parameters(),
         proof_bytes(source.model),
-        sum(sizes),
-        max(sizes, default=0),
+        sum(each),
+        max(each, default=0),
         threads,
         proof,
         config.to,
+        {name: getattr(source.model, name) for name in SIZES},
     )
-
-
-def _opened(config: ConversionSettings) -> Source:
-    return open_source(config.source, model=config.model, pad_vocab_to=config.pad_vocab_to)
 
 
 def target_kind(config: ConversionSettings) -> TargetKind:
@@ -107,11 +113,12 @@ def target_kind(config: ConversionSettings) -> TargetKind:
 def source_problems(config: ConversionSettings) -> Iterator[Problem]:
     """What of a source that is there cannot be converted as asked."""
     try:
-        source = _opened(config)
+        source = open_config(config)
         kind = target_kind(config)
     except (UserError, DataError) as error:
         yield "source", str(error)
         return
+    yield from _of_no_effect(config, kind)
     if kind == "onnx" and source.kind != "hugging_face":
         found = f"onnx is made of a Hugging Face folder, and {source.path} is of kind {source.kind}"
         yield "to", f"{found}; convert it to hugging_face first"
@@ -123,3 +130,12 @@ def source_problems(config: ConversionSettings) -> Iterator[Problem]:
         fitting_family(source.model, config.family)
     except UserError as error:
         yield "family", str(error)
+
+
+def _of_no_effect(config: ConversionSettings, kind: TargetKind) -> Iterator[Problem]:
+    """Settings that say something of another target."""
+    fields = type(config).model_fields
+    only = {"family": ("hugging_face", "gguf"), "gguf": ("gguf",), "mesh": ("checkpoint",)}
+    for name, kinds in only.items():
+        if kind not in kinds and getattr(config, name) != fields[name].default:
+            yield name, f"has no effect: the source becomes {kind}; it is for {', '.join(kinds)}"

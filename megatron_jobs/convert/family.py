@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from megatron_jobs.config.model import ModelConfig
+from megatron_jobs.config.precision import Precision
 from megatron_jobs.convert.forms import PLAIN, Form
 from megatron_jobs.convert.fp8 import dequantised
-from megatron_jobs.convert.leaves import shape_of
-from megatron_jobs.convert.matrix import Matrix
+from megatron_jobs.convert.leaves import in_format, shape_of
+from megatron_jobs.convert.matrix import DTYPES, Matrix
 from megatron_jobs.errors import DataError
 
 When = Callable[[ModelConfig, int], bool]
@@ -54,6 +55,8 @@ class Family:
     ignored: tuple[str, ...] = ()
     """Patterns (regular expressions, whole names) of tensors of theirs that our model has no use
     for; `{layers}` stands for the number of its layers."""
+    prefix: str = "model."
+    """Before all names but the output layer's; files of the model without that layer lack it."""
     told_by_names: Callable[[Mapping[str, Any], Collection[str]], dict[str, Any]] | None = None
     """(config.json, names of all tensors) -> settings that config.json alone leaves open."""
     renamed: Callable[[str, ModelConfig], str] | None = None
@@ -90,8 +93,18 @@ def _written_out(row: Row, layer: int, experts: int) -> Iterator[Row]:
         yield replace(row, ours=row.ours.format(**fill), theirs=theirs, copies=copies)
 
 
-def to_ours(theirs: Mapping[str, Matrix], family: Family, model: ModelConfig) -> dict[str, Matrix]:
-    """Our tensors from theirs; DataError when one of theirs is missing, odd or left over."""
+def to_ours(
+    theirs: Mapping[str, Matrix],
+    family: Family,
+    model: ModelConfig,
+    precision: Precision | None = None,
+) -> dict[str, Matrix]:
+    """Our tensors from theirs.
+
+    Args:
+        precision: what all will be converted to; None: parts of one tensor must be of one format.
+    Raises: DataError when one of theirs is missing, odd or left over.
+    """
     theirs = dequantised(_as_in_table(theirs, family, model))
     ours: dict[str, Matrix] = {}
     used: set[str] = set()
@@ -102,7 +115,7 @@ def to_ours(theirs: Mapping[str, Matrix], family: Family, model: ModelConfig) ->
             raise DataError(f"{missing[0]}: missing; it is part of {row.ours}")
         _use(used, row.theirs)
         copies.update(row.copies)
-        ours[row.ours] = _joined(row, [theirs[name] for name in row.theirs], model)
+        ours[row.ours] = _joined(row, [theirs[name] for name in row.theirs], model, precision)
     left = set(theirs) - used - copies
     _check_none_left(left - set(ignored_names(left, family, model)), family)
     return ours
@@ -133,7 +146,7 @@ def _as_in_table(
     theirs: Mapping[str, Matrix], family: Family, model: ModelConfig
 ) -> Mapping[str, Matrix]:
     if family.renamed is None:
-        return theirs
+        return _with_prefix(theirs, family)
     found: dict[str, Matrix] = {}
     for name, matrix in theirs.items():
         known = family.renamed(name, model)
@@ -141,6 +154,14 @@ def _as_in_table(
             raise DataError(f"{name}: another tensor is {known} too")
         found[known] = matrix
     return found
+
+
+def _with_prefix(theirs: Mapping[str, Matrix], family: Family) -> Mapping[str, Matrix]:
+    if not family.prefix or any(name.startswith(family.prefix) for name in theirs):
+        return theirs
+    heads = ("lm_head.", "embed_out.")
+    named = theirs.items()
+    return {n if n.startswith(heads) else family.prefix + n: matrix for n, matrix in named}
 
 
 def _use(used: set[str], names: tuple[str, ...]) -> None:
@@ -155,11 +176,19 @@ def _check_shape(name: str, matrix: Matrix, model: ModelConfig) -> None:
         raise DataError(f"{name}: found {list(matrix.shape)}, its settings ask for {list(wanted)}")
 
 
-def _joined(row: Row, parts: list[Matrix], model: ModelConfig) -> Matrix:
+def _joined(
+    row: Row, parts: list[Matrix], model: ModelConfig, precision: Precision | None
+) -> Matrix:
+    for name, part in zip(row.theirs, parts, strict=True):
+        if part.dtype.kind in "biuc":
+            raise DataError(f"{name}: found {part.dtype}; weights are floating-point numbers")
+    if precision is not None and len({part.dtype for part in parts}) > 1:
+        parts = [in_format(row.ours, part, DTYPES[precision]) for part in parts]
     try:
         return row.form.join(parts, model, shape_of(row.ours, model))
     except ValueError as error:
-        shapes = ", ".join(f"{n} {list(p.shape)}" for n, p in zip(row.theirs, parts, strict=True))
+        pairs = zip(row.theirs, parts, strict=True)
+        shapes = ", ".join(f"{name} {list(part.shape)} {part.dtype}" for name, part in pairs)
         raise DataError(f"{shapes}: cannot become {row.ours}: {error}") from error
 
 

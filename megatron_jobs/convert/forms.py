@@ -5,6 +5,7 @@ G key/value groups, Q query heads of a group, D columns of a head, H hidden, F f
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +32,13 @@ class Form:
     def join(self, parts: Sequence[Matrix], model: ModelConfig, shape: tuple[int, ...]) -> Matrix:
         """Ours, of `shape`, from theirs; ValueError, in words, when they do not fit."""
         parts = [Turned(part) if self.turned else part for part in parts]
+        if len({part.dtype for part in parts}) > 1:
+            raise ValueError("they are of several number formats; set dtype to have them in one")
         rows = sum(part.rows for part in parts)
         tokens = (model.vocab_size if self.padded else shape[0], *shape[1:])
         if rows != tokens[0] or any(part.shape[1:] != tokens[1:] for part in parts):
             raise ValueError(f"config.json asks for {list(tokens)} together")
-        order = self.order(model) if self.order else None
+        order = shared_order(self.order, model) if self.order else None
         simple = order is None and len(parts) == 1
         whole = parts[0] if simple else Ordered(parts, order, tokens)
         return Padded(whole, shape[0]) if self.padded and shape != tokens else whole
@@ -49,7 +52,7 @@ class Form:
         if left or len(shares) != count:
             raise ValueError(f"{rows} rows cannot be dealt to {count} as {shares}")
         if self.order is not None:
-            ours = Ordered([ours], inverse(self.order(model)), ours.shape)
+            ours = Ordered([ours], shared_inverse(self.order, model), ours.shape)
         parts: list[Matrix] = []
         start = 0
         for share in shares:
@@ -57,6 +60,20 @@ class Form:
             parts.append(ours if whole else Rows(ours, start, (share * unit, *tail)))
             start += share * unit
         return [Turned(part) if self.turned else part for part in parts]
+
+
+@lru_cache(maxsize=16)
+def shared_order(order: Callable[[ModelConfig], Order], model: ModelConfig) -> Order:
+    """The permutation of a kind of tensor, one for all layers."""
+    made = order(model)
+    made.setflags(write=False)
+    return made
+
+
+@lru_cache(maxsize=16)
+def shared_inverse(order: Callable[[ModelConfig], Order], model: ModelConfig) -> Order:
+    """The way back of `shared_order`."""
+    return inverse(shared_order(order, model))
 
 
 def inverse(order: Order) -> Order:

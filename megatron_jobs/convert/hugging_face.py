@@ -42,7 +42,7 @@ TOKENIZER_FILES = (
 DIVISOR = 128
 """Rows of an embedding: a multiple of it can be cut over any usual number of tensor ranks."""
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
-OF_THE_FILE = ("torch_dtype", "dtype", "transformers_version", "quantization_config")
+OF_THE_FILE = ("torch_dtype", "dtype", "transformers_version", "quantization_config", "auto_map")
 """Keys of config.json that speak of the file, not of the model."""
 
 
@@ -86,7 +86,7 @@ def described(
     """What the mapping of a config.json says; `where` names it in errors."""
     family = family_of(config, where)
     try:
-        values = settings_of(family, config, names)
+        values = _settings(family, config, names, where)
         model = ModelConfig(**values, pad_vocab_to=pad_vocab_to)
     except KeyError as error:
         rule = f"missing; a {family.name} model has it"
@@ -100,6 +100,16 @@ def described(
     for setting, sentence in all_problems(model):
         raise DataError(f"{where}: {setting}: {sentence}")
     return Described(family, model, config)
+
+
+def _settings(
+    family: Family, config: Mapping[str, Any], names: Collection[str], where: str
+) -> dict[str, Any]:
+    """As `settings_of`, with the place in front of what it refuses."""
+    try:
+        return settings_of(family, config, names)
+    except UserError as error:
+        raise UserError(f"{where}: {str(error).removeprefix('config.json: ')}") from error
 
 
 def family_of(config: Mapping[str, Any], where: str) -> Family:
@@ -135,6 +145,7 @@ def written_config(
     dtype: str,
     tokenizer: Path | None,
     before: Mapping[str, Any] | None,
+    other_tokenizer: bool = False,
 ) -> dict[str, Any]:
     """config.json of a model.
 
@@ -142,12 +153,16 @@ def written_config(
         dtype: of the weights: float32, bfloat16, float16.
         tokenizer: folder whose special tokens it names.
         before: the config.json that the model came with, whose other values are kept.
+        other_tokenizer: whether the tokenizer is not the one that it came with, so that the ids
+            in `before` are of no use.
     """
     kept = {key: value for key, value in (before or {}).items() if key not in OF_THE_FILE}
     if kept.get("model_type") != family.model_type:
         kept = {}
-    ids = special_ids(tokenizer) if tokenizer is not None else {}
-    ids = {key: value for key, value in ids.items() if value is not None or key not in kept}
+    ids: dict[str, int | None] = {} if kept else dict.fromkeys(SPECIAL)
+    if tokenizer is not None:
+        told = special_ids(tokenizer).items()
+        ids |= {k: v for k, v in told if v is not None and (other_tokenizer or k not in kept)}
     own = {"architectures": [family.architecture], "model_type": family.model_type}
     return own | kept | family.config(model) | ids | {"dtype": dtype}
 

@@ -7,6 +7,7 @@ those of the whole tensor: V vocabulary with padding, H hidden, S positions, D c
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -140,14 +141,21 @@ LEAVES: dict[str, Leaf] = {
     EXPERT + r"linear_fc2\.bias": Leaf(_hidden),
 }
 """Pattern of whole names -> what it is. `halves` is `rows` where there is no gate."""
+NUMBER = re.compile(r"\.\d+\.")
 
 
 def leaf_of(name: str) -> Leaf:
     """What a tensor is; KeyError with its name when it is of no known kind."""
-    for pattern, leaf in LEAVES.items():
-        if re.fullmatch(pattern, name):
-            return leaf
-    raise KeyError(name)
+    leaf = _leaf_of_kind(NUMBER.sub(".0.", name))
+    if leaf is None:
+        raise KeyError(name)
+    return leaf
+
+
+@lru_cache(maxsize=1024)
+def _leaf_of_kind(name: str) -> Leaf | None:
+    """Of a name whose numbers are 0: a model has few such, however many layers and experts."""
+    return next((leaf for pattern, leaf in LEAVES.items() if re.fullmatch(pattern, name)), None)
 
 
 def shape_of(name: str, model: ModelConfig) -> Shape:
@@ -161,4 +169,4 @@ def in_format(name: str, matrix: Matrix, wanted: np.dtype[np.generic]) -> Matrix
     Training moves the bias of experts by steps that bf16 would lose: it is fp32 in every model.
     """
     dtype = np.dtype(np.float32) if name.endswith("router.expert_bias") else wanted
-    return matrix if matrix.dtype == dtype else Converted(matrix, dtype)
+    return matrix if matrix.dtype == dtype else Converted(matrix, dtype, name)

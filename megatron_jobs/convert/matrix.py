@@ -15,21 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megatron_jobs.config.precision import Precision
+from megatron_jobs.errors import DataError
 
 Array = NDArray[np.generic]
-PIECE = 4 << 20
-"""Bytes that are made at once, where a view does not do."""
+PIECE = 1 << 20
+"""Bytes that are made at once, where a view does not do. Each level of nesting, in each thread, may
+hold as many."""
 DTYPES: dict[Precision, np.dtype[np.generic]] = {
     "fp32": np.dtype(np.float32),
     "bf16": np.dtype(ml_dtypes.bfloat16),
     "fp16": np.dtype(np.float16),
 }
 """Our names of number formats."""
+FP16, FP16_INFINITE = DTYPES["fp16"], 0x7C00
 
 
 class Matrix(ABC):
     """A tensor that is read by rows; nothing is read before `read` is asked."""
 
+    __slots__ = ("dtype", "shape")
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
 
@@ -80,10 +84,13 @@ def pieces(matrix: Matrix, start: int, stop: int) -> Iterator[tuple[int, int]]:
 class Stored(Matrix):
     """An array that lies somewhere, such as a mapped file. It may have any strides."""
 
+    __slots__ = ("view",)
+
     def __init__(self, array: Array) -> None:
         self.shape = array.shape
         self.dtype = array.dtype
-        self.view: Array = array.reshape(self.rows, self.columns)
+        flat = array.ndim != 2
+        self.view: Array = array.reshape(self.rows, self.columns) if flat else array
 
     def read(self, start: int, stop: int) -> Iterator[Array]:
         """One view of all."""
@@ -93,6 +100,8 @@ class Stored(Matrix):
 
 class Rows(Matrix):
     """Rows start..stop of another, under a shape of its own."""
+
+    __slots__ = ("base", "start")
 
     def __init__(self, base: Matrix, start: int, shape: tuple[int, ...]) -> None:
         self.base, self.start, self.shape, self.dtype = base, start, shape, base.dtype
@@ -107,6 +116,8 @@ class Rows(Matrix):
 class Columns(Matrix):
     """Columns start..stop of a matrix of two dimensions."""
 
+    __slots__ = ("base", "start", "stop")
+
     def __init__(self, base: Matrix, start: int, stop: int) -> None:
         self.base, self.start, self.stop, self.dtype = base, start, stop, base.dtype
         self.shape = (base.rows, stop - start)
@@ -119,6 +130,8 @@ class Columns(Matrix):
 
 class Turned(Matrix):
     """A matrix of two dimensions with rows and columns exchanged."""
+
+    __slots__ = ("base",)
 
     def __init__(self, base: Matrix) -> None:
         self.base, self.dtype = base, base.dtype
@@ -142,45 +155,59 @@ class Ordered(Matrix):
     """Matrices one below the other, and a choice of their rows in any order.
 
     Args:
-        order: int64 [R], the row of all parts together that each row is; None: as they stand.
+        order: int64 [R], the row of all parts together that each row is; None: as they stand. It
+            is kept, not copied: tensors of a kind share one.
     """
+
+    __slots__ = ("ends", "order", "parts")
 
     def __init__(
         self, parts: Sequence[Matrix], order: NDArray[np.int64] | None, shape: tuple[int, ...]
     ) -> None:
         self.parts, self.shape, self.dtype = tuple(parts), shape, parts[0].dtype
-        self.ends = np.cumsum([part.rows for part in parts])
+        self.ends = tuple(itertools.accumulate(part.rows for part in parts))
         assert all(p.dtype == self.dtype and p.columns == self.columns for p in parts), shape
-        order = np.arange(self.ends[-1], dtype=np.int64) if order is None else order
-        assert len(order) == self.rows, f"{len(order)} rows for {shape}"
-        assert self.rows == 0 or 0 <= order.min() <= order.max() < self.ends[-1], shape
+        count = self.ends[-1] if order is None else len(order)
+        assert count == self.rows, f"{count} rows for {shape}"
+        if order is not None and self.rows:
+            assert 0 <= order.min() <= order.max() < self.ends[-1], shape
         self.order = order
 
     def read(self, start: int, stop: int) -> Iterator[Array]:
         """Views of runs of rows; where runs are short, pieces that are put together."""
+        if self.order is None:
+            for matrix, at, end in self._stretches(start, stop):
+                yield from matrix.read(at, end)
+            return
         for first, last in pieces(self, start, stop):
-            runs = list(self._runs(first, last))
+            order = self.order[first:last]
+            runs = list(self._runs(order))
             if len(runs) * 8 <= last - first or len(runs) == 1:
                 for part, at, count in runs:
                     yield from self.parts[part].read(at, at + count)
             else:
-                yield self._gathered(first, last, runs)
+                yield self._gathered(order, runs)
 
-    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    def _stretches(self, start: int, stop: int) -> Iterator[tuple[Matrix, int, int]]:
+        """(part, its first row, its last) of rows that lie as the parts do."""
+        for part, end in zip(self.parts, self.ends, strict=True):
+            begin = end - part.rows
+            if start < end and begin < stop:
+                yield part, max(start, begin) - begin, min(stop, end) - begin
+
+    def _runs(self, order: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
         """(part, its first row, rows) of neighbouring rows that are neighbours in a part too."""
-        order = self.order[start:stop]
         part = np.searchsorted(self.ends, order, side="right")
         breaks = np.flatnonzero((np.diff(order) != 1) | (np.diff(part) != 0)) + 1
         firsts = np.concatenate([[0], breaks])
         counts = np.diff(np.concatenate([firsts, [len(order)]]))
-        begins = self.ends - np.array([p.rows for p in self.parts])
+        begins = [end - part.rows for part, end in zip(self.parts, self.ends, strict=True)]
         for first, count in zip(firsts.tolist(), counts.tolist(), strict=True):
             number = int(part[first])
             yield number, int(order[first] - begins[number]), count
 
-    def _gathered(self, first: int, last: int, runs: list[tuple[int, int, int]]) -> Array:
-        made = np.empty((last - first, self.columns), self.dtype)
-        order = self.order[first:last]
+    def _gathered(self, order: NDArray[np.int64], runs: list[tuple[int, int, int]]) -> Array:
+        made = np.empty((len(order), self.columns), self.dtype)
         if len(self.parts) == 1 and isinstance(self.parts[0], Stored):
             np.take(self.parts[0].view, order, axis=0, out=made, mode="clip")
             return made
@@ -193,10 +220,17 @@ class Ordered(Matrix):
 
 
 class Converted(Matrix):
-    """The same numbers in another format, rounded to nearest even."""
+    """The same numbers in another format, rounded to nearest even.
 
-    def __init__(self, base: Matrix, dtype: np.dtype[np.generic]) -> None:
-        self.base, self.shape, self.dtype = base, base.shape, dtype
+    Args:
+        name: of the tensor, for errors.
+    Raises: DataError, when it is read, for a number that fp16 cannot hold.
+    """
+
+    __slots__ = ("base", "name")
+
+    def __init__(self, base: Matrix, dtype: np.dtype[np.generic], name: str = "a tensor") -> None:
+        self.base, self.shape, self.dtype, self.name = base, base.shape, dtype, name
 
     def read(self, start: int, stop: int) -> Iterator[Array]:
         """Pieces that are made, or the base's own where the format is the same."""
@@ -205,7 +239,23 @@ class Converted(Matrix):
                 yield piece
                 continue
             for first, last in pieces(self, 0, len(piece)):
-                yield piece[first:last].astype(self.dtype)
+                yield self._rounded(piece[first:last])
+
+    def _rounded(self, values: Array) -> Array:
+        if self.dtype != FP16:
+            return values.astype(self.dtype)
+        with np.errstate(over="ignore"):
+            made = values.astype(FP16)
+        if int((made.view(np.uint16) & 0x7FFF).max(initial=0)) >= FP16_INFINITE:
+            self._check_held(values.astype(np.float64), made)
+        return made
+
+    def _check_held(self, values: NDArray[np.float64], made: Array) -> None:
+        """What is infinite, or no number, in both formats was so before."""
+        lost = np.isfinite(values) & ~np.isfinite(made.astype(np.float32))
+        if lost.any():
+            found = values[lost][np.abs(values[lost]).argmax()]
+            raise DataError(f"{self.name}: found {found:g}; fp16 ends at 65504; use bf16 or fp32")
 
 
 class Padded(Matrix):
@@ -214,6 +264,8 @@ class Padded(Matrix):
     Logits of such rows are the mean of the others, so that by Jensen's inequality they add at most
     log(P / V) to a loss of V tokens in P rows; zeros would outweigh logits far below zero.
     """
+
+    __slots__ = ("base",)
 
     def __init__(self, base: Matrix, rows: int) -> None:
         self.base, self.dtype = base, base.dtype
@@ -238,7 +290,7 @@ class Padded(Matrix):
         return (total / max(1, self.base.rows)).astype(self.dtype)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Block:
     """A part of a tensor as it lies in a file."""
 
@@ -252,6 +304,8 @@ class Blocks(Matrix):
 
     Raises: ValueError when they leave a gap or overlap.
     """
+
+    __slots__ = ("blocks",)
 
     def __init__(
         self, shape: tuple[int, ...], dtype: np.dtype[np.generic], blocks: Sequence[Block]

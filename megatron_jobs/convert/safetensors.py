@@ -8,6 +8,7 @@ import json
 import math
 import mmap
 import os
+import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ MOST_DIMS = 32
 """numpy's own bound."""
 MOST_COUNT = (1 << 48) - 1
 """Of a dimension or an offset; more bytes than any file system holds."""
+BESIDE = ("adapter", "consolidated")
+"""Beginnings of names of files that lie beside a model: additions to it, and copies."""
+SHARD_NAME = re.compile(r"model-\d+-of-(\d+)\.safetensors")
 SHARD_BYTES = 5_000_000_000
 """Bytes of tensors in one file, as transformers deals them out by default."""
 DTYPES: dict[str, np.dtype[np.generic]] = {
@@ -151,7 +155,9 @@ def _are_counts(values: Any) -> bool:
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a folder that hold its model, by name; none where there are none.
 
-    As transformers chooses: model.safetensors, else those of the index, else all there are.
+    model.safetensors, else those of the index, else shards by their names, else what there is but
+    for adapters and `consolidated` copies, unless .bin files hold the model.
+    Raises: DataError when shards are missing.
     """
     whole = folder / WHOLE
     if whole.is_file():
@@ -159,7 +165,16 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / INDEX).exists():
         names = sorted(set(weight_map(folder, INDEX).values()))
         return [file_inside(folder, name, folder / INDEX) for name in names]
-    return [file_inside(folder, path.name, folder) for path in sorted(folder.glob("*.safetensors"))]
+    found = sorted(path.name for path in folder.glob("*.safetensors"))
+    found = [name for name in found if not name.startswith(BESIDE)]
+    shards = [match for name in found if (match := SHARD_NAME.fullmatch(name))]
+    if shards:
+        found = [match[0] for match in shards]
+        if len(shards) != int(shards[0][1]):
+            raise DataError(f"{folder}: holds {len(shards)} of {int(shards[0][1])} shards")
+    elif any(folder.glob("pytorch_model*.bin*")):
+        return []
+    return [file_inside(folder, name, folder) for name in found]
 
 
 def open_folder(folder: Path) -> dict[str, Matrix]:

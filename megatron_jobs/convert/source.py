@@ -6,7 +6,7 @@ megatron-core itself), `legacy` (Megatron-LM's mp_rank_XX folders), `gguf` (one 
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,10 +24,12 @@ from megatron_jobs.convert.hugging_face import (
     TOKENIZER,
     described,
     read_described,
+    tokenizer_files,
 )
 from megatron_jobs.convert.legacy import open_legacy
 from megatron_jobs.convert.matrix import DTYPES, Matrix
-from megatron_jobs.convert.safetensors import INDEX, open_folder
+from megatron_jobs.convert.safetensors import open_folder, weight_files
+from megatron_jobs.convert.settings import ConversionSettings
 from megatron_jobs.convert.torch_dist_in import open_checkpoint
 from megatron_jobs.errors import DataError, UserError
 from megatron_jobs.runtime.files import file_hash
@@ -35,6 +37,7 @@ from megatron_jobs.runtime.saved_steps import NAME, find_checkpoint, read_saved_
 
 Kind = Literal["hugging_face", "checkpoint", "torch_dist", "legacy", "gguf"]
 METADATA = ".metadata"
+WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".distcp")
 LEGACY_LATEST = "latest_checkpointed_iteration.txt"
 CARRIED = "tokenizer"
 """Beside the steps of a converted checkpoint: the tokenizer that came with the model."""
@@ -86,6 +89,8 @@ def kind_of(path: Path) -> tuple[Kind, Path]:
     Raises: UserError, saying what is looked for, when it is none.
     """
     if path.is_file():
+        if path.suffix in WEIGHT_FILES:
+            raise UserError(f"{path}: a file of weights alone; name the folder that it lies in")
         return "gguf", path
     if (path / CONFIG).is_file():
         return "hugging_face", path
@@ -97,6 +102,8 @@ def kind_of(path: Path) -> tuple[Kind, Path]:
         return "torch_dist", path
     if any(path.glob("mp_rank_*")):
         return "legacy", path
+    if (path / "snapshots").is_dir():
+        raise UserError(f"{path}: a cache of models; name one of the folders in its snapshots/")
     known = f"{CONFIG}, manifest.json, latest, {METADATA}, mp_rank_* or {LEGACY_LATEST}"
     raise UserError(f"{path}: no checkpoint that is known: there is no {known} in it")
 
@@ -112,8 +119,22 @@ def _latest_of_megatron(root: Path) -> Path:
     return found
 
 
+def open_config(config: ConversionSettings) -> Source:
+    """The source of a conversion; raises as `open_source` does."""
+    return open_source(
+        config.source,
+        model=config.model,
+        pad_vocab_to=config.pad_vocab_to,
+        precision=config.dtype,
+    )
+
+
 def open_source(
-    path: Path, *, model: ModelConfig | None = None, pad_vocab_to: int = DIVISOR
+    path: Path,
+    *,
+    model: ModelConfig | None = None,
+    pad_vocab_to: int = DIVISOR,
+    precision: Precision | None = None,
 ) -> Source:
     """A checkpoint of any kind.
 
@@ -121,6 +142,7 @@ def open_source(
         model: the settings of one that does not hold them (megatron-core's own); of another kind
             they must not be given.
         pad_vocab_to: rows of the embedding, of a model of Hugging Face's.
+        precision: what all will be converted to; only then may parts of a tensor differ in it.
     Raises: UserError when it is none, or of a kind that we cannot compute; DataError, naming file
         and tensor, when it does not tell the truth.
     """
@@ -128,7 +150,7 @@ def open_source(
     if model is not None and kind not in ("torch_dist", "legacy"):
         raise UserError(f"model: must not be set: {place} says itself what model it is")
     if kind == "hugging_face":
-        return _open_hugging_face(place, pad_vocab_to)
+        return _open_hugging_face(place, pad_vocab_to, precision)
     if kind == "gguf":
         return _open_gguf(place, pad_vocab_to)
     if kind == "checkpoint":
@@ -138,14 +160,13 @@ def open_source(
     return Source(kind, place, tensors, found)
 
 
-def _open_hugging_face(folder: Path, pad_vocab_to: int) -> Source:
-    safe = (folder / INDEX).exists() or any(folder.glob("*.safetensors"))
-    theirs = open_folder(folder) if safe else open_bin_folder(folder)
+def _open_hugging_face(folder: Path, pad_vocab_to: int, precision: Precision | None) -> Source:
+    theirs = open_folder(folder) if weight_files(folder) else open_bin_folder(folder)
     found = read_described(folder, pad_vocab_to, theirs)
-    tensors = to_ours(theirs, found.family, found.model)
+    tensors = to_ours(theirs, found.family, found.model, precision)
     _check_copies(theirs, found.family, found.model, folder)
     hash_ = file_hash(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else None
-    beside = folder if hash_ else None
+    beside = folder if tokenizer_files(folder) else None
     return Source(
         "hugging_face", folder, tensors, found.model, found.family, found.config, beside, hash_,
         left_out=tuple(ignored_names(theirs, found.family, found.model)),
@@ -156,8 +177,11 @@ def _check_copies(
     theirs: Mapping[str, Matrix], family: Family, model: ModelConfig, where: Path
 ) -> None:
     """DataError unless tensors that are one in the model are equal in the file."""
-    for row in rows_of(family, model):
-        for name in set(row.copies) & set(theirs):
+    copied = replace(family, table=tuple(row for row in family.table if row.copies))
+    for row in rows_of(copied, model):
+        for name in row.copies:
+            if name not in theirs:
+                continue
             named_too = model.tied or not name.startswith(("lm_head", "embed_out", "output"))
             if named_too and not equal(theirs[name], theirs[row.theirs[0]]):
                 rule = f"is not {row.theirs[0]}, which config.json says it is"
@@ -209,6 +233,6 @@ def _open_own(folder: Path) -> Source:
         tensors,
         model,
         config=config if isinstance(config, dict) else None,
-        tokenizer=carried if (carried / TOKENIZER).is_file() else None,
+        tokenizer=carried if tokenizer_files(carried) else None,
         tokenizer_hash=record.get("tokenizer_hash"),
     )

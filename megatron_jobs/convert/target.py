@@ -12,9 +12,11 @@ from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.convert.family import Family, to_theirs
 from megatron_jobs.convert.files import FilePlan, Item
+from megatron_jobs.convert.gguf_check import check_gguf
 from megatron_jobs.convert.gguf_out import gguf_remarks, plan_gguf
 from megatron_jobs.convert.hugging_face import (
     CONFIG,
+    TOKENIZER,
     fitting_family,
     tokenizer_files,
     written_config,
@@ -78,9 +80,17 @@ def plan_target(source: Source, target: Target, tokenizer: Path | None) -> Plann
     theirs = to_theirs(ours, family, source.model)
     before = source.config
     name = TORCH_NAMES[target.precision or source.precision]
-    config = written_config(source.model, family, dtype=name, tokenizer=tokenizer, before=before)
+    config = written_config(
+        source.model,
+        family,
+        dtype=name,
+        tokenizer=tokenizer,
+        before=before,
+        other_tokenizer=tokenizer != source.tokenizer and source.packed_tokenizer is None,
+    )
     if target.kind == "gguf":
-        files = plan_gguf(theirs, config, GGUF_NAME, form=target.gguf, tokenizer=tokenizer)
+        within = tokenizer if tokenizer and (tokenizer / TOKENIZER).is_file() else None
+        files = plan_gguf(theirs, config, GGUF_NAME, form=target.gguf, tokenizer=within)
         said = tuple(gguf_remarks(theirs, config, target.gguf))
         return Planned(target, files, theirs, family, said)
     files = plan_safetensors(theirs, shard_bytes=target.shard_bytes)
@@ -110,12 +120,12 @@ def _plan_checkpoint(
 ) -> Planned:
     for setting, sentence in source.model.mesh_problems(target.mesh):
         raise DataError(f"{source.path}: {setting}: {sentence}")
-    record = {
+    record: dict[str, Any] = {
         "tokenizer_hash": source.tokenizer_hash,
         "hugging_face": dict(source.config) if source.config is not None else None,
     }
-    precision = target.precision or source.precision
-    files = plan_checkpoint(ours, source.model, target.mesh, precision, record=record)
+    record["precision"] = target.precision or source.precision
+    files = plan_checkpoint(ours, source.model, target.mesh, None, record=record)
     return Planned(target, [*files, *_copied(f"{CARRIED}/", tokenizer)], ours, source.family)
 
 
@@ -152,7 +162,7 @@ def check_written(part: Path, planned: Planned, source: Source) -> int:
     Raises: DataError naming the first that is not.
     """
     if planned.target.kind == "gguf":
-        return 0
+        return check_gguf(part / GGUF_NAME, planned.tensors, planned.target.gguf)
     if planned.target.kind == "hugging_face":
         found = open_folder(part)
     else:
@@ -164,14 +174,6 @@ def check_written(part: Path, planned: Planned, source: Source) -> int:
         if not equal(found[name], matrix):
             raise DataError(f"{part}: {name}: what was written is not what was read")
     return len(found)
-
-
-def memory_bytes(threads: int) -> int:
-    """Memory that is not a view of a file, at most, whatever the size of the model.
-
-    An interpreter with numpy, and for each thread some buffers of `matrix.PIECE` bytes.
-    """
-    return (48 << 20) + threads * (8 << 20)
 
 
 def largest_bytes(tensors: Mapping[str, Matrix]) -> int:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.convert.completeness import whole_model
 from megatron_jobs.convert.core_names import leading_axes, name_of
@@ -37,6 +39,7 @@ MOST_LETTERS = 1000
 """Of a key."""
 MOST_PARTS = 16384
 """Of a tensor, and layers and experts together under a key."""
+FLOATS = {DTYPES[name] for name in ("float32", "float64", "float16", "bfloat16")}
 PACKAGE = "torch.distributed.checkpoint"
 TENSOR, BYTES = (f"{PACKAGE}.metadata.{kind}StorageMetadata" for kind in ("Tensor", "Bytes"))
 
@@ -178,7 +181,7 @@ def _tensors_of(key: str, tensor: Described, folder: Folder) -> Iterator[tuple[s
             blocks.setdefault(place, []).append(block)
     for index in itertools.product(*map(range, tensor.shape[:axes])):
         ours = name_of(name, index) + (half["half"] if half else "")
-        yield ours, _whole(shape, tensor.dtype, blocks.get(index, []), f"{folder.path}: {ours}")
+        yield ours, _whole(shape, blocks.get(index, []), f"{folder.path}: {ours}")
 
 
 def _chunk(
@@ -188,14 +191,18 @@ def _chunk(
     sizes: tuple[int, ...],
     tensor: Described,
 ) -> Matrix:
-    """A part of a tensor, which must be what the metadata says."""
+    """A part of a tensor, which must be what the metadata says.
+
+    Layers may be of several formats, and the metadata has one for all that lie under a key.
+    """
     matrix = folder.open(key, offsets)
     where = f"{folder.path}: {key} at {offsets}"
     if not isinstance(matrix, Matrix):
         raise DataError(f"{where}: is no tensor")
     if len(sizes) != len(tensor.shape) or len(offsets) != len(sizes):
         raise DataError(f"{where}: has {len(sizes)} axes, the whole {len(tensor.shape)}")
-    if matrix.shape != sizes or matrix.dtype != tensor.dtype:
+    floats = {matrix.dtype, tensor.dtype} <= FLOATS
+    if matrix.shape != sizes or (matrix.dtype != tensor.dtype and not floats):
         rule = f"found {list(matrix.shape)} {matrix.dtype}, {METADATA} says"
         raise DataError(f"{where}: {rule} {list(sizes)} {tensor.dtype}")
     if any(a + n > whole for a, n, whole in zip(offsets, sizes, tensor.shape, strict=True)):
@@ -216,9 +223,12 @@ def _block(matrix: Matrix, offsets: tuple[int, ...], shape: tuple[int, ...]) -> 
     return Block(row, column, matrix)
 
 
-def _whole(shape: tuple[int, ...], dtype: Any, blocks: list[Block], where: str) -> Matrix:
+def _whole(shape: tuple[int, ...], blocks: list[Block], where: str) -> Matrix:
     if len(blocks) == 1 and blocks[0].matrix.shape == shape:
         return blocks[0].matrix
+    dtype, *others = {block.matrix.dtype for block in blocks} or {np.dtype(np.float32)}
+    if others:
+        raise DataError(f"{where}: its parts are {dtype} and {others[0]}")
     try:
         return Blocks(shape, dtype, blocks)
     except ValueError as error:
@@ -233,7 +243,7 @@ def _joined(parts: dict[str, Matrix]) -> dict[str, Matrix]:
             up = parts[name[:-1] + "v"]
             shape = (matrix.shape[0] + up.shape[0], *matrix.shape[1:])
             blocks = [Block(0, 0, matrix), Block(matrix.rows, 0, up)]
-            found[name[:-1]] = _whole(shape, matrix.dtype, blocks, name)
+            found[name[:-1]] = _whole(shape, blocks, name)
         elif not name.endswith(("weightv", "biasv")):
             found[name] = matrix
     return found

@@ -1,30 +1,31 @@
 """The `.metadata` of a distributed checkpoint: which record of which file is which piece.
 
-Source: torch.distributed.checkpoint, metadata.py and filesystem.py.
+Its pickle is put together here, entry by entry: as objects, its entries would take some kB for each
+tensor, and a model of many experts has tens of thousands.
+
+Source: torch.distributed.checkpoint, metadata.py and filesystem.py; Python's pickletools.
 """
 
-from collections.abc import Sequence
+import pickle
+import struct
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import ml_dtypes
 import numpy as np
-
-from megatron_jobs.convert.pickle_out import Instance, Made, Name, pickled
 
 PACKAGE = "torch.distributed.checkpoint"
 VERSION = "1.0.0"
 TORCH: dict[np.dtype[np.generic], str] = {
     np.dtype(np.float32): "float32",
+    np.dtype(np.float64): "float64",
     np.dtype(np.float16): "float16",
     np.dtype(ml_dtypes.bfloat16): "bfloat16",
 }
 """torch's names."""
-LAYOUT = Made(Name("torch.serialization", "_get_layout"), ("torch.strided",))
-CONTIGUOUS = Made(Name(f"{PACKAGE}.metadata", "_MEM_FORMAT_ENCODING"), (0,))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stored:
     """A record, and what it is a piece of; without sizes it is an object."""
 
@@ -40,64 +41,124 @@ class Stored:
 
 def metadata_pickle(stored: Sequence[Stored]) -> bytes:
     """The whole file."""
-    names = _Names()
-    tensors: dict[str, Any] = {}
-    places: dict[Any, Any] = {}
+    pieces: dict[str, list[Stored]] = {}
     for one in stored:
-        offset = None if one.sizes is None else size(one.offsets)
-        index = names.made("MetadataIndex", fqn=one.key, offset=offset, index=None)
-        places[index] = Instance(
-            names.storage_info,
-            {
-                "relative_path": one.file,
-                "offset": one.at,
-                "length": one.bytes,
-                "transform_descriptors": None,
-            },
-        )
-        if one.sizes is None:
-            tensors[one.key] = names.made("BytesStorageMetadata")
-        else:
-            tensor = tensors.setdefault(one.key, names.tensor(one))
-            chunk = names.made("ChunkStorageMetadata", offsets=offset, sizes=size(one.sizes))
-            tensor.state["chunks"].append(chunk)
-    return pickled(
-        names.made(
-            "Metadata",
-            state_dict_metadata=tensors,
-            planner_data=None,
-            storage_data=places,
-            storage_meta=None,
-            version=VERSION,
-        )
-    )
+        pieces.setdefault(one.key, []).append(one)
+    made = _Pickle()
+    made.write(pickle.PROTO, b"\2")
+    made.begin("metadata", "Metadata")
+    made.write(text("state_dict_metadata"), pickle.EMPTY_DICT)
+    for key, parts in pieces.items():
+        made.write(text(key))
+        made.tensor(parts)
+        made.write(pickle.SETITEM)
+    made.write(text("planner_data"), pickle.NONE, text("storage_data"), pickle.EMPTY_DICT)
+    for one in stored:
+        made.place(one)
+        made.write(pickle.SETITEM)
+    made.write(text("storage_meta"), pickle.NONE, text("version"), text(VERSION))
+    made.end()
+    made.write(pickle.STOP)
+    return bytes(made.made)
 
 
-class _Names:
-    """Classes, each written once: what is the same object is a reference in a pickle."""
+class _Pickle:
+    """A pickle as far as it is written."""
 
     def __init__(self) -> None:
-        self.known: dict[str, Name] = {}
-        self.storage_info = Name(f"{PACKAGE}.filesystem", "_StorageInfo")
+        self.made = bytearray()
+        self.names: dict[str, bytes] = {}
 
-    def made(self, name: str, **state: Any) -> Instance:
-        """An instance of a class of metadata.py."""
-        self.known.setdefault(name, Name(f"{PACKAGE}.metadata", name))
-        return Instance(self.known[name], state)
+    def write(self, *codes: bytes) -> None:
+        """Put codes at the end."""
+        for code in codes:
+            self.made += code
 
-    def tensor(self, one: Stored) -> Instance:
-        """A tensor without chunks yet."""
+    def name(self, module: str, name: str) -> None:
+        """A class or a function, by name the first time."""
+        known = self.names.get(name)
+        if known is not None:
+            self.write(known)
+            return
+        number = bytes([len(self.names)])
+        self.write(pickle.GLOBAL, f"{module}\n{name}\n".encode(), pickle.BINPUT, number)
+        self.names[name] = pickle.BINGET + number
+
+    def begin(self, module: str, name: str) -> None:
+        """An instance of a class of theirs, whose names and values follow until `end`."""
+        self.name(f"{PACKAGE}.{module}", name)
+        self.write(pickle.EMPTY_TUPLE, pickle.NEWOBJ, pickle.EMPTY_DICT, pickle.MARK)
+
+    def end(self) -> None:
+        """The end of an instance."""
+        self.write(pickle.SETITEMS, pickle.BUILD)
+
+    def size(self, numbers: Iterable[int]) -> None:
+        """A torch.Size."""
+        self.name("torch", "Size")
+        self.write(pickle.MARK, *map(integer, numbers), pickle.TUPLE, pickle.TUPLE1, pickle.REDUCE)
+
+    def tensor(self, parts: Sequence[Stored]) -> None:
+        """What is known of all that lies under a key: an object, or a tensor in parts."""
+        (first, *_) = parts
+        if first.sizes is None:
+            self.begin("metadata", "BytesStorageMetadata")
+            self.end()
+            return
+        self.begin("metadata", "TensorStorageMetadata")
+        self.write(text("properties"))
+        self.properties(first)
+        self.write(text("size"))
+        self.size(first.whole)
+        self.write(text("chunks"), pickle.EMPTY_LIST, pickle.MARK)
+        for part in parts:
+            assert part.sizes is not None, part.key
+            self.begin("metadata", "ChunkStorageMetadata")
+            self.write(text("offsets"))
+            self.size(part.offsets)
+            self.write(text("sizes"))
+            self.size(part.sizes)
+            self.end()
+        self.write(pickle.APPENDS)
+        self.end()
+
+    def properties(self, one: Stored) -> None:
+        """Number format, layout, gradient, memory format, pinned."""
         assert one.dtype is not None, one.key
-        state = (Name("torch", TORCH[one.dtype]), LAYOUT, False, CONTIGUOUS, False)
-        properties = Instance(self.made("TensorProperties").of, state)
-        return self.made(
-            "TensorStorageMetadata", properties=properties, size=size(one.whole), chunks=[]
-        )
+        self.name(f"{PACKAGE}.metadata", "TensorProperties")
+        self.write(pickle.EMPTY_TUPLE, pickle.NEWOBJ, pickle.MARK)
+        self.name("torch", TORCH[one.dtype])
+        self.name("torch.serialization", "_get_layout")
+        self.write(text("torch.strided"), pickle.TUPLE1, pickle.REDUCE, pickle.NEWFALSE)
+        self.name(f"{PACKAGE}.metadata", "_MEM_FORMAT_ENCODING")
+        self.write(integer(0), pickle.TUPLE1, pickle.REDUCE, pickle.NEWFALSE)
+        self.write(pickle.TUPLE, pickle.BUILD)
+
+    def place(self, one: Stored) -> None:
+        """Which record, and where it lies."""
+        self.begin("metadata", "MetadataIndex")
+        self.write(text("fqn"), text(one.key), text("offset"))
+        if one.sizes is None:
+            self.write(pickle.NONE)
+        else:
+            self.size(one.offsets)
+        self.write(text("index"), pickle.NONE)
+        self.end()
+        self.begin("filesystem", "_StorageInfo")
+        self.write(text("relative_path"), text(one.file), text("offset"), integer(one.at))
+        self.write(text("length"), integer(one.bytes), text("transform_descriptors"), pickle.NONE)
+        self.end()
 
 
-SIZE = Name("torch", "Size")
+def text(value: str) -> bytes:
+    """Code of a string."""
+    found = value.encode()
+    return pickle.BINUNICODE + struct.pack("<I", len(found)) + found
 
 
-def size(shape: tuple[int, ...]) -> Made:
-    """A torch.Size."""
-    return Made(SIZE, (shape,))
+def integer(value: int) -> bytes:
+    """Code of a number that is not negative."""
+    if value < 1 << 31:
+        return pickle.BININT + struct.pack("<i", value)
+    found = pickle.encode_long(value)
+    return pickle.LONG1 + bytes([len(found)]) + found

@@ -9,6 +9,7 @@ ROOT/latest
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from megatron_jobs.config.mesh import Mesh
@@ -19,7 +20,7 @@ from megatron_jobs.convert.cuts import first_rank, pieces_of
 from megatron_jobs.convert.files import FilePlan, Item
 from megatron_jobs.convert.leaves import in_format, shape_of
 from megatron_jobs.convert.matrix import DTYPES, Matrix
-from megatron_jobs.convert.torch_dist_metadata import Stored, metadata_pickle
+from megatron_jobs.convert.torch_dist_metadata import TORCH, Stored, metadata_pickle
 from megatron_jobs.convert.torch_zip import ALIGNMENT, object_record, tensor_record
 from megatron_jobs.convert.written import Written
 from megatron_jobs.errors import ConfigError, DataError
@@ -43,7 +44,7 @@ def plan_checkpoint(
     tensors: Mapping[str, Matrix],
     model: ModelConfig,
     mesh: Mesh,
-    dtype: Precision,
+    dtype: Precision | None,
     *,
     record: Mapping[str, Any] | None = None,
     step: int = 0,
@@ -52,7 +53,8 @@ def plan_checkpoint(
 
     Args:
         tensors: whole, under our names; all of the model's, and no others.
-        dtype: of the weights written.
+        dtype: of the weights written; None: each as it is, and `record` says what to note as
+            `precision`.
         record: more of what a training notes beside model and precision: tokenizer_hash.
         step: in whose name it stands.
     Raises: ConfigError when the mesh cannot cut the model; DataError when a tensor has another
@@ -65,7 +67,8 @@ def plan_checkpoint(
     files = _Files(folder)
     _add_objects(files, tensors, model, mesh)
     for name, matrix in tensors.items():
-        _add_tensor(files, name, in_format(name, matrix, DTYPES[dtype]), model, mesh)
+        kept = matrix if dtype is None else in_format(name, matrix, DTYPES[dtype])
+        _add_tensor(files, name, kept, model, mesh)
     noted = {"model": model.model_dump(mode="json"), "precision": dtype, "tokenizer_hash": None}
     noted |= dict(record or {})
 
@@ -102,6 +105,11 @@ def manifest_bytes(
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
+@cache
+def _padding(count: int) -> Item:
+    return Item(bytes(count))
+
+
 class _Files:
     """The files of all ranks, as far as they are planned."""
 
@@ -119,7 +127,7 @@ class _Files:
         if at and at + item.bytes > FILE_BYTES:
             files.append([])
             at = end = 0
-        files[-1] += [Item(bytes(at - end)), item] if at > end else [item]
+        files[-1] += [_padding(at - end), item] if at > end else [item]
         self.sizes[rank] = at + item.bytes
         file = f"__{rank}_{len(files) - 1}.distcp"
         self.stored.append(Stored(file, at, item.bytes, **place))
@@ -131,14 +139,18 @@ class _Files:
                 yield FilePlan(f"{self.folder}/__{rank}_{number}.distcp", items)
 
 
-def _check_shape(name: str, matrix: Matrix, model: ModelConfig) -> None:
+def _check_kind(name: str, matrix: Matrix, model: ModelConfig) -> None:
+    if matrix.dtype not in TORCH:
+        raise DataError(
+            f"{name}: found {matrix.dtype}; a checkpoint holds {', '.join(TORCH.values())}"
+        )
     wanted = shape_of(name, model)
     if matrix.shape != wanted:
         raise DataError(f"{name}: found {list(matrix.shape)}, its settings ask for {list(wanted)}")
 
 
 def _add_tensor(files: _Files, name: str, matrix: Matrix, model: ModelConfig, mesh: Mesh) -> None:
-    _check_shape(name, matrix, model)
+    _check_kind(name, matrix, model)
     place = place_of(name, model)
     ones = (1,) * len(place.index)
     for piece in pieces_of(name, matrix, model, mesh):

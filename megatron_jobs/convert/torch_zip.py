@@ -9,7 +9,9 @@ PKWARE's APPNOTE.TXT 6.3, sections 4.3 and 4.4.
 import math
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import ml_dtypes
@@ -115,16 +117,26 @@ def object_record(value: Any) -> bytes:
 
 def tensor_record(matrix: Matrix, shape: tuple[int, ...] | None = None) -> Item:
     """What `torch.save` writes of a contiguous tensor on the CPU; `shape`: if not its own."""
+    before, after = _around(matrix.dtype, shape or matrix.shape)
+    return Item(before, matrix, after)
+
+
+@lru_cache(maxsize=1024)
+def _around(
+    dtype: np.dtype[np.generic], shape: tuple[int, ...]
+) -> tuple[bytes, Callable[[int], bytes]]:
+    """What stands before a tensor's bytes and behind them, which a model's layers share."""
+    size = math.prod(shape) * dtype.itemsize
     archive = _Archive()
-    archive.add("data.pkl", tensor_pickle(matrix, shape or matrix.shape))
+    archive.add("data.pkl", tensor_pickle(dtype, shape))
     _add_marks(archive)
     offset = archive.begin("data/0")
     before = bytes(archive.made)
-    archive.elsewhere, split = matrix.bytes, len(before)
-    archive.end("data/0", offset, matrix.bytes, 0)
+    archive.elsewhere, split = size, len(before)
+    archive.end("data/0", offset, size, 0)
     place = len(archive.entries) - 1
     _add_ending(archive)
-    assert archive.at <= MOST_BYTES, f"{matrix.shape} is too large for one archive"
+    assert archive.at <= MOST_BYTES, f"{shape} is too large for one archive"
     tail = bytes(archive.made[split:])
     directory = tail.index(b"PK\1\2")
     before_it = sum(CENTRAL.size + len(entry.name) for entry in archive.entries[:place])
@@ -136,7 +148,7 @@ def tensor_record(matrix: Matrix, shape: tuple[int, ...] | None = None) -> Item:
             struct.pack_into("<I", made, at, crc)
         return bytes(made)
 
-    return Item(before, matrix, after)
+    return before, after
 
 
 def _add_marks(archive: _Archive) -> None:
@@ -151,10 +163,10 @@ def _add_ending(archive: _Archive) -> None:
     archive.close()
 
 
-def tensor_pickle(matrix: Matrix, shape: tuple[int, ...]) -> bytes:
+def tensor_pickle(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
     """The pickle of a contiguous tensor whose storage is `0`."""
     strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-    storage = ("storage", Name("torch", STORAGES[matrix.dtype]), "0", "cpu", math.prod(shape))
+    storage = ("storage", Name("torch", STORAGES[dtype]), "0", "cpu", math.prod(shape))
     hooks = Made(Name("collections", "OrderedDict"))
     args = (Persistent(storage), 0, shape, strides, False, hooks)
     return pickled(Made(Name("torch._utils", "_rebuild_tensor_v2"), args))

@@ -28,6 +28,14 @@ def foresee(config: Config, inputs: Mapping[str, Facts]) -> Iterator[Problem]:
         yield from source_problems(config)
 
 
+def promise(config: Config, inputs: Mapping[str, Facts]) -> Facts:
+    """Sizes of the model, those of the source."""
+    from megatron_jobs.convert.facts import facts_of
+
+    facts = facts_of(config, inputs)
+    return facts.promised if facts else dict(inputs.get("source", {}))
+
+
 def memory_gb(config: Config, inputs: Mapping[str, Facts]) -> float:
     """GiB that a conversion takes at most, the proof by logits included."""
     from megatron_jobs.convert.facts import facts_of
@@ -78,19 +86,31 @@ def convert(
 
     if config.to == "onnx":
         return _to_onnx(config, out)
+    _check_place(config.source, out)
     conversion = Conversion.open(config)
     compared: dict[str, Any] = {}
+    prompts: list[Any] = []
+    if config.proof == "logits":
+        from megatron_jobs.checkpoint.conversion_proof import prompts_of
+
+        prompts = prompts_of(conversion)
 
     def prove(part: Path) -> None:
         compared.update(conversion.read_back(part))
         if config.proof == "logits":
             from megatron_jobs.checkpoint.conversion_proof import prove_conversion
 
-            compared.update(prove_conversion(conversion, part, out))
+            compared.update(prove_conversion(conversion, prompts, part, out))
 
     total = conversion.bytes
     conversion.write(out, threads=config.threads, check=prove, tell=lambda done: tell(done, total))
     return conversion.sizes() | compared
+
+
+def _check_place(source: Path, out: Path) -> None:
+    """UserError for a result within its source, which would change while it is read."""
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{out}: lies in the source {source}; name a folder outside of it")
 
 
 def _to_onnx(config: Config, out: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.convert.family import Family, Row
+from megatron_jobs.convert.fit import SIZES, only, unusual
 from megatron_jobs.convert.forms import FUSED_QKV, TURNED, TURNED_QKV, VOCABULARY
 from megatron_jobs.errors import UserError
 
@@ -47,6 +48,14 @@ TABLE = (
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Our settings from config.json."""
+    only(
+        config,
+        scale_attn_weights=True,
+        scale_attn_by_inverse_layer_idx=False,
+        add_cross_attention=False,
+    )
+    if config.get("embd_pdrop") != config.get("resid_pdrop"):
+        raise UserError("config.json: embd_pdrop is not resid_pdrop: one rate serves for both")
     name = config.get("activation_function", "gelu_new")
     names = {theirs: ours for ours, theirs in GELUS.items()}
     if name not in names:
@@ -64,6 +73,8 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "norm_eps": config["layer_norm_epsilon"],
         "activation": names[name],
         "bias": True,
+        "dropout": config.get("resid_pdrop", 0.0),
+        "attention_dropout": config.get("attn_pdrop", 0.0),
         "tied": config.get("tie_word_embeddings", True),
     }
 
@@ -88,11 +99,10 @@ def config(model: ModelConfig) -> dict[str, Any]:
 
 def misfit(model: ModelConfig) -> str:
     """Why a model is no GPT-2, or nothing."""
-    wanted: dict[str, object] = {"kind": "decoder", "position": "learned", "norm": "layernorm"}
-    wanted |= {"bias": True, "experts": 0}
-    wrong = [name for name, value in wanted.items() if getattr(model, name) != value]
-    if wrong:
-        return f"{wrong[0]} {getattr(model, wrong[0])}"
+    fixed = {"position": "learned", "norm": "layernorm", "bias": True}
+    found = unusual(model, fixed, free=SIZES | {"activation"})
+    if found:
+        return found
     if model.activation not in GELUS:
         return f"activation {model.activation}"
     return "" if model.groups() == model.heads else f"kv_heads {model.kv_heads}"
@@ -106,5 +116,6 @@ GPT2 = Family(
     settings,
     config,
     misfit,
+    prefix="transformer.",
     ignored=(r"transformer\.h\.\d+\.attn\.(?:masked_)?bias",),
 )

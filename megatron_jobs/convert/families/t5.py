@@ -184,5 +184,6 @@ T5 = Family(
     config,
     misfit,
     ignored=(rf"decoder\.block\.0\.layer\.1\.EncDecAttention\.{RELATIVE}",),
+    prefix="",
     told_by_names=told_by_names,
 )
