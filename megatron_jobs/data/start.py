@@ -17,10 +17,16 @@ from megatron_jobs.runtime.saved_steps import SavedStep
 
 SIZES = (
     *("layers", "hidden", "heads", "vocab_size", "position", "experts", "tied"),
-    *("bias", "qkv_bias", "qk_norm", "norm", "activation"),
+    *("bias", "qkv_bias", "qk_norm", "norm", "activation", "kind", "norm_place", "norm_offset"),
+    *("parallel_residual", "qk_norm_all", "output_bias", "rope_share", "rope_interleaved"),
+    *("latent", "expert_ffn", "shared_ffn", "shared_gate", "dense_layers"),
 )
 """Settings of a model that decide which weights there are and what they mean."""
-MEANINGS = ("rope_base", "norm_eps", "experts_per_token")
+MEANINGS = (
+    *("rope_base", "rope_scaling", "local_rope_base", "norm_eps", "experts_per_token", "router"),
+    *("window", "full_layers", "attention_scale", "attention_softcap", "logit_softcap"),
+    "embedding_scale",
+)
 """Those that its weights could learn to live with anew, after `finetune`."""
 
 

@@ -115,3 +115,20 @@ def test_untrusted_files_are_refused_in_a_word(tmp_path: Path, attack: str) -> N
     assert not harm.exists()
     assert not (tmp_path / "out").exists()
     assert call("inspect_checkpoint.py", source)[0] == 2
+
+
+def test_code_beside_a_tokenizer_does_not_run(tmp_path: Path) -> None:
+    """auto_map names a module of the folder; the proof opens the tokenizer without it."""
+    source, harm = tmp_path / "theirs", tmp_path / "harm"
+    saved_model("llama", source)
+    settings = {"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", None]}}
+    (source / "tokenizer_config.json").write_text(json.dumps(settings))
+    (source / "vocab.json").write_text("{}")
+    (source / "mine.py").write_text(f"open({str(harm)!r}, 'w').close()\nclass Mine: pass\n")
+    words = ["--saver", "mcore", "--load-dir", source, "--save-dir", tmp_path / "out"]
+    status, _, error = call("convert_checkpoint.py", *words)
+    assert not harm.exists()
+    assert status == 2, error
+    assert "theirs: its tokenizer cannot be opened: " in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("out*"))

@@ -140,7 +140,7 @@ def test_what_cannot_be_computed_is_named(name: str) -> None:
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"num_layers": "six"}, "w: args: layers: found 'six'"),
+        ({"num_layers": "six"}, "w: args: not those of a model"),
         ({"num_attention_heads": 7, "num_query_groups": 7}, "w: args: heads: 7 heads do not"),
         ({"window_size": 5}, "w: args: not those of a model"),
         ({"window_size": (5, 0), "window_attn_skip_freq": [1]}, "w: args: not those of a model"),
