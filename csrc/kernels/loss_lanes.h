@@ -35,8 +35,7 @@ struct RowParts {
   float most, sum, chosen, total;
 };
 
-// `Held`: exp(x - most) takes the place of x, which the sum has made of it already.
-template <typename T, bool Held>
+template <typename T>
 RowParts parts_of_row(const LossRule& rule, T* x, int64_t target) {
   const int64_t columns = rule.columns;
   if (rule.cap > 0) {
@@ -50,9 +49,7 @@ RowParts parts_of_row(const LossRule& rule, T* x, int64_t target) {
   float sums[2];
   add_up(columns, sums, MJ_EACH(int64_t i, auto lanes, Floats* into) {
     const Floats value = lanes.get(x + i);
-    const Floats power = lanes.keep(exp(value - found.most));
-    if constexpr (Held) lanes.put(x + i, power);
-    into[0] += power;
+    into[0] += lanes.keep(exp(value - found.most));
     into[1] += value;
   });
   found.sum = sums[0], found.total = sums[1];
@@ -64,28 +61,27 @@ struct RowSlope {
   float shift, scale, share, weight;
 };
 
-inline RowSlope slope_of(const LossRule& rule, float logsum, float weight) {
+inline RowSlope slope_of(const LossRule& rule, float most, float sum, float weight) {
   const float share = rule.smoothing / static_cast<float>(rule.vocab);
-  return {logsum, 1.0f + 2.0f * rule.z_loss * logsum, share, weight};
+  const float logsum = most + std::log(sum);
+  return {most, (1.0f + 2.0f * rule.z_loss * logsum) / sum, share, weight};
 }
 
-template <typename T, bool Held>
+template <typename T>
 void gradient_of_row(const LossRule& rule, const T* x, T* gradient, int64_t target, RowSlope slope) {
   const auto [shift, scale, share, weight] = slope;
   const float inverse = rule.cap > 0 ? 1.0f / rule.cap : 0.0f;
   const auto of = MJ_EACH(Floats value) {
-    const Floats power = Held ? value : exp(value - shift);
     const Floats bent = value * inverse;  // dx/dlogit = 1 - (x / cap)^2
-    const Floats whole = fma(power, all(scale), all(-share)) * weight;
-    return Held ? whole : whole * fma(-bent, bent, all(1.0f));
+    const Floats whole = fma(exp(value - shift), all(scale), all(-share)) * weight;
+    return whole * fma(-bent, bent, all(1.0f));
   };
   const int64_t place = target - rule.first;
   const bool here = place >= 0 && place < rule.columns;
   float at_target = 0;
   if (here) {
-    const float value = to_float(x[place]), bent = Held ? 0 : value * inverse;
-    const float power = Held ? value : exp(all(value - shift))[0];
-    const float apart = power * scale - share - (1.0f - rule.smoothing);
+    const float value = to_float(x[place]), bent = value * inverse;
+    const float apart = exp(all(value - shift))[0] * scale - share - (1.0f - rule.smoothing);
     at_target = apart * weight * (1.0f - bent * bent);
   }
   each_vector(rule.columns,
@@ -103,7 +99,7 @@ void loss_parts_rows(const LossParts& task, Stretch rows) {
     using T = std::remove_pointer_t<decltype(type)>;
     for (int64_t row = rows.first; row < rows.last; ++row) {
       T* const x = static_cast<T*>(task.logits) + row * task.rule.columns;
-      const auto found = parts_of_row<T, false>(task.rule, x, task.targets[row]);
+      const auto found = parts_of_row<T>(task.rule, x, task.targets[row]);
       const float parts[] = {found.most, found.sum, found.chosen, found.total};
       for (int n = 0; n < 4; ++n) task.parts[n * task.rule.rows + row] = parts[n];
     }
@@ -122,43 +118,83 @@ void loss_gradient_rows(const LossGradient& task, Stretch rows) {
         clear_row(rule, gradient);
         continue;
       }
-      const auto slope = slope_of(rule, task.logsum[row], task.weights[row]);
-      gradient_of_row<T, false>(rule, x, gradient, target, slope);
+      const auto slope = slope_of(rule, task.logsum[row], 1.0f, task.weights[row]);
+      gradient_of_row<T>(rule, x, gradient, target, slope);
     }
   });
 }
 
-template <typename T, bool Held>
-void whole_row(const LossWhole& task, int64_t row) {
-  const auto& rule = task.rule;
-  const int64_t target = task.targets[row];
-  T* const x = static_cast<T*>(task.logits) + row * rule.columns;
-  if (target == rule.ignored) {
-    task.losses[row] = 0;
-    return clear_row(rule, x);
-  }
-  const auto found = parts_of_row<T, Held>(rule, x, target);
-  const float logsum = found.most + std::log(found.sum), s = rule.smoothing;
+inline float loss_of(const LossRule& rule, const RowParts& found) {
+  const float log = std::log(found.sum), logsum = found.most + log;
   const float mean = found.total / static_cast<float>(rule.columns);
-  const float smooth = s == 0 ? 0.0f : s * (found.chosen - mean);
-  task.losses[row] = logsum - found.chosen + smooth + rule.z_loss * logsum * logsum;
-  if (task.weights[row] == 0) return clear_row(rule, x);
-  auto slope = slope_of(rule, logsum, task.weights[row]);
-  if constexpr (Held) slope.scale /= found.sum;
-  gradient_of_row<T, Held>(rule, x, x, target, slope);
+  const float smooth = rule.smoothing == 0 ? 0.0f : rule.smoothing * (found.chosen - mean);
+  return found.most - found.chosen + log + smooth + rule.z_loss * logsum * logsum;
+}
+
+template <typename T>
+float whole_row(const LossRule& rule, T* x, int64_t target, float weight) {
+  const auto found = parts_of_row(rule, x, target);
+  gradient_of_row(rule, x, x, target, slope_of(rule, found.most, found.sum, weight));
+  return loss_of(rule, found);
+}
+
+// fp32 without a cap: exp(x - most) takes the place of x while it is summed, so that it is computed
+// once. `most` is the largest so far, of stretches that stay in the first-level cache; what is
+// missing in the power of the earlier ones is made good in the end.
+float whole_row(const LossRule& rule, float* x, int64_t target, float weight) {
+  constexpr int most_stretches = 256;
+  const int64_t columns = rule.columns;
+  const Pieces stretches{columns, std::max<int64_t>(2048, (columns + most_stretches - 1) / most_stretches)};
+  float shifts[most_stretches];
+  RowParts found{kNone, 0, 0, 0};
+  if (target >= 0 && target < columns) found.chosen = x[target];
+  for (int64_t n = 0; n < stretches.count(); ++n) {
+    float* const part = x + stretches[n].first;
+    const int64_t size = stretches[n].last - stretches[n].first;
+    const float here = largest(part, size), before = found.most;
+    if (here > before) found.most = here;
+    const float shift = found.most == kNone ? 0.0f : found.most;
+    float sums[2];
+    add_up(size, sums, MJ_EACH(int64_t i, auto lanes, Floats* into) {
+      const Floats value = lanes.get(part + i);
+      const Floats power = lanes.keep(exp(value - shift));
+      lanes.put(part + i, power);
+      into[0] += power;
+      into[1] += value;
+    });
+    if (before != kNone) found.sum *= exp(all(before - shift))[0];
+    found.sum += sums[0], found.total += sums[1];
+    shifts[n] = found.most;
+  }
+  const auto slope = slope_of(rule, found.most, found.sum, weight);
+  for (int64_t n = 0; n < stretches.count(); ++n) {
+    float* const part = x + stretches[n].first;
+    const float missing = shifts[n] == kNone ? 0.0f : exp(all(shifts[n] - found.most))[0];
+    const float scale = slope.scale * missing * weight, shift = -slope.share * weight;
+    each_vector(stretches[n].last - stretches[n].first, MJ_EACH(int64_t i, auto lanes) {
+      lanes.put(part + i, fma(lanes.get(part + i), all(scale), all(shift)));
+    });
+  }
+  if (target >= 0 && target < columns) x[target] -= (1.0f - rule.smoothing) * weight;
+  return loss_of(rule, found);
 }
 
 void loss_whole_rows(const LossWhole& task, Stretch rows) {
-  with_dtype(task.rule.dtype, [&](auto* type) {
+  const auto& rule = task.rule;
+  with_dtype(rule.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     for (int64_t row = rows.first; row < rows.last; ++row) {
-      if constexpr (std::is_same_v<T, float>) {
-        if (task.rule.cap == 0) {
-          whole_row<T, true>(task, row);
-          continue;
-        }
+      const int64_t target = task.targets[row];
+      const float weight = task.weights[row];
+      T* const x = static_cast<T*>(task.logits) + row * rule.columns;
+      if (target == rule.ignored) {
+        task.losses[row] = 0;
+        clear_row(rule, x);
+        continue;
       }
-      whole_row<T, false>(task, row);
+      const bool bent = rule.cap > 0;
+      task.losses[row] = bent ? whole_row<T>(rule, x, target, weight) : whole_row(rule, x, target, weight);
+      if (weight == 0) clear_row(rule, x);
     }
   });
 }

@@ -23,8 +23,9 @@ from megatron_jobs.kernels.loss import (
     SMALL,
     losses_alone,
     losses_and_gradient,
+    no_columns,
+    place_of,
     plain_losses,
-    rule_of,
 )
 from megatron_jobs.kernels.loss_ops import PLAIN, Rule, Terms
 
@@ -64,33 +65,33 @@ def linear_cross_entropy(
     Raises: ValueError for other shapes, for what is not contiguous, and in backward when the losses
         were multiplied by other weights.
     """
-    if group is not None and group.size() == 1:
-        group = None
     check_shapes(hidden_RH, weight_VH, targets_R, bias_V)
-    rule = rule_of(weight_VH.size(0), group, terms)
-    if is_plain(hidden_RH, weight_VH, bias_V):
-        return unchunked(hidden_RH, weight_VH, bias_V, targets_R, group=group, rule=rule)
-    if torch.compiler.is_compiling() and group is None:
-        logits_RV = capped_logits(hidden_RH, weight_VH, bias_V, rule.cap)
+    rows = rows or chunk_rows(weight_VH)
+    given = None if weights_R is None else weights_R.float()
+    plan = Plan(targets_R, given, *place_of(weight_VH.size(0), group, terms), rows)
+    tensors = hidden_RH, weight_VH, bias_V
+    if is_plain(*tensors):
+        return plain_losses(capped_logits(*tensors, terms.cap), targets_R, plan.group, plan.rule)
+    if torch.compiler.is_compiling() and plan.group is None:
+        logits_RV = capped_logits(*tensors, terms.cap)
         losses: Tensor = loss_ops.cross_entropy(logits_RV, targets_R, *terms[1:])[0]
         return losses
-    if rows is None:
-        width = weight_VH.element_size() * weight_VH.size(0)
-        rows = max(CHUNK_ROWS, CHUNK_BYTES // width)
-    if weights_R is not None:
-        weights_R = weights_R.float()
-    plan = Plan(targets_R, weights_R, group, rule, rows)
-    learn = (x is not None and x.requires_grad for x in (hidden_RH, weight_VH, bias_V))
-    if not (torch.is_grad_enabled() and any(learn)):
-        return chunked(hidden_RH, weight_VH, bias_V, plan=plan, needs=NOTHING)[0]
-    found: Tensor = ChunkedLoss.apply(hidden_RH, weight_VH, bias_V, plan)  # type: ignore[no-untyped-call]
+    learns = any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    if not (learns and torch.is_grad_enabled()):
+        return chunked(*tensors, plan=plan, needs=NOTHING)[0]
+    found: Tensor = ChunkedLoss.apply(*tensors, plan)  # type: ignore[no-untyped-call]
     return found
+
+
+def chunk_rows(weight_VH: Tensor) -> int:
+    """Rows that make up a chunk."""
+    return max(CHUNK_ROWS, CHUNK_BYTES // max(1, weight_VH.element_size() * weight_VH.size(0)))
 
 
 def is_plain(hidden_RH: Tensor, weight_VH: Tensor, bias_V: Tensor | None = None) -> bool:
     """Whether `linear_cross_entropy` would make all logits at once, by operators of torch."""
-    unknown = "it does not know rows of no columns" if weight_VH.size(0) == 0 else None
     small = hidden_RH.numel() // max(1, weight_VH.size(1)) * weight_VH.size(0) < SMALL
+    unknown = no_columns(weight_VH.t())
     return form_of("loss", hidden_RH, weight_VH, bias_V, small=small, unknown=unknown) == (
         "reference"
     )
@@ -254,17 +255,3 @@ def capped_logits(
     """All logits [R, V]."""
     logits_RV = functional.linear(hidden_RH, weight_VH, bias_V)
     return soft_cap(logits_RV, cap) if cap else logits_RV
-
-
-def unchunked(
-    hidden_RH: Tensor,
-    weight_VH: Tensor,
-    bias_V: Tensor | None,
-    targets_R: Tensor,
-    *,
-    group: dist.ProcessGroup | None,
-    rule: Rule,
-) -> Tensor:
-    """The same by operators of torch, all logits at once."""
-    logits_RV = capped_logits(hidden_RH, weight_VH, bias_V, rule.cap)
-    return plain_losses(logits_RV, targets_R, group, rule)

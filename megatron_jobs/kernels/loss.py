@@ -28,8 +28,7 @@ def cross_entropy(
 ) -> Tensor:
     """Minus the logarithm of what softmax gives each target; THE LOGITS ARE OVERWRITTEN.
 
-    Where a gradient is wanted it takes the place of the logits at once, and goes from there to
-    whoever made them. Who keeps logits for another purpose gives a copy.
+    Where a gradient is wanted it takes their place at once. Who needs them still gives a copy.
 
     Args:
         logits_RV: [R, V]; fp32, bf16 or fp16, contiguous. Sums are taken in fp32.
@@ -41,15 +40,13 @@ def cross_entropy(
         z_loss: of the square of log(sum(exp(logits))), added to the loss.
     Returns: [R] fp32, in nats.
     Raises: ValueError for what is not contiguous, of another shape or dtype, or no id.
-    Source: Bridle 1990 (softmax); Szegedy et al. 2015, section 7, arXiv:1512.00567 (smoothing);
-        Chowdhery et al. 2022, section 5, arXiv:2204.02311 (z-loss).
+    Source: Szegedy et al. 2015, section 7, arXiv:1512.00567 (smoothing); Chowdhery et al. 2022,
+        section 5, arXiv:2204.02311 (z-loss).
     """
-    if group is not None and group.size() == 1:
-        group = None
-    rule = rule_of(logits_RV.size(-1), group, Terms(smoothing=smoothing, z_loss=z_loss))
-    unknown = "it does not know rows of no columns" if logits_RV.size(-1) == 0 else None
+    terms = Terms(smoothing=smoothing, z_loss=z_loss)
+    group, rule = place_of(logits_RV.size(-1), group, terms)
     small = logits_RV.numel() < SMALL
-    if form_of("loss", logits_RV, small=small, unknown=unknown) == "reference":
+    if form_of("loss", logits_RV, small=small, unknown=no_columns(logits_RV)) == "reference":
         return plain_losses(logits_RV, targets_R, group, rule)
     if torch.compiler.is_compiling() and group is None:
         losses: Tensor = loss_ops.cross_entropy(logits_RV, targets_R, smoothing, z_loss)[0]
@@ -102,14 +99,37 @@ class GradientInPlace(torch.autograd.Function):
             raise RuntimeError("cross_entropy: its gradient was handed on already")
         (gradient_RV, weights_R), context.left = context.left, None
         if not torch.equal(dlosses_R, weights_R):
-            gradient_RV *= (dlosses_R / weights_R).nan_to_num(nan=0.0)[:, None]
+            gradient_RV *= missing_factors(dlosses_R, weights_R)[:, None]
         return gradient_RV, None, None, None, None
 
 
-def rule_of(columns: int, group: dist.ProcessGroup | None, terms: Terms) -> Rule:
-    """Where this rank's columns lie among those of the group."""
-    ranks, rank = (1, 0) if group is None else (group.size(), group.rank())
-    return Rule(rank * columns, ranks * columns, *terms)
+def missing_factors(dlosses_R: Tensor, weights_R: Tensor) -> Tensor:
+    """What the weights must be multiplied by to be the gradient that came.
+
+    Raises: ValueError where a weight is 0 and the gradient is not.
+    """
+    nothing = weights_R == 0
+    if torch.any(nothing & (dlosses_R != 0)):
+        row = int((nothing & (dlosses_R != 0)).nonzero()[0])
+        raise ValueError(
+            f"weights: the loss of row {row} was multiplied by {float(dlosses_R[row]):g}, but 0 was"
+            " said; give what the losses are multiplied by, or no weights"
+        )
+    return torch.where(nothing, 0.0, dlosses_R / weights_R)
+
+
+def place_of(
+    columns: int, group: dist.ProcessGroup | None, terms: Terms
+) -> tuple[dist.ProcessGroup | None, Rule]:
+    """The group, None if it is of one rank, and where this rank's columns lie among its."""
+    if group is None or group.size() == 1:
+        return None, Rule(0, columns, *terms)
+    return group, Rule(group.rank() * columns, group.size() * columns, *terms)
+
+
+def no_columns(matrix: Tensor) -> str | None:
+    """What `form_of` is told of rows without a number."""
+    return "it does not know rows of no columns" if matrix.size(-1) == 0 else None
 
 
 def losses_alone(

@@ -7,8 +7,8 @@
     cross_entropy_backward(dlosses, logits, targets, logsum, ...) -> dlogits
 
 targets: int64 [R]. weights, losses, logsum: fp32 [R]. parts: fp32 [4, R], see csrc/kernels/loss.h.
-The rule of a loss goes along as plain numbers (`rule_words`). Each row is one thread's alone: for
-any number of threads the result is the same bit for bit.
+The rule of a loss goes along as plain numbers (`Rule`). Each row is one thread's alone: for any
+number of threads the result is the same bit for bit.
 """
 
 from typing import Any, NamedTuple
@@ -137,13 +137,13 @@ def backward_on_cpu(
 def finished(parts_4R: Tensor, targets_R: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
     """(losses, logsum) [R] of the parts of all columns."""
     most, total, chosen, summed = parts_4R
-    logsum = most + total.log()
-    losses = logsum - chosen
+    log = total.log()
+    losses = most - chosen + log
     if rule.smoothing:
         losses = losses + rule.smoothing * (chosen - summed / rule.vocab)
     if rule.z_loss:
-        losses = losses + rule.z_loss * logsum.square()
-    return torch.where(targets_R == IGNORED, 0.0, losses), logsum
+        losses = losses + rule.z_loss * (most + log).square()
+    return torch.where(targets_R == IGNORED, 0.0, losses), most + log
 
 
 loss_whole = define(
@@ -176,10 +176,10 @@ cross_entropy_backward = define(
 )
 
 
-def keep(context: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     """Logits, targets and the logarithm of each row's sum."""
-    logits_RV, targets_R, context.smoothing, context.z_loss = inputs
-    context.save_for_backward(logits_RV, targets_R, output[1])
+    logits_RV, targets_R, ctx.smoothing, ctx.z_loss = inputs
+    ctx.save_for_backward(logits_RV, targets_R, output[1])
 
 
 def backward(context: Any, dlosses: Tensor, _: Tensor) -> tuple[Any, ...]:
