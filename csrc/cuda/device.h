@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 
 #include "check.h"
 
@@ -20,6 +22,8 @@ struct Grid {
 
 #ifdef MJ_EMULATED
 #include "cuda/emulated.h"
+#elif !defined(__CUDACC__)
+#define MJ_BOTH inline  // bindings see what a kernel is asked, and no kernel
 #else
 #include <cuda_runtime.h>
 

@@ -1,7 +1,7 @@
-// Random numbers by counter: the n-th are known without those before them.
+// Random numbers by counter: the n-th are known without those before them; and what they drop.
 #pragma once
 
-#include "cuda/device.h"
+#include "cuda/residual.h"
 
 namespace mj {
 
@@ -30,22 +30,6 @@ MJ_BOTH Four philox(Four counter, uint32_t key0, uint32_t key1) {
     key1 += 0xBB67AE85u;
   }
   return counter;
-}
-
-// Which numbers of a tensor are dropped, by their places in it: 16 random bits each, so that one
-// draw does for eight neighbours. Those kept are scaled so that the mean stays, by the share that
-// is really kept of 65536.
-struct Dropout {
-  uint32_t kept = 65536;  // of 65536
-  float scale = 1.0f;
-};
-
-constexpr int kOfDraw = 8;
-
-inline Dropout dropout_of(double share) {
-  MJ_CHECK(share >= 0 && share < 1, "dropout must be at least 0 and below 1, got ", share);
-  const auto kept = static_cast<uint32_t>((1.0 - share) * 65536.0 + 0.5);
-  return {kept > 0 ? kept : 1, 65536.0f / static_cast<float>(kept > 0 ? kept : 1)};
 }
 
 // Factors (0, or scale) of V numbers from place `first`, a multiple of V; V is 1, 4 or 8.

@@ -2,6 +2,7 @@
 
 #include "cuda/column_sums.h"
 #include "cuda/numbers.h"
+#include "cuda/philox.h"
 
 namespace mj {
 

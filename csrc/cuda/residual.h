@@ -3,10 +3,25 @@
 
 #include <cstdint>
 
-#include "cuda/philox.h"
 #include "cuda/tile.h"
 
 namespace mj {
+
+// Which numbers of a tensor are dropped, by their places in it: 16 random bits each, so that one
+// draw does for eight neighbours. Those kept are scaled so that the mean stays, by the share that
+// is really kept of 65536.
+struct Dropout {
+  uint32_t kept = 65536;  // of 65536
+  float scale = 1.0f;
+};
+
+constexpr int kOfDraw = 8;
+
+inline Dropout dropout_of(double share) {
+  MJ_CHECK(share >= 0 && share < 1, "dropout must be at least 0 and below 1, got ", share);
+  const auto kept = static_cast<uint32_t>((1.0 - share) * 65536.0 + 0.5);
+  return {kept > 0 ? kept : 1, 65536.0f / static_cast<float>(kept > 0 ? kept : 1)};
+}
 
 struct ResidualRule {
   int64_t rows, columns;

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from megatron_jobs.kernels import cuda_lists
 from megatron_jobs.kernels.dispatch import form_of
 from megatron_jobs.kernels.native import CODES, FLOATS, checked, cpu
 
@@ -72,6 +73,9 @@ def adam_step(tensors: AdamTensors, rule: AdamRule) -> None:
     if not is_fused(*tensors.parameters[:1]):
         adam_step_reference(tensors, rule)
         return
+    if tensors.parameters[0].is_cuda:
+        cuda_lists.adam_step(tensors, rule)
+        return
     like = tensors.parameters
     slopes, copies = dtypes_of(tensors.gradients), dtypes_of(tensors.rounded)
     dtypes = (FP32, slopes, FP32, FP32, copies)
@@ -119,7 +123,17 @@ def norm_of(tensors: Tensors) -> float:
         return 0.0
     if not is_fused(*tensors[:1]):
         return norm_of_reference(tensors)
+    if tensors[0].is_cuda:
+        return float(cuda_lists.norm_of(tensors))
     return math.sqrt(cpu().sum_of_squares(*_addressed(tensors), **_rule(tensors)))
+
+
+def norm_tensor(tensors: Tensors) -> Tensor:
+    """The same as fp32 [1] where the tensors are; on CUDA it is not waited for."""
+    if tensors and tensors[0].is_cuda and is_fused(*tensors[:1]):
+        return cuda_lists.norm_of(tensors)
+    place = tensors[0].device if tensors else None
+    return torch.tensor([norm_of(tensors)], device=place)
 
 
 def norm_of_reference(tensors: Tensors) -> float:
@@ -136,6 +150,10 @@ def scale_all(tensors: Tensors, factor: float) -> bool:
         finite = all_finite(tensors)
         torch._foreach_mul_(list(tensors), factor)
         return finite
+    if tensors[0].is_cuda:
+        bad = tensors[0].new_zeros(1, dtype=torch.float32)
+        cuda_lists.scale_all(tensors, factor, bad=bad)
+        return not bad.item()
     found: bool = cpu().scale_all(*_addressed(tensors), factor=factor, **_rule(tensors))
     return found
 
@@ -146,13 +164,17 @@ def all_finite(tensors: Tensors) -> bool:
         return True
     if not is_fused(*tensors[:1]):
         return all(bool(tensor.isfinite().all()) for tensor in tensors)
+    if tensors[0].is_cuda:
+        bad = tensors[0].new_zeros(1, dtype=torch.float32)
+        cuda_lists.find_bad(tensors, bad)
+        return not bad.item()
     found: bool = cpu().all_finite(*_addressed(tensors), **_rule(tensors))
     return found
 
 
 def is_fused(*tensors: Tensor) -> bool:
     """Whether tensors like these are worked on in one pass."""
-    return form_of("adam", *tensors) == "cpu"
+    return form_of("adam", *tensors) != "reference"
 
 
 def dtypes_of(tensors: Tensors) -> tuple[torch.dtype, ...]:

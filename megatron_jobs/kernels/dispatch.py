@@ -9,6 +9,7 @@ from torch import Tensor
 
 from megatron_jobs.config.kernels import KernelsConfig
 from megatron_jobs.errors import UserError
+from megatron_jobs.kernels import cuda_heads, cuda_layers, cuda_loss  # noqa: F401 they register
 from megatron_jobs.kernels.native import FLOATS, built
 
 Form = Literal["reference", "cpu", "cuda"]

@@ -11,7 +11,7 @@ from megatron.core.optimizer import clip_grads
 from megatron.core.utils import local_multi_tensor_l2_norm
 from torch import Tensor
 
-from megatron_jobs.kernels.adam import AdamRule, AdamTensors, adam_step, is_fused, norm_of
+from megatron_jobs.kernels.adam import AdamRule, AdamTensors, adam_step, is_fused, norm_tensor
 from megatron_jobs.parallel.device import replace
 
 
@@ -125,7 +125,7 @@ def l2_norm(
     if not is_fused(*tensors[:1]):
         found: tuple[Tensor, None] = local_multi_tensor_l2_norm(chunk, flag, lists, *rest)
         return found
-    return torch.tensor([norm_of(tensors)]), None
+    return norm_tensor(tensors), None
 
 
 def write_copies_in_step(part: Any) -> None:
