@@ -11,7 +11,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 END, END_MARK = struct.Struct("<4s4H2IH"), b"PK\x05\x06"
 FAR_POINTER, FAR_POINTER_MARK = struct.Struct("<4sIQI"), b"PK\x06\x07"
@@ -139,7 +138,7 @@ def _far(sizes: list[int], extra: bytes) -> list[int]:
 
 def _name(raw: bytes) -> str:
     name = raw.decode("utf-8", "strict")
-    climbs = ".." in PurePosixPath(name).parts or name.startswith("/")
+    climbs = ".." in name.split("/") or name.startswith("/")
     if climbs or "\\" in name or "\0" in name or ":" in name:
         raise ValueError(f"its archive holds {name!r}, a name that climbs out")
     return name
