@@ -9,7 +9,7 @@ def norm_forward(
     weight: int,
     bias: int,
     y: int,
-    sum: int,
+    sum: int,  # noqa: A002
     mean: int,
     scale: int,
     *,

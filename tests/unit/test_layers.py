@@ -76,4 +76,7 @@ def test_slurm_variables_are_read_in_one_place() -> None:
 
 def test_torch_cuda_is_touched_in_two_places() -> None:
     touching = [path for path in FILES if "torch.cuda." in path.read_text()]
-    assert {str(path.relative_to(PACKAGE)) for path in touching} <= {"kernels/cuda.py", "parallel/device.py"}
+    assert {str(path.relative_to(PACKAGE)) for path in touching} <= {
+        "kernels/cuda.py",
+        "parallel/device.py",
+    }
