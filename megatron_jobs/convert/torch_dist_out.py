@@ -53,12 +53,10 @@ def plan_checkpoint(
 
     Args:
         tensors: whole, under our names; all of the model's, and no others.
-        dtype: of the weights written; None: each as it is, and `record` says what to note as
-            `precision`.
+        dtype: of the weights written; None: each as it is, `record` having a `precision` to note.
         record: more of what a training notes beside model and precision: tokenizer_hash.
         step: in whose name it stands.
-    Raises: ConfigError when the mesh cannot cut the model; DataError when a tensor has another
-        shape than the model's.
+    Raises: ConfigError when the mesh cannot cut the model; DataError for a tensor of another shape.
     """
     problems = [*mesh.problems(), *model.mesh_problems(mesh)]
     if problems:
@@ -67,7 +65,7 @@ def plan_checkpoint(
     files = _Files(folder)
     _add_objects(files, tensors, model, mesh)
     for name, matrix in tensors.items():
-        kept = matrix if dtype is None else in_format(name, matrix, DTYPES[dtype])
+        kept = in_format(name, matrix, DTYPES[dtype]) if dtype else matrix
         _add_tensor(files, name, kept, model, mesh)
     noted = {"model": model.model_dump(mode="json"), "precision": dtype, "tokenizer_hash": None}
     noted |= dict(record or {})
