@@ -6,7 +6,7 @@ import pytest
 
 from megatron_jobs.convert.fp8 import dequantised
 from megatron_jobs.convert.leaves import in_format
-from megatron_jobs.convert.matrix import Array, Matrix, Rows, Stored
+from megatron_jobs.convert.matrix import PIECE, Array, Matrix, Rows, Stored
 from megatron_jobs.errors import DataError
 
 FP8, BF16 = np.dtype(ml_dtypes.float8_e4m3fn), np.dtype(ml_dtypes.bfloat16)
@@ -46,7 +46,7 @@ def test_of_many_rows_few_are_made_at_once() -> None:
     numbers, scales = quantised(600, 2048)
     named: dict[str, Matrix] = {"w": Stored(numbers), "w_scale_inv": Stored(scales)}
     pieces = list(dequantised(named)["w"].read(0, 600))
-    assert len(pieces) == 3
+    assert max(piece.nbytes for piece in pieces) <= PIECE // 4
     factors = np.kron(scales, np.ones((128, 128), np.float32))[:600]
     direct = numbers.astype(np.float32) * factors
     assert np.array_equal(np.concatenate(pieces), direct.astype(BF16))

@@ -46,7 +46,6 @@ ATTACKS: dict[str, tuple[Any, str]] = {
     ),
     "state": (Calls(dict, state={"x": Calls(eval, TOUCH)}), r"asks for \w+\.eval: a weights file"),
     "load": (Calls(torch.load, MARK), r"asks for torch\.serialization\.load: a weights file"),
-    "bytes": (Calls(torch.storage._load_from_bytes, b"x"), r"asks for torch\.storage\._load_from_"),
     "loads": (Calls(pickle.loads, b"N."), r"asks for \w+\.loads: a weights file"),
     "path": (Calls(Path.touch, Path(MARK)), r"getattr of pathlib\.Path|asks for pathlib\.Path\.t"),
 }
@@ -68,6 +67,13 @@ def test_code_is_refused_by_name_and_does_not_run(
         else:
             read_pickle(pickle.dumps(value, kind), "a.pt")
     assert not (tmp_path / MARK).exists()
+
+
+def test_bytes_within_bytes_are_refused() -> None:
+    """Written by hand: megatron-core puts a function of its own in this one's place."""
+    data = b"ctorch.storage\n_load_from_bytes\n(c_codecs\nencode\n(Vx\nVlatin1\ntRtR."
+    with pytest.raises(DataError, match=r"asks for torch\.storage\._load_from_bytes: a weights"):
+        read_pickle(data, "a.pt")
 
 
 def test_the_words_of_a_refusal() -> None:
