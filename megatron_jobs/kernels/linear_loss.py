@@ -20,7 +20,6 @@ from megatron_jobs.kernels import loss_ops
 from megatron_jobs.kernels.cap import soft_cap
 from megatron_jobs.kernels.dispatch import form_of
 from megatron_jobs.kernels.loss import (
-    SMALL,
     losses_alone,
     losses_and_gradient,
     no_columns,
@@ -56,26 +55,23 @@ def linear_cross_entropy(
         weight_VH: [V, H], the dtype of hidden. Gradients of chunks are summed in fp32.
         targets_R: [R] int64, as for `cross_entropy`.
         bias_V: [V], the dtype of hidden.
-        weights_R: [R], what each loss will be multiplied by, up to one common factor; None: it is
-            not known, and the logits are made twice.
+        weights_R: [R], what each loss will be multiplied by, up to one common factor; None: not
+            known, and the logits are made twice.
         group: ranks that hold the columns, as many each, in order; None: all are here.
         terms: a bound of the logits, and what is added to the loss.
         rows: of a chunk; None: as many as make logits of 128 MiB, at least 1024.
     Returns: [R] fp32, in nats.
-    Raises: ValueError for other shapes, for what is not contiguous, and in backward when the losses
-        were multiplied by other weights.
+    Raises: ValueError for other shapes, and in backward for losses multiplied by other weights.
     """
     check_shapes(hidden_RH, weight_VH, targets_R, bias_V)
     rows = rows or chunk_rows(weight_VH)
-    given = None if weights_R is None else weights_R.float()
-    plan = Plan(targets_R, given, *place_of(weight_VH.size(0), group, terms), rows)
+    told = None if weights_R is None else weights_R.float()
+    plan = Plan(targets_R, told, *place_of(weight_VH.size(0), group, terms), rows)
     tensors = hidden_RH, weight_VH, bias_V
     if is_plain(*tensors):
         return plain_losses(capped_logits(*tensors, terms.cap), targets_R, plan.group, plan.rule)
     if torch.compiler.is_compiling() and plan.group is None:
-        logits_RV = capped_logits(*tensors, terms.cap)
-        losses: Tensor = loss_ops.cross_entropy(logits_RV, targets_R, *terms[1:])[0]
-        return losses
+        return unchunked(*tensors, targets_R, terms)
     learns = any(tensor is not None and tensor.requires_grad for tensor in tensors)
     if not (learns and torch.is_grad_enabled()):
         return chunked(*tensors, plan=plan, needs=NOTHING)[0]
@@ -90,11 +86,8 @@ def chunk_rows(weight_VH: Tensor) -> int:
 
 def is_plain(hidden_RH: Tensor, weight_VH: Tensor, bias_V: Tensor | None = None) -> bool:
     """Whether `linear_cross_entropy` would make all logits at once, by operators of torch."""
-    small = hidden_RH.numel() // max(1, weight_VH.size(1)) * weight_VH.size(0) < SMALL
     unknown = no_columns(weight_VH.t())
-    return form_of("loss", hidden_RH, weight_VH, bias_V, small=small, unknown=unknown) == (
-        "reference"
-    )
+    return form_of("loss", hidden_RH, weight_VH, bias_V, unknown=unknown) == "reference"
 
 
 def check_shapes(
@@ -255,3 +248,12 @@ def capped_logits(
     """All logits [R, V]."""
     logits_RV = functional.linear(hidden_RH, weight_VH, bias_V)
     return soft_cap(logits_RV, cap) if cap else logits_RV
+
+
+def unchunked(
+    hidden_RH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, targets_R: Tensor, terms: Terms
+) -> Tensor:
+    """All logits at once, for compilers: they do not see through what is overwritten."""
+    logits_RV = capped_logits(hidden_RH, weight_VH, bias_V, terms.cap)
+    losses: Tensor = loss_ops.cross_entropy(logits_RV, targets_R, *terms[1:])[0]
+    return losses

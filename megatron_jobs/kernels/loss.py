@@ -13,9 +13,6 @@ from megatron_jobs.kernels import loss_ops
 from megatron_jobs.kernels.dispatch import form_of
 from megatron_jobs.kernels.loss_ops import IGNORED, Rule, Terms
 
-SMALL = 1 << 12
-"""Logits below which plain torch is faster."""
-
 
 def cross_entropy(
     logits_RV: Tensor,
@@ -45,8 +42,8 @@ def cross_entropy(
     """
     terms = Terms(smoothing=smoothing, z_loss=z_loss)
     group, rule = place_of(logits_RV.size(-1), group, terms)
-    small = logits_RV.numel() < SMALL
-    if form_of("loss", logits_RV, small=small, unknown=no_columns(logits_RV)) == "reference":
+    # 64 logits take 49 us where plain torch takes 142: none are too few
+    if form_of("loss", logits_RV, unknown=no_columns(logits_RV)) == "reference":
         return plain_losses(logits_RV, targets_R, group, rule)
     if torch.compiler.is_compiling() and group is None:
         losses: Tensor = loss_ops.cross_entropy(logits_RV, targets_R, smoothing, z_loss)[0]

@@ -24,6 +24,8 @@ from torch.nn import functional
 from megatron_jobs.config.kernels import KernelsConfig
 from megatron_jobs.kernels.activation import swiglu
 from megatron_jobs.kernels.dispatch import choose
+from megatron_jobs.kernels.linear_loss import linear_cross_entropy
+from megatron_jobs.kernels.loss import cross_entropy
 from megatron_jobs.kernels.norm import layer_norm, rms_norm
 from megatron_jobs.kernels.residual import bias_dropout_add
 from megatron_jobs.kernels.rope import rotate, turns
@@ -80,6 +82,20 @@ def eager_softmax(x: Tensor) -> Tensor:
     return scores.softmax(-1, dtype=torch.float32).to(x.dtype)
 
 
+TARGETS = torch.randint(32000, (2048,), generator=torch.Generator().manual_seed(2))
+EVEN = torch.full((2048,), 1 / 2048)
+
+
+def mean_loss(logits: Tensor) -> Tensor:
+    """Of logits that their gradient overwrites: from the second round on, of small numbers."""
+    return cross_entropy(logits, TARGETS, weights_R=EVEN).mean()
+
+
+def mean_linear_loss(hidden: Tensor, weight: Tensor) -> Tensor:
+    """Without logits of all rows."""
+    return linear_cross_entropy(hidden, weight, TARGETS, weights_R=EVEN).mean()
+
+
 ROWS = {
     "rms_norm": Row(
         ((4096, 2048), (2048,)),
@@ -106,6 +122,14 @@ ROWS = {
         bias_dropout_add,
         lambda x, b, r: r + (x + b),
         moved=4,
+    ),
+    "loss": Row(
+        ((2048, 32000),), mean_loss, lambda x: functional.cross_entropy(x, TARGETS), moved=2
+    ),
+    "linear_loss": Row(
+        ((2048, 768), (32000, 768)),
+        mean_linear_loss,
+        lambda x, w: functional.cross_entropy(x @ w.t(), TARGETS),
     ),
     "swiglu": Row(((4096, 11264),), swiglu, eager_swiglu, moved=4),
 }
@@ -163,6 +187,8 @@ class Side:
         found = function(*inputs)  # its gradient is not all ones: those of a softmax would be 0
         draw = torch.Generator().manual_seed(1)
         self.up = torch.randn(found.shape, generator=draw).to(found.dtype)
+        if found.dim() == 0:
+            self.up = torch.ones_like(found)  # of a loss
         self.results: list[Tensor] = []
 
     def run(self) -> None:
