@@ -13,6 +13,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pybind11
+import torch
+from torch import Tensor
 
 from megatron_jobs.kernels import native
 
@@ -21,6 +23,13 @@ SOURCES = ROOT / "csrc" / "cuda"
 # Pointers to functions of threads that are fibers; the kernels are small: optimising costs more.
 FLAGS = "-std=c++20 -O0 -fPIC -fvisibility=hidden -DMJ_EMULATED -Wall -Wextra -Werror"
 FLAGS += " -Wno-unknown-pragmas"
+
+
+def drawn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 1) -> Tensor:
+    """Normal numbers, the same on every device, on the default one."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    numbers = torch.randn(*shape, generator=generator, device="cpu")
+    return numbers.to(torch.get_default_device(), dtype)
 
 
 def built() -> Path:

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from megatron_jobs.kernels import cuda_layers
 from megatron_jobs.kernels.activation import geglu_reference, geglu_tanh_reference
-from tests.emulated import emulated
+from tests.emulated import drawn, emulated
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 BOUND = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
@@ -23,10 +23,6 @@ NORM_SHAPES = [(0, 8), (1, 1), (3, 7), (5, 64), (2, 128), (3, 1031), (2, 4096), 
 def module() -> Iterator[ModuleType]:
     with emulated() as found:
         yield found
-
-
-def drawn(*shape: int, dtype: torch.dtype, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def close(found: Tensor, expected: Tensor, dtype: torch.dtype, *, wider: float = 1.0) -> None:
