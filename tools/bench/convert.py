@@ -5,11 +5,13 @@
 
 The source is a random Llama of 1.1 billion parameters in bf16, three safetensors files, dropped
 from the page cache before each run; each way is a process of its own, and what it writes is synced.
-Printed are the medians and, of the ratios of each round, the median and the range; the anonymous
-memory is looked at every 20 ms. --hidden and --layers make the model smaller.
+Beside each run stands a `cp`. Printed are the medians and, of the ratios of each pair, the median
+and the range; the anonymous memory is looked at every 20 ms. --hidden and --layers make the model
+smaller.
 """
 
 import argparse
+import filecmp
 import json
 import os
 import shutil
@@ -33,6 +35,7 @@ def main() -> int:
     parser.add_argument("--hidden", type=int, default=2048)
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--pause", type=float, default=2, help="seconds before each run")
     parser.add_argument("--ways", nargs="*", default=list(WAYS))
     parser.add_argument("--way", choices=list(WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
@@ -63,25 +66,32 @@ def command(asked: argparse.Namespace, *words: str) -> list[str]:
 
 
 def compare(asked: argparse.Namespace) -> None:
-    """All ways, `rounds` times; `cp` is what the others are compared with."""
-    ways = [way for way in asked.ways if way != "make"]
+    """Each way, `rounds` times, beside a `cp`: after it and before it in turn.
+
+    A disk that slows down after a burst would otherwise favour what is run first.
+    """
+    ways = [way for way in asked.ways if way not in ("make", "cp")]
     seconds: dict[str, list[float]] = {way: [] for way in ways}
+    copies: dict[str, list[float]] = {way: [] for way in ways}
     memory: dict[str, float] = dict.fromkeys(ways, 0.0)
     for number in range(asked.rounds):
         for way in ways:
-            took, most = run(asked, way)
-            seconds[way].append(took)
-            memory[way] = max(memory[way], most)
-        if number == 0 and {"ours-1", "ours-2", "load-1"} <= set(ways):
+            for one in (way, "cp")[:: 1 if number % 2 else -1]:
+                took, most = run(asked, one)
+                (seconds if one == way else copies)[way].append(took)
+                memory[way] = max(memory[way], most)
+                print(f"round {number}: {one} {took:.2f} s", file=sys.stderr, flush=True)
+            shutil.rmtree(asked.work / "cp")
+        if number == 0 and set(ways) >= set(WAYS) - {"make", "cp", "load-2"}:
             call(asked, "--check")
         for way in ways:
-            if way != "back":
-                shutil.rmtree(asked.work / way)
+            shutil.rmtree(asked.work / way)
     for way in ways:
-        line = f"{way:9} {statistics.median(seconds[way]):6.2f} s"
-        for base in ("cp", f"load-{way[-1]}"):
-            if base in seconds and base != way:
-                line += f"   {base} x {ratio(seconds[way], seconds[base])}"
+        line = f"{way:7}{statistics.median(seconds[way]):6.2f} s   "
+        line += f"cp {statistics.median(copies[way]):6.2f} s x {ratio(seconds[way], copies[way])}"
+        load = f"load-{way[-1]}"
+        if load in seconds and load != way:
+            line += f"   {load} x {ratio(seconds[way], seconds[load])}"
         print(f"{line}   anonymous {memory[way]:.0f} MB", flush=True)
 
 
@@ -100,6 +110,7 @@ def run(asked: argparse.Namespace, way: str) -> tuple[float, float]:
             drop(path)
     out = asked.work / way
     out.mkdir()
+    time.sleep(asked.pause)
     if way == "cp":
         files = sorted(source.iterdir())
         words = ["cp", *map(str, files), str(out)]
@@ -199,6 +210,25 @@ def ours(source: Path, out: Path, asked: argparse.Namespace) -> None:
     write_files(plans, out / "model", key=key, threads=asked.threads)
 
 
+def back(source: Path, out: Path, asked: argparse.Namespace) -> None:
+    """Our checkpoint, streamed to a Hugging Face folder."""
+    from megatron_jobs.config.model import ModelConfig
+    from megatron_jobs.convert.families.llama import LLAMA
+    from megatron_jobs.convert.family import to_theirs
+    from megatron_jobs.convert.files import write_files
+    from megatron_jobs.convert.safetensors import plan_safetensors
+    from megatron_jobs.convert.torch_dist_in import open_checkpoint
+    from megatron_jobs.convert.written import source_key
+    from megatron_jobs.runtime.saved_steps import find_checkpoint, read_saved_step
+
+    folder = find_checkpoint(source.parent / "ours-1" / "model")
+    model = ModelConfig(**read_saved_step(folder).record["model"])
+    tensors, _ = open_checkpoint(folder, model)
+    plans = plan_safetensors(to_theirs(tensors, LLAMA, model), shard_bytes=10**9)
+    files = sorted(folder.glob("*.distcp"))
+    write_files(plans, out / "model", key=lambda: source_key(files, {}), threads=asked.threads)
+
+
 def load(source: Path, out: Path, asked: argparse.Namespace) -> None:
     """All tensors in memory, joined by torch, a file for each rank."""
     import torch
@@ -251,7 +281,10 @@ def plain_name(name: str, layer: str) -> tuple[str, int | None]:
 
 
 def check(work: Path) -> None:
-    """Every tensor of ours, as torch reads it, is what the other way made; cut in two likewise."""
+    """Every tensor of ours, as torch reads it, is what the other way made; cut in two likewise.
+
+    What was converted back has the bytes of the source.
+    """
     import torch
     from torch.distributed.checkpoint import FileSystemReader
     from torch.distributed.checkpoint.state_dict_loader import load as read
@@ -260,6 +293,9 @@ def check(work: Path) -> None:
     from megatron_jobs.convert.core_names import place_of
     from megatron_jobs.runtime.saved_steps import find_checkpoint, read_saved_step
 
+    for path in (work / "source").glob("*.safetensors"):
+        if not filecmp.cmp(path, work / "back" / "model" / path.name, shallow=False):
+            sys.exit(f"bench: back: {path.name} differs")
     theirs = torch.load(work / "load-1" / "mp_rank_00.pt", mmap=True)
     for way in ("ours-1", "ours-2"):
         folder = find_checkpoint(work / way / "model")
@@ -276,7 +312,8 @@ def check(work: Path) -> None:
 
 Way = Callable[[Path, Path, argparse.Namespace], None]
 WAYS: dict[str, Way] = {
-    "cp": make, "ours-1": ours, "ours-2": ours, "load-1": load, "load-2": load, "make": make,
+    "cp": make, "ours-1": ours, "back": back, "ours-2": ours, "load-1": load, "load-2": load,
+    "make": make,
 }  # fmt: skip
 
 if __name__ == "__main__":
