@@ -134,7 +134,7 @@ inline float loss_of(const LossRule& rule, const RowParts& found) {
 template <typename T>
 float whole_row(const LossRule& rule, T* x, int64_t target, float weight) {
   const auto found = parts_of_row(rule, x, target);
-  gradient_of_row(rule, x, x, target, slope_of(rule, found.most, found.sum, weight));
+  if (weight != 0) gradient_of_row(rule, x, x, target, slope_of(rule, found.most, found.sum, weight));
   return loss_of(rule, found);
 }
 
@@ -167,6 +167,7 @@ float whole_row(const LossRule& rule, float* x, int64_t target, float weight) {
     found.sum += sums[0], found.total += sums[1];
     shifts[n] = found.most;
   }
+  if (weight == 0) return loss_of(rule, found);
   const auto slope = slope_of(rule, found.most, found.sum, weight);
   for (int64_t n = 0; n < stretches.count(); ++n) {
     float* const part = x + stretches[n].first;

@@ -213,9 +213,12 @@ def chunked(
 def chunk_losses(logits: Tensor, plan: Plan, part: slice, *, gradient: bool) -> Tensor:
     """Losses of a chunk; its logits become the gradient, if that is wanted."""
     targets = plan.targets[part]
-    if not gradient or plan.weights is None:
+    if gradient and plan.weights is not None:
+        return losses_and_gradient(logits, targets, plan.weights[part], plan.group, plan.rule)
+    if plan.group is not None:
         return losses_alone(logits, targets, plan.group, plan.rule)
-    return losses_and_gradient(logits, targets, plan.weights[part], plan.group, plan.rule)
+    nothing = torch.zeros_like(targets, dtype=torch.float32)  # the same bits as with a gradient
+    return losses_and_gradient(logits, targets, nothing, None, plan.rule)
 
 
 class Total:

@@ -101,7 +101,9 @@ def test_only_what_learns_has_a_gradient() -> None:
     )
     assert torch.equal(alone, both[0])
     with torch.no_grad():
-        assert not linear_cross_entropy(hidden, weight, targets, weights_R=weights).requires_grad
+        found = linear_cross_entropy(hidden, weight, targets, weights_R=weights)
+    assert not found.requires_grad
+    assert torch.equal(found, losses)  # what is evaluated is what is learnt from, bit for bit
 
 
 def test_other_weights_than_was_said_are_an_error() -> None:
