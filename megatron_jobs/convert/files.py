@@ -279,11 +279,7 @@ class _Output:
             while at < len(step):
                 at += os.write(self.handle, step[at:])
             self.bytes += at
-            if self.bytes - self.begun >= WINDOW:
-                os.posix_fadvise(
-                    self.handle, self.begun, self.bytes - self.begun, os.POSIX_FADV_DONTNEED
-                )
-                self.begun = self.bytes
+            self._begin_writing()
             self.work.advance(at)
 
     def _begin_writing(self) -> None:
