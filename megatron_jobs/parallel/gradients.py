@@ -9,12 +9,14 @@ from megatron.core.distributed import (
 )
 
 from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.parallel.alone import install_alone
 from megatron_jobs.parallel.cures import unwrap
 from megatron_jobs.parallel.own_time import OwnTime
 
 
 def wrap(chunks: list[Any], mesh: Mesh) -> list[DistributedDataParallel]:
     """Each chunk with buffers of fp32 gradients, cut over the data ranks; weights made equal."""
+    install_alone()
     settings = DistributedDataParallelConfig(
         grad_reduce_in_fp32=True,
         use_distributed_optimizer=True,  # always: its checkpoints and a plain one's do not mix
