@@ -156,3 +156,72 @@ def softmax_forward(scores: int, weights: int, rule: SoftmaxRule) -> None: ...
 def softmax_backward(
     dweights: int, scores: int, weights: int, dscores: int, rule: SoftmaxRule
 ) -> None: ...
+
+class Attention:
+    def __init__(
+        self,
+        *,
+        shape: Sequence[int],
+        q_strides: Sequence[int],
+        k_strides: Sequence[int],
+        v_strides: Sequence[int],
+        first: int,
+        scale: float,
+        dtype: int,
+        threads: int,
+    ) -> None: ...
+
+def attention_forward(q: int, k: int, v: int, out: int, sums: int, task: Attention) -> None: ...
+def attention_backward(
+    inputs: Sequence[int], gradients: Sequence[int], task: Attention
+) -> None: ...
+
+class RouterRule:
+    def __init__(
+        self,
+        *,
+        shape: Sequence[int],
+        groups: Sequence[int],
+        dtype: int,
+        sigmoid: bool,
+        normalized: bool,
+        scale: float,
+        threads: int,
+    ) -> None: ...
+
+def router_forward(
+    logits: int, bias: int, weights: int, chosen: int, rule: RouterRule
+) -> None: ...
+def router_backward(
+    logits: int, dweights: int, chosen: int, dlogits: int, rule: RouterRule
+) -> None: ...
+
+class RowsRule:
+    def __init__(
+        self, *, tokens: int, visits: int, columns: int, dtype: int, threads: int
+    ) -> None: ...
+
+def deal_visits(
+    goes: int, source: int, places: int, chosen: int, *, shape: Sequence[int]
+) -> None: ...
+def bring_rows(
+    x: int, source: int, chunks: list[int], *, rows: list[int], rule: RowsRule
+) -> None: ...
+def collect_rows(
+    chunks: list[int], places: int, weights: int, y: int, *, rows: list[int], rule: RowsRule
+) -> None: ...
+def collect_rows_backward(
+    dy: int,
+    chunks: list[int],
+    places: int,
+    weights: int,
+    slopes: list[int],
+    dweights: int,
+    *,
+    rows: list[int],
+    rule: RowsRule,
+) -> None: ...
+
+def add_gradient(
+    gradient: int, sum: int, *, numbers: int, dtype: int, first: bool, threads: int
+) -> None: ...

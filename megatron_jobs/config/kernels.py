@@ -25,6 +25,8 @@ class KernelsConfig(Settings):
     """Cross-entropy over a vocabulary that is cut over tensor ranks."""
     softmax: Choice = "auto"
     """Softmax of scaled, masked scores."""
+    attention: Choice = "auto"
+    """Causal attention on the CPU; CUDA has torch's own."""
     adam: Choice = "auto"
     """AdamW over all parameters, their norm, scale and check for NaN."""
     gradients: Choice = "auto"

@@ -35,8 +35,9 @@ ON_CPU = {
     "rope": "rope",
     "loss": "loss_parts",
     "softmax": "softmax_forward",
+    "attention": "attention_forward",
     "adam": "adam_step",
-    "gradients": "add_products",
+    "gradients": "add_gradient",
     "experts": "permute",
     "residual": "add_residual",
 }

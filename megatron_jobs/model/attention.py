@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.kernels.attention import capped_attention
+from megatron_jobs.kernels.causal_attention import causal_attention, is_fused
 from megatron_jobs.kernels.rope import rotate
 from megatron_jobs.model.rope import rope_of
 from megatron_jobs.parallel.zigzag import all_positions, zigzag_positions
@@ -40,6 +41,26 @@ def stretches(documents_S: Tensor) -> Iterator[tuple[int, int]]:
             yield start, end
             start = end
     yield start, len(documents_S)
+
+
+def first_keys(documents_BK: Tensor | None, window: int | None, q: Tensor, k: Tensor) -> Tensor:
+    """The first key that each of the last queries sees, int32 [B, Q].
+
+    Args:
+        documents_BK: the document of each key, which a query does not see beyond; None: one.
+        window: keys that a query reaches back to, its own among them; None: all.
+        q: [Q, B, ...].
+        k: [K, B, ...].
+    """
+    queries, keys = q.size(0), k.size(0)
+    place_K = torch.arange(keys, dtype=torch.int32, device=q.device)
+    first_BK = torch.zeros_like(place_K).expand(q.size(1), keys)
+    if documents_BK is not None:
+        begins = documents_BK.diff(dim=1, prepend=documents_BK[:, :1]) != 0
+        first_BK = (place_K * begins).cummax(1).values
+    if window is not None:
+        first_BK = first_BK.maximum(place_K - (window - 1))
+    return first_BK[:, keys - queries :].int().contiguous()
 
 
 def _are_documents(mask: Tensor | None) -> TypeGuard[Tensor]:
@@ -91,6 +112,8 @@ class CausalAttention(MegatronModule):  # type: ignore[misc]
         """
         if self.rope is not None:
             q_QBND, k_KBGD = self._turned(q_QBND, k_KBGD)
+        if is_fused(q_QBND, k_KBGD, v_KBGD, unknown=self._unknown(attention_mask)):
+            return self._fused(q_QBND, k_KBGD, v_KBGD, attention_mask)
         if self.ranks.size() > 1:
             dense = attention_mask is not None and not _are_documents(attention_mask)
             assert not dense, "a bool mask with context parallelism is not supported"
@@ -100,6 +123,27 @@ class CausalAttention(MegatronModule):  # type: ignore[misc]
         if whole and _are_documents(attention_mask) and attention_mask.device.type == "cpu":
             return self._by_stretch(q_QBND, k_KBGD, v_KBGD, attention_mask)
         return self._by_window(q_QBND, k_KBGD, v_KBGD, attention_mask)
+
+    def _unknown(self, mask: Tensor | None) -> str | None:
+        """What `causal_attention` does not know of this call."""
+        if self.ranks.size() > 1:
+            return "it does not know positions that are cut over ranks"
+        if self.cap is not None:
+            return "it does not know capped scores"
+        if self.training and self.dropout > 0:
+            return "it does not know dropout, whose random numbers are torch's"
+        if mask is not None and not _are_documents(mask):
+            return "it does not know a mask of its own for each query"
+        return None
+
+    def _fused(
+        self, q_QBND: Tensor, k_KBGD: Tensor, v_KBGD: Tensor, documents_BK: Tensor | None
+    ) -> Tensor:
+        """Mixed values, of windows and documents too in one pass."""
+        first_BQ = None
+        if documents_BK is not None or self.window is not None:
+            first_BQ = first_keys(documents_BK, self.window, q_QBND, k_KBGD)
+        return causal_attention(q_QBND, k_KBGD, v_KBGD, first_BQ=first_BQ, scale=self.scale)
 
     def _turned(self, q_QBND: Tensor, k_KBGD: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and keys, each by the angles of its position in the whole sequence."""

@@ -12,9 +12,11 @@ from torch.testing import assert_close
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.rope import RopeScaling
+from megatron_jobs.errors import UserError
 from megatron_jobs.model import attention as module
 from megatron_jobs.model.attention import CausalAttention, stretches
 from megatron_jobs.model.build import core_config
+from tests.fused import chosen
 
 ALONE = SimpleNamespace(cp=SimpleNamespace(size=lambda: 1, rank=lambda: 0))
 MODEL = ModelConfig(
@@ -151,6 +153,39 @@ def test_windows_and_caps_within_documents(
         assert_close(out, one)
         for got, want in zip(torch.autograd.grad(out.square().sum(), inputs), wanted, strict=True):
             assert_close(got, want)
+
+
+@pytest.mark.parametrize("model", [MODEL, NEAR], ids=["far", "window"])
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (41, 41), (3, 41)])
+def test_the_fused_form_is_the_same(model: ModelConfig, queries: int, keys: int) -> None:
+    """With documents and without; values and gradients."""
+    bounds = torch.tensor([[5, 30], [1, 2], [17, 40]])
+    documents = (torch.arange(keys) >= bounds[:, :, None]).sum(1).int()
+    inputs = [x.requires_grad_() for x in drawn(queries, keys)]
+    for mask in (None, documents):
+        results = []
+        for form in ("reference", "fused"):
+            with chosen(attention=form):
+                out = attention(model)(*inputs, mask)
+            results.append((out, *torch.autograd.grad(out.square().sum(), inputs)))
+        for found, wanted in zip(*results, strict=True):
+            assert_close(found, wanted)
+
+
+def test_what_the_fused_form_does_not_know() -> None:
+    inputs = drawn(5, 5)
+    dropping = MODEL.model_copy(update={"attention_dropout": 0.5})
+    forbidden = torch.zeros(1, 1, 5, 5, dtype=torch.bool)
+    cases = [
+        (CAPPED, None, "capped scores"), (dropping, None, "dropout, whose"),
+        (MODEL, forbidden, "a mask of its own"),
+    ]  # fmt: skip
+    for model, mask, what in cases:
+        with (
+            chosen(attention="fused"),
+            pytest.raises(UserError, match=f"attention: fused, but it does not know {what}"),
+        ):
+            attention(model)(*inputs, mask)
 
 
 def test_a_window_spares_most_scores(monkeypatch: pytest.MonkeyPatch) -> None:
