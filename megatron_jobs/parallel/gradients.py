@@ -12,6 +12,7 @@ from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.parallel.alone import install_alone
 from megatron_jobs.parallel.cures import unwrap
 from megatron_jobs.parallel.own_time import OwnTime
+from megatron_jobs.parallel.sums import Sums
 
 
 def wrap(chunks: list[Any], mesh: Mesh) -> list[DistributedDataParallel]:
@@ -24,7 +25,7 @@ def wrap(chunks: list[Any], mesh: Mesh) -> list[DistributedDataParallel]:
         overlap_param_gather=mesh.overlap,
     )
     wrapped = [
-        DistributedDataParallel(chunk.config, settings, chunk, disable_bucketing=number > 0)
+        Sums(chunk.config, settings, chunk, disable_bucketing=number > 0)
         for number, chunk in enumerate(chunks)
     ]
     for chunk in wrapped:

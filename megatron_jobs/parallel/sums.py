@@ -1,0 +1,56 @@
+"""Where the gradients of a batch add up: fp32 sums, each written first and added to afterwards."""
+
+from collections.abc import Callable
+from typing import Any
+
+from megatron.core.distributed import DistributedDataParallel
+
+from megatron_jobs.kernels.gradients import add_gradient
+
+
+class Sums(DistributedDataParallel):  # type: ignore[misc]
+    """megatron-core's, whose sums need not be cleared: the first gradient of a step is written.
+
+    A parameter that got none has its sum cleared before it is shared.
+    """
+
+    def __init__(self, *args: Any, **words: Any) -> None:
+        self.unwritten: set[Any] = set()
+        """Parameters whose sums are those of the last step."""
+        super().__init__(*args, **words)
+        for group in self.bucket_groups + self.expert_parallel_bucket_groups:
+            group.start_grad_sync = self._clearing(group, group.start_grad_sync)
+
+    def zero_grad_buffer(self) -> None:
+        """To be called before the first gradient of a step."""
+        for parameter in self.params_with_grad:
+            parameter.grad_added_to_main_grad = False
+        for group in self.bucket_groups + self.expert_parallel_bucket_groups:
+            group.reset()
+        self.unwritten.update(self.params_with_grad)
+
+    def _make_backward_post_hook(self, param: Any) -> Callable[..., None]:
+        finish = super()._make_backward_post_hook(param)
+
+        def hook(*unused: Any) -> None:
+            added = param.grad is not None and not param.grad_added_to_main_grad
+            if added:
+                add_gradient(param.main_grad, param.grad, first=param in self.unwritten)
+                self.unwritten.discard(param)
+                param.grad_added_to_main_grad = True
+            finish()
+            if added:
+                param.grad_added_to_main_grad = False
+
+        return hook
+
+    def _clearing(self, group: Any, start: Callable[..., None]) -> Callable[..., None]:
+        """`start` of a group of parameters, all of whose sums are then of this step."""
+
+        def cleared(*args: Any, **words: Any) -> None:
+            for parameter in self.unwritten.intersection(group.params):
+                parameter.main_grad.zero_()
+                self.unwritten.discard(parameter)
+            start(*args, **words)
+
+        return cleared
