@@ -25,7 +25,8 @@ PYBIND11_MODULE(_cuda, m) {
       "code: 0 fp32, 1 bf16, 2 fp16; 0 is a tensor that is not given.  Work is put on `stream`,\n"
       "torch.cuda.current_stream().cuda_stream, and not waited for.";
   m.attr("KERNELS") =
-      py::make_tuple("norm", "activation", "rope", "loss", "softmax", "adam", "residual");
+      py::make_tuple("norm", "activation", "rope", "loss", "softmax", "adam", "residual",
+                     "experts");
   m.attr("EMULATED") = mj::kEmulated;
   m.def("devices", &mj::devices, "How many CUDA devices are here: 0 without a driver.");
   for (const auto bind : bound()) bind(m);

@@ -4,27 +4,18 @@ Places are tokens' visits in the order of experts. Sums are taken in the order o
 atomics: two runs give the same bits.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from megatron_jobs.kernels.cuda import at, like, numbers, place
+from megatron_jobs.kernels.experts_ops import Route, deal_by_sort
 from megatron_jobs.kernels.native import CODES, cuda
+from megatron_jobs.kernels.ops import run_on_cuda
 
 FP32, INT64 = (torch.float32,), (torch.int64,)
-
-
-class Route(NamedTuple):
-    """How experts are chosen and weighed."""
-
-    visits: int
-    """K."""
-    sigmoid: bool = False
-    """The score is the logistic function of each logit, not their softmax."""
-    normalized: bool = False
-    """Weights of a token add up to the scale."""
-    scale: float = 1.0
 
 
 def choose(logits_TE: Tensor, route: Route, bias_E: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -128,3 +119,49 @@ def combine_backward(
         **place(x_PH),
     )
     return dx, dweights
+
+
+def choose_experts(logits_TE: Tensor, bias_E: Tensor | None, *route: Any) -> tuple[Tensor, Tensor]:
+    """The operator `choose_experts`."""
+    return choose(logits_TE, Route(*route), bias_E)
+
+
+def choose_experts_backward(
+    dweights_TK: Tensor, logits_TE: Tensor, chosen_TK: Tensor, *route: Any
+) -> Tensor:
+    """The operator `choose_experts_backward`."""
+    return choose_backward(dweights_TK, logits_TE, chosen_TK, Route(*route))
+
+
+def bring_rows(
+    x_TH: Tensor, source_P: Tensor, places_TK: Tensor, rows: Sequence[int]
+) -> list[Tensor]:
+    """The operator `bring_rows`: chunks are parts of one tensor."""
+    return list(torch.split(gather_rows(x_TH, source_P), list(rows)))
+
+
+def collect_rows(chunks: Sequence[Tensor], places_TK: Tensor, weights_TK: Tensor | None) -> Tensor:
+    """The operator `collect_rows`."""
+    return combine(joined(chunks), places_TK, weights_TK)
+
+
+def collect_rows_backward(
+    dy_TH: Tensor, chunks: Sequence[Tensor], places_TK: Tensor, weights_TK: Tensor | None
+) -> tuple[list[Tensor], Tensor]:
+    """The operator `collect_rows_backward`."""
+    dx, dweights = combine_backward(dy_TH, joined(chunks), places_TK, weights_TK)
+    rows = [chunk.size(0) for chunk in chunks]
+    return list(torch.split(dx, rows)), dy_TH.new_empty(0) if dweights is None else dweights
+
+
+def joined(chunks: Sequence[Tensor]) -> Tensor:
+    """All rows in one tensor: the kernels know no other."""
+    return chunks[0] if len(chunks) == 1 else torch.cat(list(chunks))
+
+
+run_on_cuda("choose_experts", choose_experts)
+run_on_cuda("choose_experts_backward", choose_experts_backward)
+run_on_cuda("deal_visits", deal_by_sort)
+run_on_cuda("bring_rows", bring_rows)
+run_on_cuda("collect_rows", collect_rows)
+run_on_cuda("collect_rows_backward", collect_rows_backward)

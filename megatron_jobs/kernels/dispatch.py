@@ -9,7 +9,12 @@ from torch import Tensor
 
 from megatron_jobs.config.kernels import KernelsConfig
 from megatron_jobs.errors import UserError
-from megatron_jobs.kernels import cuda_heads, cuda_layers, cuda_loss  # noqa: F401 they register
+from megatron_jobs.kernels import (  # noqa: F401 they register
+    cuda_experts,
+    cuda_heads,
+    cuda_layers,
+    cuda_loss,
+)
 from megatron_jobs.kernels.native import FLOATS, built
 
 Form = Literal["reference", "cpu", "cuda"]

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 from megatron.core.transformer.mlp import MLPSubmodules
-from megatron.core.transformer.moe.experts import SequentialMLP
-from megatron.core.transformer.moe.moe_layer import MoELayer, MoESubmodules
+from megatron.core.transformer.moe.moe_layer import MoESubmodules
 from megatron.core.transformer.moe.moe_utils import compute_routing_scores_for_aux_loss
 from megatron.core.transformer.moe.router import TopKRouter
 from megatron.core.transformer.moe.shared_experts import SharedExpertMLP
@@ -17,6 +16,9 @@ from torch import Tensor
 
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.router import RouterConfig
+from megatron_jobs.kernels.experts import choose_experts
+from megatron_jobs.kernels.experts_ops import Route
+from megatron_jobs.model.deal import Experts, MixedLayer
 
 
 def choose(
@@ -31,32 +33,24 @@ def choose(
     Returns: weights [T, K] fp32, experts [T, K] int64, in no order.
     Source: DeepSeek-AI 2024, arXiv:2412.19437, equations 12 to 16, and arXiv:2405.04434, 2.2.2.
     """
-    logits_TE = logits_TE.float()
-    sigmoid = rules.score == "sigmoid"
-    scores_TE = logits_TE.sigmoid() if sigmoid else logits_TE.softmax(-1)
-    choice_TE = scores_TE if bias_E is None else scores_TE + bias_E
-    if rules.groups > 1:
-        choice_TE = choice_TE.masked_fill(~best_groups(choice_TE, rules), float("-inf"))
-    experts_TK = choice_TE.topk(count, sorted=False).indices
-    weights_TK = scores_TE.gather(1, experts_TK)
-    if rules.normalize:
-        weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + 1e-20)
-    return weights_TK * rules.scale, experts_TK
+    return choose_experts(logits_TE, route_of(rules, count), bias_E)
 
 
-def best_groups(scores_TE: Tensor, rules: RouterConfig) -> Tensor:
-    """bool [T, E]: the experts of each token's best groups."""
-    size = scores_TE.size(-1) // rules.groups
-    scores_TGM = scores_TE.view(-1, rules.groups, size)
-    judges = 2 if rules.group_score == "top2" else 1
-    scores_TG = scores_TGM.topk(judges).values.sum(-1)
-    groups = scores_TG.topk(rules.groups_per_token, sorted=False).indices
-    chosen_TG = torch.zeros_like(scores_TG, dtype=torch.bool).scatter(1, groups, value=True)
-    return chosen_TG.repeat_interleave(size, -1)
+def route_of(rules: RouterConfig, count: int) -> Route:
+    """As `kernels` take it."""
+    return Route(
+        visits=count,
+        sigmoid=rules.score == "sigmoid",
+        normalized=rules.normalize,
+        scale=rules.scale,
+        groups=rules.groups,
+        groups_chosen=rules.groups_per_token,
+        judges=2 if rules.groups > 1 and rules.group_score == "top2" else 1,
+    )
 
 
 class Router(TopKRouter):  # type: ignore[misc]
-    """megatron-core's router with the choice of `choose`.
+    """megatron-core's router with the choice of `choose`, in one pass.
 
     Its own has no group that is as good as its best expert, and always normalises a sigmoid.
     """
@@ -82,20 +76,13 @@ class Router(TopKRouter):  # type: ignore[misc]
         return weights_TE, goes_TE
 
 
-def is_plain(model: ModelConfig) -> bool:
-    """Whether megatron-core's own router chooses as this model does."""
-    rules = model.router
-    alone = rules.normalize and model.experts_per_token == 1
-    return rules.score == "softmax" and rules.groups == 1 and not alone
-
-
 def experts_spec(model: ModelConfig, block: MLPSubmodules) -> Any:
     """What builds a router, experts made of `block`, and the block beside them."""
-    router = TopKRouter if is_plain(model) else partial(Router, rules=model.router)
+    router = partial(Router, rules=model.router)
     shared = partial(SharedExpertMLP, submodules=block) if model.shared_ffn else None
-    experts = partial(SequentialMLP, submodules=block)
+    experts = partial(Experts, submodules=block)
     submodules = MoESubmodules(experts=experts, shared_experts=shared, router=router)
-    return partial(MoELayer, submodules=submodules)
+    return partial(MixedLayer, submodules=submodules)
 
 
 def expert_settings(model: ModelConfig) -> dict[str, Any]:
@@ -111,8 +98,7 @@ def expert_settings(model: ModelConfig) -> dict[str, Any]:
         "moe_router_load_balancing_type": "aux_loss" if model.balance_loss else "none",
         "moe_aux_loss_coeff": model.balance_loss,
         "moe_router_score_function": rules.score,
-        # softmax over the chosen alone is softmax over all, normalised
-        "moe_router_pre_softmax": not (rules.normalize and is_plain(model)),
+        "moe_router_pre_softmax": True,  # as `choose` has it, which normalises after
         "moe_router_topk_scaling_factor": rules.scale if rules.scale != 1 else None,
         "moe_router_enable_expert_bias": rules.bias,
         "moe_router_dtype": "fp32" if rules.fp32 else None,

@@ -22,7 +22,7 @@ from torch.nn import functional
 from megatron_jobs.kernels import cuda_experts, cuda_heads, cuda_layers, cuda_lists, cuda_loss
 from megatron_jobs.kernels.activation import swiglu
 from megatron_jobs.kernels.adam import AdamRule, AdamTensors
-from megatron_jobs.kernels.cuda_experts import Route
+from megatron_jobs.kernels.experts_ops import Route
 from megatron_jobs.kernels.loss_ops import Rule
 from megatron_jobs.kernels.norm import rms_norm
 from megatron_jobs.kernels.rope import rotate

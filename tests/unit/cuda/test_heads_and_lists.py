@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from megatron_jobs.kernels import cuda_experts, cuda_heads, cuda_lists, cuda_loss
 from megatron_jobs.kernels.adam import AdamRule, AdamTensors, adam_step_reference
-from megatron_jobs.kernels.cuda_experts import Route
+from megatron_jobs.kernels.experts_ops import Route
 from megatron_jobs.kernels.loss import cross_entropy_reference
 from megatron_jobs.kernels.loss_ops import Rule
 from megatron_jobs.kernels.rope import rotate_reference, turns

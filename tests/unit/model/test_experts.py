@@ -7,11 +7,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.router import RouterConfig
-from megatron_jobs.model.experts import choose, is_plain
-
-SPARSE = ModelConfig(layers=2, hidden=8, heads=2, vocab_size=9, experts=4)
+from megatron_jobs.model.experts import choose
 
 
 def slow_scores(logits: list[float], rules: RouterConfig) -> list[float]:
@@ -105,18 +102,3 @@ def test_gradients_are_those_of_weights_taken_by_hand() -> None:
     by_hand = 2.5 * own / own.sum(1, keepdim=True)
     (expected,) = torch.autograd.grad(by_hand.square().sum(), logits)
     assert_close(found, expected)
-
-
-@pytest.mark.parametrize(
-    ("change", "plain"),
-    [
-        ({}, True),
-        ({"router": RouterConfig(normalize=False, scale=2.0)}, True),
-        ({"experts_per_token": 1}, False),
-        ({"experts_per_token": 1, "router": RouterConfig(normalize=False)}, True),
-        ({"router": RULES["not normal"]}, False),
-        ({"router": RouterConfig(groups=2)}, False),
-    ],
-)
-def test_which_choices_megatron_core_has(change: dict[str, object], plain: bool) -> None:
-    assert is_plain(SPARSE.model_copy(update=change)) == plain
