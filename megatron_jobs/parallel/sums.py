@@ -30,17 +30,16 @@ class Sums(DistributedDataParallel):  # type: ignore[misc]
         self.unwritten.update(self.params_with_grad)
 
     def _make_backward_post_hook(self, param: Any) -> Callable[..., None]:
-        finish = super()._make_backward_post_hook(param)
+        """What is called when autograd has a gradient of `param`."""
 
         def hook(*unused: Any) -> None:
-            added = param.grad is not None and not param.grad_added_to_main_grad
-            if added:
+            if param.grad is not None:
                 add_gradient(param.main_grad, param.grad, first=param in self.unwritten)
                 self.unwritten.discard(param)
-                param.grad_added_to_main_grad = True
-            finish()
-            if added:
-                param.grad_added_to_main_grad = False
+                param.grad = None
+            if self.ddp_config.overlap_grad_reduce:
+                group = self.param_to_bucket_group[param]
+                group.register_grad_ready(param, self.force_all_reduce)
 
         return hook
 
