@@ -230,13 +230,13 @@ void find_bad(const Tensors& tensors, uintptr_t bad, const Sizes& sizes, int dty
 }
 
 void add_product(uintptr_t dy, uintptr_t x, uintptr_t sum, int64_t rows, int64_t outputs,
-                 int64_t inputs, int dtype, int sum_dtype, uintptr_t stream) {
+                 int64_t inputs, int dtype, int sum_dtype, bool first, uintptr_t stream) {
   check_given(dy, rows * outputs, "dy");
   check_given(x, rows * inputs, "x");
   check_given(sum, outputs * inputs, "sum");
   const py::gil_scoped_release released;
   mj::add_product({rows, outputs, inputs, dtype, sum_dtype, at<void>(dy), at<void>(x),
-                   at<void>(sum)},
+                   at<void>(sum), first},
                   mj::stream_of(stream));
 }
 
@@ -264,8 +264,9 @@ void bind_lists(py::module_& m) {
   m.def("use_cublas", &mj::use_cublas, py::arg("path"), "Take cuBLAS from a shared library.");
   m.def("add_product", &add_product, py::arg("dy"), py::arg("x"), py::arg("sum"), py::kw_only(),
         py::arg("rows"), py::arg("outputs"), py::arg("inputs"), py::arg("dtype"),
-        py::arg("sum_dtype"), py::arg("stream"),
-        "sum [outputs, inputs] += dy' x, of dy [rows, outputs] and x [rows, inputs].");
+        py::arg("sum_dtype"), py::arg("first"), py::arg("stream"),
+        "sum [outputs, inputs] += dy' x, of dy [rows, outputs] and x [rows, inputs].\n\n"
+        "first: sum = dy' x, whatever it was.");
 }
 
 const mj::Bound heads(bind_heads), experts(bind_experts), lists(bind_lists);

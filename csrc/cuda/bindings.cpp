@@ -26,7 +26,7 @@ PYBIND11_MODULE(_cuda, m) {
       "torch.cuda.current_stream().cuda_stream, and not waited for.";
   m.attr("KERNELS") =
       py::make_tuple("norm", "activation", "rope", "loss", "softmax", "adam", "residual",
-                     "experts");
+                     "experts", "gradients");
   m.attr("EMULATED") = mj::kEmulated;
   m.def("devices", &mj::devices, "How many CUDA devices are here: 0 without a driver.");
   for (const auto bind : bound()) bind(m);

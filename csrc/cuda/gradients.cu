@@ -85,16 +85,16 @@ void add_product(const AddProduct& task, Stream stream) {
   with_dtype(task.dtype, [](auto*) {});
   MJ_CHECK(task.sum_dtype == kFp32 || task.sum_dtype == task.dtype,
            "sum must be fp32 or of the dtype of dy, got ", task.sum_dtype);
-  if (task.rows == 0 || task.outputs == 0 || task.inputs == 0) return;
+  if (task.outputs == 0 || task.inputs == 0 || (task.rows == 0 && !task.first)) return;
   const int rows = as_int("rows", task.rows), outputs = as_int("outputs", task.outputs);
   const int inputs = as_int("inputs", task.inputs), type = kTypes[task.dtype];
-  const float one = 1.0f;
+  const float one = 1.0f, kept = task.first ? 0.0f : 1.0f;
   const Handle handle = handle_of(*cublas);
   check_status("cublasSetStream", cublas->set_stream(handle, stream));
   // to cuBLAS, whose columns lie together, x is [I, T], dy [O, T], and sum [I, O] = x dy'
   check_status("cublasGemmEx",
                cublas->product(handle, kKeep, kTurn, inputs, outputs, rows, &one, task.x, type,
-                               inputs, task.dy, type, outputs, &one, task.sum,
+                               inputs, task.dy, type, outputs, &kept, task.sum,
                                kTypes[task.sum_dtype], inputs, kComputeFp32, kAnyAlgorithm));
 }
 

@@ -8,7 +8,7 @@
 
 namespace mj {
 
-// sum_oi += sum_t dy_to x_ti: what apex's fused_weight_gradient_mlp_cuda does for megatron-core. T rows
+// sum_oi += sum_t dy_to x_ti, or = where it is the first of a batch: what apex's fused_weight_gradient_mlp_cuda does for megatron-core. T rows
 // (tokens), O and I columns.
 struct AddProduct {
   int64_t rows, outputs, inputs;
@@ -17,6 +17,7 @@ struct AddProduct {
   const void* dy;  // [T, O]
   const void* x;   // [T, I]
   void* sum;       // [O, I]
+  bool first;      // whatever sum holds is not read
 };
 
 // Take cuBLAS from a shared library. Raises runtime_error where it cannot be opened or lacks a function.

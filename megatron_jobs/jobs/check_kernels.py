@@ -38,7 +38,7 @@ ON_CPU = {
     "attention": "attention_forward",
     "adam": "adam_step",
     "gradients": "add_gradient",
-    "experts": "permute",
+    "experts": "bring_rows",
     "residual": "add_residual",
 }
 """Field of `KernelsConfig` -> function of `_kernels` without which it is not made for the CPU."""

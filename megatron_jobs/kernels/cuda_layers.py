@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from megatron_jobs.kernels import activation_ops, norm_ops, residual_ops
+from megatron_jobs.kernels import activation_ops, dropout_ops, norm_ops, residual_ops
 from megatron_jobs.kernels.cuda import at, like, numbers, scratch
 from megatron_jobs.kernels.native import cuda
 from megatron_jobs.kernels.norm_ops import Four, Three
@@ -140,13 +140,13 @@ def drop_add(
     seed: Tensor | None,
     dropout: float,
 ) -> Tensor:
-    """residual + dropout(x + bias), of numbers that `seed` (int64 [1], here) decides on."""
+    """The operator `drop_add`; nothing is dropped without a seed."""
     inputs = (
         at("x", x_RH),
         at("bias", bias_H, **like(x_RH, shape=x_RH.shape[-1:])),
         at("residual", residual_RH, **like(x_RH)),
     )
-    y = torch.empty_like(x_RH)
+    y = dropout_ops.output_of_drop_add(x_RH)
     drawn = at("seed", seed, dtypes=(torch.int64,), shape=(1,))
     cuda().residual_forward(*inputs, y.data_ptr(), drawn, dropout=dropout, **rows_of(x_RH))
     return y
@@ -155,9 +155,8 @@ def drop_add(
 def drop_add_backward(
     dy_RH: Tensor, seed: Tensor, dropout: float, bias: bool
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x and bias, the latter of no numbers unless there is one."""
-    dx = torch.empty_like(dy_RH)
-    dbias = dy_RH.new_empty(dy_RH.shape[-1:] if bias else 0)
+    """The operator `drop_add_backward`."""
+    dx, dbias = dropout_ops.outputs_of_backward(dy_RH, seed, dropout, bias)
     partial = scratch(dy_RH, cuda().residual_scratch(dy_RH.size(-1)) if bias else 0)
     outputs = dx.data_ptr(), dbias.data_ptr() if bias else 0, partial.data_ptr()
     drawn = at("seed", seed, dtypes=(torch.int64,), shape=(1,))
@@ -176,3 +175,5 @@ run_on_cuda("activation", activation)
 run_on_cuda("activation_backward", activation_backward)
 run_on_cuda("add_residual", add_residual)
 run_on_cuda("bias_gradient", bias_gradient)
+run_on_cuda("drop_add", drop_add)
+run_on_cuda("drop_add_backward", drop_add_backward)

@@ -99,12 +99,13 @@ def find_bad(tensors: Tensors, bad: Tensor) -> None:
     cuda().find_bad(*addressed(tensors), place_of_bad, **rule(tensors))
 
 
-def add_product(dy_TO: Tensor, x_TI: Tensor, sum_OI: Tensor) -> None:
+def add_product(dy_TO: Tensor, x_TI: Tensor, sum_OI: Tensor, *, first: bool = False) -> None:
     """sum += dy^T x: what apex's `wgrad_gemm_accum_fp32` and `_fp16` do, by torch's own cuBLAS.
 
     Args:
         dy_TO, x_TI: [T, O] and [T, I], of one dtype.
         sum_OI: [O, I], fp32 or of the same dtype; written to.
+        first: sum = dy^T x, whatever it was before.
     Raises: UserError where torch has loaded no cuBLAS.
     """
     take_cublas()
@@ -118,6 +119,7 @@ def add_product(dy_TO: Tensor, x_TI: Tensor, sum_OI: Tensor) -> None:
         outputs=outputs,
         inputs=inputs,
         sum_dtype=CODES[sum_OI.dtype],
+        first=first,
         **numbers(dy_TO),
     )
 

@@ -1,9 +1,11 @@
 """The residual stream: what a block gives is added to it. R rows (any leading shape), H columns."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from megatron_jobs.kernels.dispatch import form_of
+from megatron_jobs.kernels.dropout_ops import drop_add
 from megatron_jobs.kernels.residual_ops import add_residual
 
 SMALL = 1 << 15
@@ -15,9 +17,10 @@ def bias_dropout_add(
 ) -> Tensor:
     """residual + dropout(x + bias).
 
-    Dropout draws from torch's generator, as torch does, so that a job that goes on draws what it
-    would have drawn; that takes most of the time, and is left to torch. Without a bias one addition
-    is all there is.
+    Which numbers are dropped follows from torch's generator, so that a job that goes on drops what
+    it would have dropped. On the CPU its numbers take most of the time, and dropout is left to
+    torch; on CUDA it gives a seed, from which the kernel draws (16 bits a number). Without a bias
+    and dropout one addition is all there is.
 
     Args:
         x_RH: [..., H].
@@ -31,11 +34,10 @@ def bias_dropout_add(
         raise ValueError(f"residual must be {list(x_RH.shape)}, got {list(residual_RH.shape)}")
     if bias_H is not None and bias_H.shape != x_RH.shape[-1:]:
         raise ValueError(f"bias must be {list(x_RH.shape[-1:])}, got {list(bias_H.shape)}")
-    if bias_H is not None and _is_fused(x_RH, bias_H, residual_RH, dropout):
-        fused: Tensor = add_residual(
-            x_RH.contiguous(), bias_H.contiguous(), residual_RH.contiguous()
-        )
-        return fused
+    if bias_H is not None or (dropout > 0 and _draws(x_RH)):
+        fused = _fused(x_RH, bias_H, residual_RH, dropout)
+        if fused is not None:
+            return fused
     x_RH = x_RH.to(residual_RH.dtype)
     if bias_H is not None:
         x_RH = x_RH + bias_H.to(x_RH.dtype)
@@ -47,13 +49,30 @@ def bias_add_reference(x_RH: Tensor, bias_H: Tensor, residual_RH: Tensor) -> Ten
     return ((x_RH.double() + bias_H.double()) + residual_RH.double()).to(residual_RH.dtype)
 
 
-def _is_fused(x_RH: Tensor, bias_H: Tensor, residual_RH: Tensor, dropout: float) -> bool:
-    """Whether the operator `add_residual` takes these tensors."""
+def _fused(
+    x_RH: Tensor, bias_H: Tensor | None, residual_RH: Tensor, dropout: float
+) -> Tensor | None:
+    """What the operators give; None where they do not take these tensors."""
     unknown = None
-    if dropout > 0:
-        unknown = "dropout, whose random numbers are torch's"
-    elif x_RH.size(-1) == 0:
+    if x_RH.size(-1) == 0:
         unknown = "it does not know rows of no columns"
+    elif dropout >= 1:
+        unknown = "dropout of all numbers"
+    elif dropout > 0 and not _draws(x_RH):
+        unknown = "dropout, whose random numbers are torch's"
     small = x_RH.numel() < SMALL
-    found = form_of("residual", x_RH, bias_H, residual_RH, small=small, unknown=unknown)
-    return found != "reference"
+    if form_of("residual", x_RH, bias_H, residual_RH, small=small, unknown=unknown) == "reference":
+        return None
+    bias_H = None if bias_H is None else bias_H.contiguous()
+    out: Tensor
+    if dropout > 0:
+        seed = torch.randint(1 << 62, (1,), device=x_RH.device)
+        out = drop_add(x_RH.contiguous(), bias_H, residual_RH.contiguous(), seed, dropout)
+    else:
+        out = add_residual(x_RH.contiguous(), bias_H, residual_RH.contiguous())
+    return out
+
+
+def _draws(x: Tensor) -> bool:
+    """Whether random numbers are the kernel's there."""
+    return x.is_cuda

@@ -275,8 +275,9 @@ extern "C" int cublasGemmEx(void*, int ta, int tb, int m, int n, int k, const fl
 def test_weight_gradients_are_added_by_the_cublas_that_is_loaded(
     tmp_path: Path, module: ModuleType
 ) -> None:
+    one = dict.fromkeys(("rows", "outputs", "inputs"), 1)
     with pytest.raises(RuntimeError, match=r"add_product: use_cublas was not called"):
-        module.add_product(1, 1, 1, rows=1, outputs=1, inputs=1, dtype=0, sum_dtype=0, stream=0)
+        module.add_product(1, 1, 1, **one, dtype=0, sum_dtype=0, first=False, stream=0)
     with pytest.raises(RuntimeError, match=r"cuBLAS: /nowhere/libcublas.so: cannot open"):
         module.use_cublas("/nowhere/libcublas.so")
     (tmp_path / "cublas.cpp").write_text(FAKE_CUBLAS)
@@ -290,6 +291,12 @@ def test_weight_gradients_are_added_by_the_cublas_that_is_loaded(
     cuda_lists.take_cublas.cache_clear()
     cuda_lists.add_product(dy, x, total)
     assert_close(total, expected)
+    cuda_lists.add_product(dy, x, total, first=True)
+    assert_close(total, dy.t() @ x)
+    cuda_lists.add_product(dy[:0], x[:0], total)
+    assert_close(total, dy.t() @ x)
+    cuda_lists.add_product(dy[:0], x[:0], total, first=True)
+    assert not total.any()
     with pytest.raises(RuntimeError, match="cublasGemmEx: cuBLAS says 7"):
         cuda_lists.add_product(dy.bfloat16(), x.bfloat16(), total)
     with pytest.raises(ValueError, match=r"sum must be \[3, 4\], got \[4, 3\]"):

@@ -55,3 +55,9 @@ def test_this_python_is_asked() -> None:
 
 def test_every_kernel_is_told_of() -> None:
     assert set(ON_CPU) == set(KernelsConfig.model_fields)
+
+
+@pytest.mark.parametrize("kernel", ON_CPU)
+def test_what_is_looked_for_is_built(kernel: str) -> None:
+    """A name that no extension has would be told of as a kernel that is not made."""
+    assert callable(getattr(_kernels, ON_CPU[kernel], None)), ON_CPU[kernel]
