@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from megatron_jobs.kernels import cuda_lists
 from megatron_jobs.kernels.dispatch import form_of
 from megatron_jobs.kernels.native import CODES, checked, cpu
 
@@ -41,3 +42,18 @@ def add_gradient_reference(total: Tensor, gradient: Tensor, *, first: bool = Fal
         total.copy_(gradient)
     else:
         total.add_(gradient)
+
+
+def add_product(total_OI: Tensor, dy_TO: Tensor, x_TI: Tensor, *, first: bool = False) -> None:
+    """total += dy^T x, a weight's gradient: on CUDA in one product, of cuBLAS.
+
+    Args:
+        total_OI: fp32 [O, I], contiguous; written to.
+        dy_TO, x_TI: [T, O] and [T, I], of one dtype.
+        first: total = dy^T x, whatever total was before.
+    Raises: ValueError for a total of another dtype or shape, or with gaps.
+    """
+    if dy_TO.is_cuda and form_of("gradients", dy_TO, x_TI) == "cuda":
+        cuda_lists.add_product(dy_TO.contiguous(), x_TI.contiguous(), total_OI, first=first)
+        return
+    add_gradient(total_OI, dy_TO.t() @ x_TI, first=first)

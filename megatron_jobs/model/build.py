@@ -26,6 +26,7 @@ from megatron_jobs.model.latent import latent_settings
 from megatron_jobs.model.spec import block_spec
 from megatron_jobs.model.t5 import T5Model
 from megatron_jobs.parallel.device import engine_device
+from megatron_jobs.parallel.products import join_products
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,7 +34,6 @@ UNFUSED: dict[str, Any] = {
     "bias_activation_fusion": False,
     "bias_dropout_fusion": False,
     "masked_softmax_fusion": False,
-    "gradient_accumulation_fusion": False,
     "apply_rope_fusion": False,
     "persist_layer_norm": False,
 }
@@ -92,6 +92,7 @@ def core_config(model: ModelConfig, mesh: Mesh, precision: Precision) -> Transfo
     """megatron-core's own configuration, made from ours."""
     settings = shape_settings(model) | mesh_settings(mesh) | expert_settings(model) | UNFUSED
     settings |= {
+        "gradient_accumulation_fusion": join_products(),
         "params_dtype": DTYPES[precision],
         "pipeline_dtype": DTYPES[precision],
         "bf16": precision == "bf16",
