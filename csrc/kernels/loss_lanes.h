@@ -132,25 +132,36 @@ inline float loss_of(const LossRule& rule, const RowParts& found) {
 }
 
 template <typename T>
-float whole_row(const LossRule& rule, T* x, int64_t target, float weight) {
+float whole_bent_row(const LossRule& rule, T* x, int64_t target, float weight) {
   const auto found = parts_of_row(rule, x, target);
   if (weight != 0) gradient_of_row(rule, x, x, target, slope_of(rule, found.most, found.sum, weight));
   return loss_of(rule, found);
 }
 
-// fp32 without a cap: exp(x - most) takes the place of x while it is summed, so that it is computed
-// once. `most` is the largest so far, of stretches that stay in the first-level cache; what is
-// missing in the power of the earlier ones is made good in the end.
-float whole_row(const LossRule& rule, float* x, int64_t target, float weight) {
-  constexpr int most_stretches = 256;
-  const int64_t columns = rule.columns;
-  const Pieces stretches{columns, std::max<int64_t>(2048, (columns + most_stretches - 1) / most_stretches)};
-  float shifts[most_stretches];
+// exp(x - shift) of a row, in stretches that stay in the first-level cache; shift is the largest x
+// so far, shifts[n] that of stretch n.
+struct Powers {
+  static constexpr int kMost = 256;
+
+  Pieces stretches;
+  float* kept;
+  float shifts[kMost];
+
+  Stretch operator[](int64_t n) const { return stretches[n]; }
+  int64_t count() const { return stretches.count(); }
+  // what is missing in the powers of stretch n, once the largest x of the row is known
+  float missing(int64_t n, float most) const {
+    return shifts[n] == kNone ? 0.0f : exp(all(shifts[n] - most))[0];
+  }
+};
+
+template <typename T>
+RowParts powers_of_row(T* x, Powers& powers) {
   RowParts found{kNone, 0, 0, 0};
-  if (target >= 0 && target < columns) found.chosen = x[target];
-  for (int64_t n = 0; n < stretches.count(); ++n) {
-    float* const part = x + stretches[n].first;
-    const int64_t size = stretches[n].last - stretches[n].first;
+  for (int64_t n = 0; n < powers.count(); ++n) {
+    T* const part = x + powers[n].first;
+    float* const kept = powers.kept + powers[n].first;
+    const int64_t size = powers[n].last - powers[n].first;
     const float here = largest(part, size), before = found.most;
     if (here > before) found.most = here;
     const float shift = found.most == kNone ? 0.0f : found.most;
@@ -159,25 +170,54 @@ float whole_row(const LossRule& rule, float* x, int64_t target, float weight) {
       const Floats value = lanes.get(part + i);
       const Floats power = lanes.keep(exp(value - shift));
       __builtin_prefetch(part + size + i);  // the next stretch, or row: 1.2 times as fast
-      lanes.put(part + i, power);
+      lanes.put(kept + i, power);
       into[0] += power;
       into[1] += value;
     });
     if (before != kNone) found.sum *= exp(all(before - shift))[0];
     found.sum += sums[0], found.total += sums[1];
-    shifts[n] = found.most;
+    powers.shifts[n] = found.most;
   }
-  if (weight == 0) return loss_of(rule, found);
-  const auto slope = slope_of(rule, found.most, found.sum, weight);
-  for (int64_t n = 0; n < stretches.count(); ++n) {
-    float* const part = x + stretches[n].first;
-    const float missing = shifts[n] == kNone ? 0.0f : exp(all(shifts[n] - found.most))[0];
-    const float scale = slope.scale * missing * weight, shift = -slope.share * weight;
-    each_vector(stretches[n].last - stretches[n].first, MJ_EACH(int64_t i, auto lanes) {
-      lanes.put(part + i, fma(lanes.get(part + i), all(scale), all(shift)));
+  return found;
+}
+
+template <typename T>
+void gradient_of_powers(const RowSlope& slope, const Powers& powers, T* x) {
+  const Floats down = all(-slope.share * slope.weight);
+  for (int64_t n = 0; n < powers.count(); ++n) {
+    T* const part = x + powers[n].first;
+    const float* const kept = powers.kept + powers[n].first;
+    const Floats scale = all(slope.scale * powers.missing(n, slope.shift) * slope.weight);
+    each_vector(powers[n].last - powers[n].first, MJ_EACH(int64_t i, auto lanes) {
+      lanes.put(part + i, fma(lanes.get(kept + i), scale, down));
     });
   }
-  if (target >= 0 && target < columns) x[target] -= (1.0f - rule.smoothing) * weight;
+}
+
+// Without a cap: powers are kept while they are summed, so that each is computed once; those of fp32
+// in the place of x.
+template <typename T>
+float whole_row(const LossRule& rule, T* x, int64_t target, float weight) {
+  const int64_t columns = rule.columns;
+  const int64_t size = std::max<int64_t>(2048, (columns + Powers::kMost - 1) / Powers::kMost);
+  Powers powers{{columns, size}, nullptr, {}};
+  if constexpr (std::is_same_v<T, float>) {
+    powers.kept = x;
+  } else {
+    powers.kept = near_row(columns);
+  }
+  const bool here = target >= 0 && target < columns;
+  const float chosen = here ? to_float(x[target]) : 0.0f;
+  auto found = powers_of_row(x, powers);
+  found.chosen = chosen;
+  if (weight == 0) return loss_of(rule, found);
+  const auto slope = slope_of(rule, found.most, found.sum, weight);
+  const float power = here ? powers.kept[target] * powers.missing(target / size, found.most) : 0.0f;
+  gradient_of_powers(slope, powers, x);
+  if (here) {
+    const float apart = power * slope.scale - slope.share - (1.0f - rule.smoothing);
+    x[target] = from_float<T>(apart * weight);
+  }
   return loss_of(rule, found);
 }
 
@@ -195,7 +235,7 @@ void loss_whole_rows(const LossWhole& task, Stretch rows) {
         continue;
       }
       const bool bent = rule.cap > 0;
-      task.losses[row] = bent ? whole_row<T>(rule, x, target, weight) : whole_row(rule, x, target, weight);
+      task.losses[row] = bent ? whole_bent_row(rule, x, target, weight) : whole_row(rule, x, target, weight);
       if (weight == 0) clear_row(rule, x);
     }
   });
