@@ -9,6 +9,7 @@ import torch
 
 from megatron_jobs import _kernels
 from megatron_jobs.kernels.norm import rms_norm
+from megatron_jobs.kernels.residual_ops import add_residual
 from tests.fused import chosen, drawn, machine, threads
 
 INPUTS = [x.detach() for x in drawn((600, 300), (300,), dtype=torch.float32)]
@@ -66,3 +67,29 @@ def test_a_machine_is_chosen_by_name() -> None:
         assert _kernels.machine() == "plain"
     with pytest.raises(ValueError, match=r"^machine must be plain, avx2 or avx512, got sse$"):
         _kernels.choose_machine("sse")
+
+
+def test_what_a_piece_throws_reaches_the_caller() -> None:
+    """Threads that are not Python's have nobody to tell."""
+    x = torch.ones(200, 1000)
+    places = (x.data_ptr(), x.data_ptr(), x.data_ptr(), x.data_ptr())
+    for threads_ in (1, 3):
+        with pytest.raises(ValueError, match=r"^dtype must be 0 \(fp32\), 1 .*, got 7$"):
+            _kernels.add_residual(*places, rows=200, columns=1000, dtype=7, threads=threads_)
+    assert torch.equal(x, torch.ones(200, 1000))
+
+
+def test_all_threads_flush_denormal_numbers_as_their_caller_does() -> None:
+    x = torch.full((400, 1000), 2.0**-130)
+    zeros = torch.zeros(1000)
+    for flush, wanted in ((True, 0.0), (False, 2.0**-129)):
+        torch.set_flush_denormal(flush)
+        try:
+            for count in (3, 1):
+                with threads(count):
+                    found = add_residual(x, zeros, x)
+                    bits = found.view(torch.int32).unique()
+        finally:
+            torch.set_flush_denormal(False)
+        expected = torch.tensor(wanted).view(torch.int32)
+        assert bits.tolist() == [int(expected)]
