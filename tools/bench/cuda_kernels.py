@@ -23,8 +23,10 @@ from megatron_jobs.kernels import cuda_experts, cuda_heads, cuda_layers, cuda_li
 from megatron_jobs.kernels.activation import swiglu
 from megatron_jobs.kernels.adam import AdamRule, AdamTensors
 from megatron_jobs.kernels.experts_ops import Route
+from megatron_jobs.kernels.loss import cross_entropy
 from megatron_jobs.kernels.loss_ops import Rule
 from megatron_jobs.kernels.norm import rms_norm
+from megatron_jobs.kernels.residual import bias_dropout_add
 from megatron_jobs.kernels.rope import rotate
 from megatron_jobs.kernels.softmax import masked_softmax
 
@@ -186,6 +188,27 @@ def causal_softmax(x: Tensor) -> Tensor:
     return masked_softmax(x, scale=0.1, causal=True)
 
 
+def drop_add(x: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
+    return bias_dropout_add(x, bias, residual, dropout=0.1)
+
+
+def plain_drop_add(x: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
+    return residual + functional.dropout(x + bias, 0.1)
+
+
+def first_class(logits: Tensor) -> Tensor:
+    return torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+
+
+def loss(logits: Tensor) -> Tensor:
+    """Of a copy, which becomes the gradient: a model's logits need none."""
+    return cross_entropy(logits.clone(), first_class(logits))
+
+
+def plain_loss(logits: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.float(), first_class(logits), reduction="none")
+
+
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return rotate(x, cos.detach(), sin.detach())
 
@@ -195,6 +218,8 @@ PAIRS = (
     Pair("swiglu", swiglu, plain_swiglu, ((16384, 22528),)),
     Pair("rope", turned, plain_rope, ((8192, 2, 32, 128), (8192, 128), (8192, 128))),
     Pair("softmax", causal_softmax, plain_softmax, ((4, 16, 2048, 2048),)),
+    Pair("drop_add", drop_add, plain_drop_add, ((16384, 4096), (4096,), (16384, 4096))),
+    Pair("loss", loss, plain_loss, ((8192, 32000),)),
 )
 
 
@@ -263,6 +288,7 @@ def main() -> None:
             results.append(Result(kernel.name, took, share))
             print(f"{kernel.name:28} {took:8.3f} ms  {100 * share:5.1f} % of copy", flush=True)
         torch.cuda.empty_cache()
+        keep(asked.json, results)
     for pair in (each for each in PAIRS if asked.only in each.name):
         result = compared(pair, compiles=not asked.no_compile, rounds=asked.rounds)
         results.append(result)
@@ -270,8 +296,13 @@ def main() -> None:
             f"  compiled {result.compiled:.2f}x" if result.compiled else ""
         )
         print(f"{result.name:28} {result.ms:8.3f} ms  {words}", flush=True)
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
+        keep(asked.json, results)
+
+
+def keep(file: Path | None, results: list[Result]) -> None:
+    """All of them so far: time may run out."""
+    if file:
+        file.write_text(json.dumps([asdict(result) for result in results], indent=1))
 
 
 if __name__ == "__main__":
