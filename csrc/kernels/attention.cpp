@@ -14,7 +14,8 @@ namespace {
 
 constexpr int64_t kQueries = 64, kKeys = 64;  // of a block
 constexpr int64_t kStrip = 16;  // keys of a part of a block that not all of its queries see
-constexpr int64_t kChunk = 4;   // blocks of queries that share a block of keys, once it is fp32
+constexpr int64_t kChunk = 8;   // blocks of queries that share a block of keys, once it is fp32
+constexpr int64_t kAhead = 12;  // rows that are fetched before their turn: they lie far apart
 constexpr int64_t kLine = 16;   // floats of a cache line
 constexpr float kNever = -std::numeric_limits<float>::infinity();
 constexpr float kLowest = -1e30f;  // below every score: a difference to it is a number

@@ -28,8 +28,9 @@ struct AttentionInputs {
   const float* sums;
 };
 
-// With p from `sums`, and dp = dout V': dv = p' dout, ds = p (dp - sum_d dout out), dq = scale ds K,
-// dk = scale ds' Q; dk and dv summed over the query heads of a key head. All are contiguous.
+// With p from `sums`, and dp = dout V': dv = p' dout, ds = p (dp - sum_d dout out),
+// dq = scale ds K, dk = scale ds' Q; dk and dv summed over the query heads of a key head.
+// All are contiguous.
 void attention_backward(const Attention& task, const AttentionInputs& from, void* dq, void* dk,
                         void* dv);
 

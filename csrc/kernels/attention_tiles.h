@@ -1,5 +1,4 @@
-// Products of small fp32 matrices in scratch memory, and how tensors get there and back: see
-// every_machine.h. All rows are kQueries floats apart, or `width` = columns up to a whole kLine.
+// Products of small fp32 matrices in scratch memory, and their transposes: see every_machine.h.
 
 constexpr int64_t kTall = 4;                      // rows of a tile that stays in registers
 constexpr int64_t kWide = MJ_LANES == 16 ? 4 : 2;  // its vectors
@@ -97,61 +96,4 @@ void transpose(const float* from, int64_t from_row, float* to, int64_t to_row, i
       for (int r = 0; r < MJ_LANES; ++r) store(to + (j + r) * to_row + i, block[r]);
     }
   }
-}
-
-// Rows of a tensor: where the first number of each is, and how far apart they are.
-struct Rows {
-  const void* at;
-  int64_t apart;
-  int dtype;
-};
-
-// Numbers of `count` rows, times `factor`, to rows of `width`; zeros behind and below, to `padded`.
-void take_rows(const Rows& from, int64_t count, int64_t columns, float factor, float* to,
-               int64_t width, int64_t padded) {
-  with_dtype(from.dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    for (int64_t row = 0; row < count; ++row) {
-      const T* const x = static_cast<const T*>(from.at) + row * from.apart;
-      float* const y = to + row * width;
-      each_vector(columns, MJ_EACH(int64_t i, auto lanes) { store(y + i, lanes.get(x + i) * factor); });
-      for (int64_t i = (columns + kLanes - 1) / kLanes * kLanes; i < width; ++i) y[i] = 0;
-    }
-  });
-  std::fill(to + count * width, to + padded * width, 0.0f);
-}
-
-// Rows of `width` to rows of a tensor, times `factor`.
-void give_rows(const float* from, int64_t width, float factor, int64_t count, int64_t columns,
-               void* to, int64_t apart, int dtype) {
-  with_dtype(dtype, [&](auto* type) {
-    using T = std::remove_pointer_t<decltype(type)>;
-    for (int64_t row = 0; row < count; ++row) {
-      const float* const x = from + row * width;
-      T* const y = static_cast<T*>(to) + row * apart;
-      each_vector(columns, MJ_EACH(int64_t i, auto lanes) { lanes.put(y + i, load(x + i) * factor); });
-    }
-  });
-}
-
-// 2^x within 2 units of the last place, for x below 128; 0 below -150.
-MJ_INLINE Floats power_of_two(Floats x) {
-  x = at_least(x, all(-160.0f));
-  const Floats magic = all(0x1.8p23f);  // added, it leaves a whole number in the lowest bits
-  const Floats shifted = x + magic;
-  const Floats n = shifted - magic;
-  const Floats r = x - n;
-  Floats q = fma(r, all(0x1.44138ap-13f), all(0x1.5f089p-10f));
-  q = fma(r, q, all(0x1.3b2a54p-7f));
-  q = fma(r, q, all(0x1.c6af6cp-5f));
-  q = fma(r, q, all(0x1.ebfbep-3f));
-  q = fma(r, q, all(0x1.62e43p-1f));
-  const Floats power = fma(r, q, all(1.0f));
-#if MJ_LANES == 16
-  return (Floats)_mm512_scalef_ps((__m512)power, (__m512)n);
-#else
-  const Ints whole = bits_of(shifted) - bits_of(magic);
-  const Ints half = whole >> 1;  // two factors: one alone ends at 2^-126
-  return power * floats_of((half + 127) << 23) * floats_of((whole - half + 127) << 23);
-#endif
 }

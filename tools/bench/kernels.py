@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from megatron_jobs.config.kernels import KernelsConfig
 from megatron_jobs.kernels.activation import swiglu
+from megatron_jobs.kernels.causal_attention import causal_attention
 from megatron_jobs.kernels.dispatch import choose
 from megatron_jobs.kernels.linear_loss import linear_cross_entropy
 from megatron_jobs.kernels.loss import cross_entropy
@@ -82,6 +83,13 @@ def eager_softmax(x: Tensor) -> Tensor:
     return scores.softmax(-1, dtype=torch.float32).to(x.dtype)
 
 
+def eager_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Of positions first, as a layer has them."""
+    heads_first = (x.permute(1, 2, 0, 3) for x in (q, k, v))
+    mixed = functional.scaled_dot_product_attention(*heads_first, is_causal=True)
+    return mixed.permute(2, 0, 1, 3).flatten(2)
+
+
 TARGETS = torch.randint(32000, (2048,), generator=torch.Generator().manual_seed(2))
 EVEN = torch.full((2048,), 1 / 2048)
 
@@ -117,6 +125,7 @@ ROWS = {
         eager_softmax,
         moved=6,
     ),
+    "attention": Row(((512, 4, 6, 64),) * 3, causal_attention, eager_attention),
     "residual": Row(
         ((4096, 2048), (2048,), (4096, 2048)),
         bias_dropout_add,
