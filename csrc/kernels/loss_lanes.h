@@ -46,10 +46,11 @@ RowParts parts_of_row(const LossRule& rule, T* x, int64_t target) {
   const int64_t place = target - rule.first;
   const bool here = place >= 0 && place < columns;
   RowParts found{largest(x, columns), 0, here ? to_float(x[place]) : 0.0f, 0};
+  const float shift = found.most == kNone ? 0.0f : found.most;  // no power is NaN where all are -inf
   float sums[2];
   add_up(columns, sums, MJ_EACH(int64_t i, auto lanes, Floats* into) {
     const Floats value = lanes.get(x + i);
-    into[0] += lanes.keep(exp(value - found.most));
+    into[0] += lanes.keep(exp(value - shift));
     into[1] += value;
   });
   found.sum = sums[0], found.total = sums[1];
@@ -67,13 +68,14 @@ inline RowSlope slope_of(const LossRule& rule, float most, float sum, float weig
   return {most, (1.0f + 2.0f * rule.z_loss * logsum) / sum, share, weight};
 }
 
-template <typename T>
-void gradient_of_row(const LossRule& rule, const T* x, T* gradient, int64_t target, RowSlope slope) {
+template <bool Capped, typename T>
+void slopes_of_row(const LossRule& rule, const T* x, T* gradient, int64_t target, RowSlope slope) {
   const auto [shift, scale, share, weight] = slope;
-  const float inverse = rule.cap > 0 ? 1.0f / rule.cap : 0.0f;
+  const float inverse = Capped ? 1.0f / rule.cap : 0.0f;
   const auto of = MJ_EACH(Floats value) {
-    const Floats bent = value * inverse;  // dx/dlogit = 1 - (x / cap)^2
     const Floats whole = fma(exp(value - shift), all(scale), all(-share)) * weight;
+    if constexpr (!Capped) return whole;  // of -inf bent would be NaN
+    const Floats bent = value * inverse;  // dx/dlogit = 1 - (x / cap)^2
     return whole * fma(-bent, bent, all(1.0f));
   };
   const int64_t place = target - rule.first;
@@ -82,11 +84,18 @@ void gradient_of_row(const LossRule& rule, const T* x, T* gradient, int64_t targ
   if (here) {
     const float value = to_float(x[place]), bent = value * inverse;
     const float apart = exp(all(value - shift))[0] * scale - share - (1.0f - rule.smoothing);
-    at_target = apart * weight * (1.0f - bent * bent);
+    at_target = apart * weight;
+    if (Capped) at_target *= 1.0f - bent * bent;
   }
   each_vector(rule.columns,
               MJ_EACH(int64_t i, auto lanes) { lanes.put(gradient + i, of(lanes.get(x + i))); });
   if (here) gradient[place] = from_float<T>(at_target);
+}
+
+template <typename T>
+void gradient_of_row(const LossRule& rule, const T* x, T* gradient, int64_t target, RowSlope slope) {
+  if (rule.cap > 0) return slopes_of_row<true>(rule, x, gradient, target, slope);
+  slopes_of_row<false>(rule, x, gradient, target, slope);
 }
 
 template <typename T>

@@ -19,9 +19,10 @@ from megatron_jobs.kernels.ops import run_on_cuda
 def loss_whole(logits_RV: Tensor, targets_R: Tensor, weights_R: Tensor, *words: Any) -> Tensor:
     """The operator `loss_whole`."""
     addresses = inputs(logits_RV, targets_R, weights=weights_R)
+    rule = Rule(*words)
+    rule.check_whole(logits_RV.size(1))
     losses = row_numbers(logits_RV)
-    rule = native(logits_RV, Rule(*words))
-    cuda().loss_whole(*addresses, losses.data_ptr(), rule, **place(logits_RV))
+    cuda().loss_whole(*addresses, losses.data_ptr(), native(logits_RV, rule), **place(logits_RV))
     return losses
 
 

@@ -25,6 +25,7 @@ from megatron_jobs.kernels.loss import (
     no_columns,
     place_of,
     plain_losses,
+    refuse_second,
 )
 from megatron_jobs.kernels.loss_ops import PLAIN, Rule, Terms
 
@@ -128,25 +129,29 @@ class ChunkedLoss(torch.autograd.Function):
         context.plan, context.gradients = plan, None
         needs = context.needs_input_grad[:3]
         if plan.weights is not None:
+            context.save_for_backward(plan.weights)
             losses, context.gradients = chunked(
                 hidden_RH, weight_VH, bias_V, plan=plan, needs=needs
             )
             return losses
-        context.save_for_backward(hidden_RH, weight_VH, bias_V)
+        context.save_for_backward(hidden_RH, weight_VH, bias_V, plan.targets)
         return chunked(hidden_RH, weight_VH, bias_V, plan=plan, needs=NOTHING)[0]
 
     @staticmethod
     def backward(context: Any, dlosses_R: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of hidden, weight and bias."""
+        refuse_second()
         plan, dlosses_R = context.plan, dlosses_R.contiguous()
         if plan.weights is None:
-            plan = plan._replace(weights=dlosses_R)
+            *tensors, targets = context.saved_tensors
+            plan = plan._replace(weights=dlosses_R, targets=targets)
             needs = context.needs_input_grad[:3]
-            return *chunked(*context.saved_tensors, plan=plan, needs=needs)[1], None
+            return *chunked(*tensors, plan=plan, needs=needs)[1], None
         if context.gradients is None:
             raise RuntimeError("linear_cross_entropy: its gradients were handed on already")
+        (weights_R,) = context.saved_tensors
         gradients, context.gradients = context.gradients, None
-        factor = common_factor(dlosses_R, plan.weights)
+        factor = common_factor(dlosses_R, weights_R)
         if factor is not None:
             for gradient in gradients:
                 if gradient is not None:
@@ -157,6 +162,9 @@ class ChunkedLoss(torch.autograd.Function):
 def common_factor(dlosses_R: Tensor, weights_R: Tensor) -> Tensor | None:
     """What all weights must be multiplied by to be the gradient that came; None for 1.
 
+    NaN if a gradient or the factor is not finite: that a step is left out for it is decided
+    elsewhere.
+
     Raises: ValueError where there is no such number.
     """
     if torch.equal(dlosses_R, weights_R):
@@ -164,6 +172,8 @@ def common_factor(dlosses_R: Tensor, weights_R: Tensor) -> Tensor | None:
     at = weights_R.abs().argmax()
     factor = torch.where(weights_R[at] == 0, 1.0, dlosses_R[at] / weights_R[at])
     if not torch.allclose(dlosses_R, weights_R * factor, rtol=1e-6, atol=0):
+        if not (dlosses_R.isfinite().all() and factor.isfinite()):
+            return torch.full_like(factor, torch.nan)
         apart = (dlosses_R - weights_R * factor).abs().argmax()
         raise ValueError(
             f"weights: the loss of row {int(apart)} was multiplied by {float(dlosses_R[apart]):g},"
@@ -225,13 +235,17 @@ class Total:
     """The gradient of a parameter: a sum in fp32, or, where it has one part, that part itself."""
 
     def __init__(self, parameter: Tensor, *, several: bool) -> None:
-        self.dtype = parameter.dtype
-        wide = torch.float32 if several else parameter.dtype
-        self.value = torch.zeros_like(parameter, dtype=wide)
+        self.dtype, self.several = parameter.dtype, several
+        if several:
+            self.value = torch.zeros_like(parameter, dtype=torch.float32)
+        else:
+            self.value = torch.empty_like(parameter)
 
     def add_product(self, left: Tensor, right: Tensor) -> None:
         """Add left @ right."""
-        if left.dtype == self.value.dtype:
+        if not self.several:
+            torch.mm(left, right, out=self.value)
+        elif left.dtype == self.value.dtype:
             self.value.addmm_(left, right)
         else:
             self.value += left @ right

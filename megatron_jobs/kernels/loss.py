@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from megatron_jobs.errors import UserError
 from megatron_jobs.kernels import loss_ops
 from megatron_jobs.kernels.dispatch import form_of
 from megatron_jobs.kernels.loss_ops import IGNORED, Rule, Terms
@@ -86,26 +87,40 @@ class GradientInPlace(torch.autograd.Function):
         """Losses [R]."""
         losses = losses_and_gradient(logits_RV, targets_R, weights_R, group, rule)
         torch.autograd.graph.increment_version(logits_RV)
-        context.left = logits_RV.detach(), weights_R
+        context.left = logits_RV.detach()
+        context.save_for_backward(weights_R)  # whoever writes to them in between is told
         return losses
 
     @staticmethod
     def backward(context: Any, dlosses_R: Tensor) -> tuple[Tensor | None, ...]:
         """Rows whose weight was another than was said are multiplied by what is missing."""
+        refuse_second()
         if context.left is None:
             raise RuntimeError("cross_entropy: its gradient was handed on already")
-        (gradient_RV, weights_R), context.left = context.left, None
+        (weights_R,) = context.saved_tensors
+        gradient_RV, context.left = context.left, None
         if not torch.equal(dlosses_R, weights_R):
             gradient_RV *= missing_factors(dlosses_R, weights_R)[:, None]
         return gradient_RV, None, None, None, None
 
 
+def refuse_second() -> None:
+    """UserError where a gradient is to be differentiated again: it would be taken as a constant."""
+    if torch.is_grad_enabled():
+        raise UserError(
+            "kernels.loss: a gradient of a gradient (create_graph), which fused kernels do not"
+            " know; take kernels.loss: reference"
+        )
+
+
 def missing_factors(dlosses_R: Tensor, weights_R: Tensor) -> Tensor:
     """What the weights must be multiplied by to be the gradient that came.
 
-    Raises: ValueError where a weight is 0 and the gradient is not.
+    One that is not finite is handed on: that a step is left out for it is decided elsewhere.
+
+    Raises: ValueError where a weight is 0 and the gradient is another number.
     """
-    nothing = weights_R == 0
+    nothing = (weights_R == 0) & dlosses_R.isfinite()
     if torch.any(nothing & (dlosses_R != 0)):
         row = int((nothing & (dlosses_R != 0)).nonzero()[0])
         raise ValueError(
@@ -185,6 +200,7 @@ def plain_losses(
     logits_RV: Tensor, targets_R: Tensor, group: dist.ProcessGroup | None, rule: Rule
 ) -> Tensor:
     """The same by operators of torch, which leave the logits."""
+    check_targets(targets_R, rule)
     x = logits_RV.to(torch.promote_types(logits_RV.dtype, torch.float32))
     most = x.detach().amax(-1)
     if group is not None:
@@ -197,3 +213,13 @@ def plain_losses(
     if group is not None:
         parts = SumOverRanks.apply(parts, group)  # type: ignore[no-untyped-call]
     return loss_ops.finished(torch.cat([most[None], parts]), targets_R, rule)[0]
+
+
+def check_targets(targets_R: Tensor, rule: Rule) -> None:
+    """ValueError for what is no id, in the words of the extension; on CUDA nothing waits for it."""
+    if torch.compiler.is_compiling() or targets_R.device.type != "cpu":
+        return
+    wrong = ((targets_R < 0) | (targets_R >= rule.vocab)) & (targets_R != IGNORED)
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise ValueError(f"targets[{row}] is {int(targets_R[row])}, not one of {rule.vocab}")

@@ -49,6 +49,14 @@ class Rule(NamedTuple):
     z_loss: float = 0.0
     """As in `Terms`."""
 
+    def check_whole(self, columns: int) -> None:
+        """ValueError unless these are the columns of all ranks."""
+        if self.first != 0 or self.vocab not in (0, columns):
+            raise ValueError(
+                f"logits must be all columns, got {columns} of {self.vocab or columns} from"
+                f" {self.first} on; take loss_parts and loss_gradient"
+            )
+
 
 WORDS = "int first, int vocab, float cap, float smoothing, float z_loss"
 
@@ -89,8 +97,10 @@ def row_numbers(logits_RV: Tensor, *leading: int) -> Tensor:
 def whole_on_cpu(logits_RV: Tensor, targets_R: Tensor, weights_R: Tensor, *words: Any) -> Tensor:
     """The operator `loss_whole`."""
     addresses = inputs(logits_RV, targets_R, weights=weights_R)
+    rule = Rule(*words)
+    rule.check_whole(logits_RV.size(1))
     losses = row_numbers(logits_RV)
-    cpu().loss_whole(*addresses, losses.data_ptr(), native(logits_RV, Rule(*words)))
+    cpu().loss_whole(*addresses, losses.data_ptr(), native(logits_RV, rule))
     return losses
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from megatron_jobs.config.kernels import KernelsConfig
+from megatron_jobs.errors import UserError
 from megatron_jobs.kernels.cap import soft_cap
 from megatron_jobs.kernels.dispatch import FallbackWarning, choose
 from megatron_jobs.kernels.linear_loss import chunk_rows, linear_cross_entropy
@@ -111,6 +112,34 @@ def test_other_weights_than_was_said_are_an_error() -> None:
     losses = linear_cross_entropy(hidden, weight, targets, weights_R=weights)
     with pytest.raises(ValueError, match=r"weights: the loss of row \d+ was multiplied by 1, but "):
         gradients(losses, torch.ones(13), [hidden])
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_gradient_that_is_not_finite_is_handed_on(bad: float) -> None:
+    (hidden, weight, _), targets, weights = drawn((13, 8, 700), torch.float32)
+    one = torch.ones(13)
+    one[3] = bad
+    for factors in (bad * weights, one * weights):  # weights have a 0
+        losses = linear_cross_entropy(hidden, weight, targets, weights_R=weights)
+        assert not gradients(losses, factors, [hidden])[0].isfinite().all()
+
+
+def test_what_is_written_to_before_backward_is_an_error() -> None:
+    (hidden, weight, _), targets, weights = drawn((13, 8, 700), torch.float32)
+    for told, changed in ((weights, weights), (None, targets)):
+        losses = linear_cross_entropy(hidden, weight, targets, weights_R=told)
+        changed += 1
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            gradients(losses, torch.ones(13), [hidden])
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_there_is_no_second_derivative(known: bool) -> None:
+    (hidden, weight, _), targets, weights = drawn((5, 8, 70), torch.float32)
+    told = weights if known else None
+    losses = linear_cross_entropy(hidden, weight, targets, weights_R=told)
+    with pytest.raises(UserError, match=r"take kernels\.loss: reference"):
+        torch.autograd.grad((losses * weights).sum(), hidden, create_graph=True)
 
 
 def test_gradients_are_handed_on_once() -> None:

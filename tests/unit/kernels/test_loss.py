@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from megatron_jobs.config.kernels import KernelsConfig
+from megatron_jobs.errors import UserError
 from megatron_jobs.kernels import loss_ops
 from megatron_jobs.kernels.dispatch import choose
 from megatron_jobs.kernels.loss import cross_entropy, cross_entropy_reference
@@ -109,6 +110,46 @@ def test_numbers_beyond_all_bounds_are_those_of_torch() -> None:
     assert gradient[[1, 2, 3]].isnan().any(1).all()
 
 
+@pytest.mark.parametrize("machine", cpu().machines())
+@pytest.mark.parametrize("dtype", ROUNDED)
+@pytest.mark.parametrize("path", ["whole", "parts", "compiled"])
+def test_masked_columns_have_no_gradient(path: str, dtype: torch.dtype, machine: str) -> None:
+    """Logits of -inf, as of ids that only fill up a vocabulary, on every way to a gradient."""
+    cpu().choose_machine(machine)
+    logits, targets, weights = drawn((5, 300), dtype)
+    logits = logits + 200
+    logits[:, 70:], targets = -torch.inf, targets % 70
+    exact = logits.double().requires_grad_()
+    expected = functional.cross_entropy(exact, targets, reduction="none")
+    (expected * weights).sum().backward()  # type: ignore[no-untyped-call]
+    if path == "whole":
+        losses, gradient = taken(logits, targets, weights)
+    elif path == "parts":
+        losses, gradient = in_two_parts(logits, targets, weights)
+    else:
+        leaf = logits.clone().requires_grad_()
+        losses = loss_ops.cross_entropy(leaf, targets, 0.0, 0.0)[0]
+        (gradient,) = torch.autograd.grad(losses, leaf, weights)
+    assert exact.grad is not None
+    bound = ROUNDED[dtype]
+    assert_close(losses.double(), expected, rtol=1e-6, atol=1e-5, check_dtype=False)
+    assert_close(gradient.double(), exact.grad, rtol=bound, atol=max(bound / 50, 2e-7))
+    assert not gradient[:, 70:].any()
+
+
+def in_two_parts(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """As two tensor ranks would; all columns of the second may be masked."""
+    rules = [loss_ops.Rule(first, logits.size(1)) for first in (0, 150)]
+    halves = [half.contiguous() for half in torch.split(logits, 150, 1)]
+    pairs = list(zip(halves, rules, strict=True))
+    every = torch.stack([loss_ops.loss_parts(half, targets, *rule) for half, rule in pairs])
+    assert not every[:, 1].isnan().any()
+    logsum = (every[:, 0] + every[:, 1].log()).logsumexp(0)
+    for half, rule in pairs:
+        loss_ops.loss_gradient(half, targets, logsum, weights, *rule)
+    return logsum - every[:, 2].sum(0), torch.cat(halves, 1)
+
+
 def test_losses_weighted_otherwise_than_was_said_have_their_gradient() -> None:
     logits, targets, weights = drawn((7, 4099), torch.float32)
     leaf = logits.clone().requires_grad_()
@@ -128,6 +169,48 @@ def test_a_row_that_should_not_count_and_does_is_an_error() -> None:
     losses = cross_entropy(logits.requires_grad_() * 1, targets, weights_R=weights)
     with pytest.raises(ValueError, match=r"weights: the loss of row 0 was multiplied by 1, but 0 "):
         losses.sum().backward()  # type: ignore[no-untyped-call]
+
+
+def test_a_gradient_that_is_not_finite_is_handed_on() -> None:
+    logits, targets, weights = drawn((7, 99), torch.float32)
+    for factor in (torch.nan, torch.inf):
+        leaf = logits.clone().requires_grad_()
+        losses = cross_entropy(leaf * 1, targets, weights_R=weights)
+        (losses * weights).sum().mul(factor).backward()  # type: ignore[no-untyped-call]
+        assert leaf.grad is not None
+        assert not leaf.grad.isfinite().all()
+
+
+def test_weights_written_to_before_backward_are_an_error() -> None:
+    logits, targets, weights = drawn((7, 99), torch.float32)
+    losses = cross_entropy(logits.requires_grad_() * 1, targets, weights_R=weights)
+    weights *= 2
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+
+
+def test_there_is_no_second_derivative() -> None:
+    logits, targets, _ = drawn((2, 9), torch.float32)
+    leaf = logits.requires_grad_()
+    losses = cross_entropy(leaf * 1, targets)
+    with pytest.raises(UserError, match=r"take kernels\.loss: reference"):
+        torch.autograd.grad(losses.sum(), leaf, create_graph=True)
+
+
+@pytest.mark.parametrize("form", ["fused", "reference"])
+@pytest.mark.parametrize("wrong", [5, -5])
+def test_a_target_that_is_no_id_is_an_error(form: str, wrong: int) -> None:
+    choose(KernelsConfig(loss=form))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=rf"^targets\[1\] is {wrong}, not one of 5$"):
+        cross_entropy(torch.zeros(3, 5), torch.tensor([-100, wrong, 0]))
+
+
+def test_the_whole_is_of_all_columns() -> None:
+    given = torch.zeros(2, 6), torch.tensor([1, 2]), torch.ones(2)
+    for rule in (PLAIN._replace(vocab=12), PLAIN._replace(first=6, vocab=12)):
+        words = f"logits must be all columns, got 6 of 12 from {rule.first} on"
+        with pytest.raises(ValueError, match=words):
+            loss_ops.loss_whole(*given, *rule)
 
 
 def test_without_a_gradient_the_logits_stay() -> None:
