@@ -235,17 +235,13 @@ class Total:
     """The gradient of a parameter: a sum in fp32, or, where it has one part, that part itself."""
 
     def __init__(self, parameter: Tensor, *, several: bool) -> None:
-        self.dtype, self.several = parameter.dtype, several
-        if several:
-            self.value = torch.zeros_like(parameter, dtype=torch.float32)
-        else:
-            self.value = torch.empty_like(parameter)
+        self.dtype = parameter.dtype
+        wide = torch.float32 if several else parameter.dtype
+        self.value = torch.zeros_like(parameter, dtype=wide)
 
     def add_product(self, left: Tensor, right: Tensor) -> None:
         """Add left @ right."""
-        if not self.several:
-            torch.mm(left, right, out=self.value)
-        elif left.dtype == self.value.dtype:
+        if left.dtype == self.value.dtype:
             self.value.addmm_(left, right)
         else:
             self.value += left @ right
