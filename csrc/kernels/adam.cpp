@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <limits>
 #include <type_traits>
 #include <vector>
 
@@ -58,6 +59,20 @@ void check(const AdamStep& task) {
   with_dtype(task.rounded_dtype, [](auto*) {});
 }
 
+// A smaller sum is of squares of which fp32 may have lost some.
+constexpr double kFaint = 1e-30;
+
+template <typename Squares>
+double total_of(const TensorList& list, const Blocks& blocks, const Squares& squares) {
+  std::vector<double> sums(static_cast<size_t>(blocks.count()));
+  each_piece(list.threads, blocks.count(), [&](int64_t block) {
+    sums[static_cast<size_t>(block)] = squares(list, blocks, block);
+  });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
+
 void check(const TensorList& list) {
   MJ_CHECK(list.tensors.size() == list.sizes.size(), "tensors must be ", list.sizes.size(),
            ", got ", list.tensors.size());
@@ -79,14 +94,9 @@ void adam_step(const AdamStep& task) {
 double sum_of_squares(const TensorList& list) {
   check(list);
   const Blocks blocks(list.sizes);
-  const auto squares = MJ_CHOSEN(squares_of_block);
-  std::vector<double> sums(static_cast<size_t>(blocks.count()));
-  each_piece(list.threads, blocks.count(), [&](int64_t block) {
-    sums[static_cast<size_t>(block)] = squares(list, blocks, block);
-  });
-  double total = 0;
-  for (const double sum : sums) total += sum;
-  return total;
+  const double total = total_of(list, blocks, MJ_CHOSEN(squares_of_block<false>));
+  if (total > kFaint && total < std::numeric_limits<double>::infinity()) return total;
+  return total_of(list, blocks, MJ_CHOSEN(squares_of_block<true>));
 }
 
 bool scale_all(const TensorList& list, float factor) {

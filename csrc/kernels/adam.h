@@ -39,7 +39,8 @@ struct TensorList {
   int threads;
 };
 
-// The sum of squares of all numbers: in fp32 for kSummed numbers, whose sums are added in fp64.
+// The sum of squares of all numbers: in fp32 for kSummed numbers, whose sums are added in fp64; all in
+// fp64 where fp32 knows no such squares.
 constexpr int64_t kSummed = 4096;
 double sum_of_squares(const TensorList& list);
 

@@ -61,13 +61,28 @@ double squares_of(const T* x, int64_t count) {
   return static_cast<double>(sum[0]);
 }
 
+// The same in fp64, whose squares neither vanish nor overflow.
+template <typename T>
+double wide_squares_of(const T* x, int64_t count) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto value = static_cast<double>(to_float(x[i]));
+    sum += value * value;
+  }
+  return sum;
+}
+
+template <bool Wide>
 double squares_of_block(const TensorList& list, const Blocks& blocks, int64_t block) {
   return with_dtype(list.dtype, [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     double total = 0;
     blocks.each(block, [&](size_t n, int64_t from, int64_t to) {
       const T* const x = static_cast<const T*>(list.tensors[n]);
-      for (; from < to; from += kSummed) total += squares_of(x + from, std::min(kSummed, to - from));
+      for (; from < to; from += kSummed) {
+        const int64_t count = std::min(kSummed, to - from);
+        total += Wide ? wide_squares_of(x + from, count) : squares_of(x + from, count);
+      }
     });
     return total;
   });

@@ -4,8 +4,9 @@ Each call works on all tensors in one pass over memory. Sums are taken over bloc
 the sizes alone: for any number of threads the result is the same bit for bit.
 """
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +14,9 @@ from torch import Tensor
 
 from megatron_jobs.kernels import cuda_lists
 from megatron_jobs.kernels.dispatch import form_of
-from megatron_jobs.kernels.native import CODES, FLOATS, checked, cpu
+from megatron_jobs.kernels.native import CODES, FLOATS, cpu
 
 Tensors = Sequence[Tensor]
-FP32 = (torch.float32,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,41 +52,60 @@ class AdamTensors:
     """Copies of the parameters in another dtype, which are written; or none at all."""
 
     def check(self) -> None:
-        """ValueError unless all lists are as long as that of the parameters."""
+        """ValueError unless all lists are as long as that of the parameters, of the same shapes."""
+        shapes = [parameter.shape for parameter in self.parameters]
         for name in ("gradients", "first", "second", "rounded"):
-            found = len(getattr(self, name))
-            if found != len(self.parameters) and (found or name != "rounded"):
-                raise ValueError(f"{name} must be {len(self.parameters)} tensors, got {found}")
+            tensors = getattr(self, name)
+            found = [tensor.shape for tensor in tensors]
+            if found == shapes or (name == "rounded" and not tensors):
+                continue
+            if len(found) != len(shapes):
+                raise ValueError(f"{name} must be {len(shapes)} tensors, got {len(found)}")
+            n = next(n for n, shape in enumerate(shapes) if found[n] != shape)
+            raise ValueError(f"{name}[{n}] must be {list(shapes[n])}, got {list(found[n])}")
+
+    def hindrance(self) -> str | None:
+        """What the fused step does not know of these tensors; None if nothing."""
+        device = self.parameters[0].device
+        wide = itertools.chain(self.parameters, self.first, self.second)
+        return (
+            unknown_of(wide, device, torch.float32, what="parameters and moments")
+            or unknown_of(self.gradients, device, what="gradients")
+            or unknown_of(self.rounded, device, what="copies")
+        )
 
 
 def adam_step(tensors: AdamTensors, rule: AdamRule) -> None:
     """One step of AdamW: parameters, moments and rounded copies are written to.
 
-    Raises: ValueError, with the name and place of a tensor, for another dtype or shape, and in
-        the fused form for one that is not contiguous.
+    The fused form knows contiguous tensors, of one dtype a list; others are moved by torch.
+
+    Raises: ValueError, with the name and place of a tensor, for another shape; UserError for what
+        the fused form does not know where that is asked for.
     Source: Loshchilov and Hutter 2019, algorithm 2, arXiv:1711.05101.
     """
     tensors.check()
-    lists = (tensors.parameters, tensors.gradients, tensors.first, tensors.second, tensors.rounded)
     if not tensors.parameters:
         return
-    if not is_fused(*tensors.parameters[:1]):
+    if not is_fused(*tensors.parameters[:1], unknown=tensors.hindrance()):
         adam_step_reference(tensors, rule)
         return
+    lists = (tensors.parameters, tensors.gradients, tensors.first, tensors.second, tensors.rounded)
     if tensors.parameters[0].is_cuda:
         cuda_lists.adam_step(tensors, rule)
-        return
-    like = tensors.parameters
-    slopes, copies = dtypes_of(tensors.gradients), dtypes_of(tensors.rounded)
-    dtypes = (FP32, slopes, FP32, FP32, copies)
-    names = ("parameters", "gradients", "first", "second", "rounded")
-    every = zip(names, lists, dtypes, strict=True)
-    addresses = [_addresses(name, of, dtypes=kinds, like=like) for name, of, kinds in every]
+    else:
+        _adam_step_on_cpu(lists, rule)
+    for written in (lists[0], *lists[2:]):
+        torch.autograd.graph.increment_version(written)
+
+
+def _adam_step_on_cpu(lists: tuple[Tensors, ...], rule: AdamRule) -> None:
+    parameters, gradients, *_, rounded = lists
     cpu().adam_step(
-        *addresses,
-        sizes=[tensor.numel() for tensor in like],
-        dtype=CODES[slopes[0]],
-        rounded_dtype=CODES[copies[0]],
+        *map(_addresses, lists),
+        sizes=[tensor.numel() for tensor in parameters],
+        dtype=CODES[gradients[0].dtype],
+        rounded_dtype=CODES[rounded[0].dtype] if rounded else 0,
         lr=rule.lr,
         beta1=rule.beta1,
         beta2=rule.beta2,
@@ -115,22 +134,22 @@ def adam_step_reference(tensors: AdamTensors, rule: AdamRule) -> None:
 
 
 def norm_of(tensors: Tensors) -> float:
-    """The root of the sum of squares of all numbers, which are of one dtype; 0 of none.
+    """The root of the sum of squares of all numbers; 0 of none.
 
-    Squares are fp32 numbers: beyond 1e19 they are infinite.
+    On CUDA squares are fp32 numbers: beyond 1e19 they are infinite, below 1e-19 they get lost.
     """
     if not tensors:
         return 0.0
-    if not is_fused(*tensors[:1]):
+    if not are_fused(tensors):
         return norm_of_reference(tensors)
     if tensors[0].is_cuda:
         return float(cuda_lists.norm_of(tensors))
-    return math.sqrt(cpu().sum_of_squares(*_addressed(tensors), **_rule(tensors)))
+    return math.sqrt(cpu().sum_of_squares(_addresses(tensors), **_rule(tensors)))
 
 
 def norm_tensor(tensors: Tensors) -> Tensor:
     """The same as fp32 [1] where the tensors are; on CUDA it is not waited for."""
-    if tensors and tensors[0].is_cuda and is_fused(*tensors[:1]):
+    if tensors and tensors[0].is_cuda and are_fused(tensors):
         return cuda_lists.norm_of(tensors)
     place = tensors[0].device if tensors else None
     return torch.tensor([norm_of(tensors)], device=place)
@@ -143,59 +162,79 @@ def norm_of_reference(tensors: Tensors) -> float:
 
 
 def scale_all(tensors: Tensors, factor: float) -> bool:
-    """Multiply all numbers, of one dtype, in place; whether all were finite before."""
+    """Multiply all numbers in place; whether all were finite before."""
     if not tensors:
         return True
-    if not is_fused(*tensors[:1]):
+    if not are_fused(tensors):
         finite = all_finite(tensors)
         torch._foreach_mul_(list(tensors), factor)
         return finite
     if tensors[0].is_cuda:
         bad = tensors[0].new_zeros(1, dtype=torch.float32)
         cuda_lists.scale_all(tensors, factor, bad=bad)
+        torch.autograd.graph.increment_version(tensors)
         return not bad.item()
-    found: bool = cpu().scale_all(*_addressed(tensors), factor=factor, **_rule(tensors))
+    found: bool = cpu().scale_all(_addresses(tensors), factor=factor, **_rule(tensors))
+    torch.autograd.graph.increment_version(tensors)
     return found
 
 
 def all_finite(tensors: Tensors) -> bool:
-    """Whether no number, all of one dtype, is infinite or NaN."""
+    """Whether no number is infinite or NaN."""
     if not tensors:
         return True
-    if not is_fused(*tensors[:1]):
+    if not are_fused(tensors):
         return all(bool(tensor.isfinite().all()) for tensor in tensors)
     if tensors[0].is_cuda:
         bad = tensors[0].new_zeros(1, dtype=torch.float32)
         cuda_lists.find_bad(tensors, bad)
         return not bad.item()
-    found: bool = cpu().all_finite(*_addressed(tensors), **_rule(tensors))
+    found: bool = cpu().all_finite(_addresses(tensors), **_rule(tensors))
     return found
 
 
-def is_fused(*tensors: Tensor) -> bool:
-    """Whether tensors like these are worked on in one pass."""
-    return form_of("adam", *tensors) != "reference"
+def is_fused(*tensors: Tensor, unknown: str | None = None) -> bool:
+    """Whether tensors like these are worked on in one pass; `unknown` as for `form_of`."""
+    return form_of("adam", *tensors, unknown=unknown) != "reference"
 
 
-def dtypes_of(tensors: Tensors) -> tuple[torch.dtype, ...]:
-    """The dtype that all tensors of a list must have: that of the first."""
-    if tensors and tensors[0].dtype in FLOATS:
-        return (tensors[0].dtype,)
-    return FLOATS
+def are_fused(tensors: Tensors) -> bool:
+    """Whether all of a list, of one tensor at least, are worked on in one pass."""
+    return is_fused(*tensors[:1], unknown=unknown_of(tensors, tensors[0].device))
 
 
-def _addresses(
-    name: str, tensors: Tensors, *, dtypes: Sequence[torch.dtype], like: Tensors
-) -> list[int]:
-    """Of the first numbers; tensors that are not as they must be are named by their place."""
-    return [
-        checked(f"{name}[{n}]", tensor, dtypes=dtypes, shape=like[n].shape)
-        for n, tensor in enumerate(tensors)
-    ]
+def unknown_of(
+    tensors: Iterable[Tensor],
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    *,
+    what: str = "tensors",
+) -> str | None:
+    """What the fused form does not know of a list, in a few words; None if nothing.
+
+    Args:
+        dtype: of all; None: that of the first, one of `FLOATS`.
+    """
+    for tensor in tensors:
+        kind = tensor.dtype
+        if dtype is None and kind in FLOATS:
+            dtype = kind
+        if kind is not dtype:
+            other = f" with {_word(dtype)}" if kind in FLOATS else ""
+            return f"it does not know {what} of {_word(kind)}{other}"
+        if tensor.layout is not torch.strided or not tensor.is_contiguous():
+            return f"it does not know {what} that are not contiguous"
+        if tensor.device != device:
+            return f"it does not know {what} on several devices"
+    return None
 
 
-def _addressed(tensors: Tensors) -> tuple[list[int]]:
-    return (_addresses("tensors", tensors, dtypes=dtypes_of(tensors), like=tensors),)
+def _word(dtype: torch.dtype | None) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _addresses(tensors: Tensors) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]
 
 
 def _rule(tensors: Tensors) -> dict[str, object]:

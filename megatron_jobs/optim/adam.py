@@ -11,7 +11,15 @@ from megatron.core.optimizer import clip_grads
 from megatron.core.utils import local_multi_tensor_l2_norm
 from torch import Tensor
 
-from megatron_jobs.kernels.adam import AdamRule, AdamTensors, adam_step, is_fused, norm_tensor
+from megatron_jobs.kernels.adam import (
+    AdamRule,
+    AdamTensors,
+    adam_step,
+    are_fused,
+    is_fused,
+    norm_tensor,
+    unknown_of,
+)
 from megatron_jobs.parallel.device import replace
 
 
@@ -34,10 +42,21 @@ class FusedAdamW(torch.optim.AdamW):
 
     def is_fused(self) -> bool:
         """Whether the next step is one pass."""
-        every = (parameter for group in self.param_groups for parameter in group["params"])
-        first = next((parameter for parameter in every if parameter.grad is not None), None)
-        plain = all(not group["amsgrad"] and not group["maximize"] for group in self.param_groups)
-        return first is not None and plain and is_fused(first)
+        if any(group["amsgrad"] or group["maximize"] for group in self.param_groups):
+            return False
+        moved = [of for group in self.param_groups for of in group["params"] if of.grad is not None]
+        return bool(moved) and is_fused(*moved[:1], unknown=self._hindrance(moved))
+
+    def _hindrance(self, moved: list[Tensor]) -> str | None:
+        """What the fused form does not know of what is moved; None if nothing."""
+        device, slopes = moved[0].device, defaultdict(list)
+        for parameter in moved:
+            assert parameter.grad is not None
+            slopes[parameter.grad.dtype].append(parameter.grad)
+        found = unknown_of(moved, device, torch.float32, what="parameters")
+        for gradients in slopes.values():
+            found = found or unknown_of(gradients, device, what="gradients")
+        return found
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -56,20 +75,29 @@ class FusedAdamW(torch.optim.AdamW):
 
     def _by_step(self, group: dict[str, Any]) -> dict[tuple[int, Any, Any], list[Tensor]]:
         """Parameters that take the same step: its number, and the dtypes of the tensors."""
+        moved = [parameter for parameter in group["params"] if parameter.grad is not None]
         found = defaultdict(list)
-        for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
+        for parameter, step in zip(moved, self._next_steps(moved), strict=True):
+            copy = self.copies.get(parameter)
+            kind = None if copy is None else copy.dtype
+            found[int(step), parameter.grad.dtype, kind].append(parameter)
+        return found
+
+    def _next_steps(self, moved: list[Tensor]) -> list[float]:
+        """Count the step of each; all at a time, for there may be hundreds of small ones."""
+        if not moved:
+            return []
+        steps = []
+        for parameter in moved:
             state = self.state[parameter]
             if not state:
                 state["step"] = torch.tensor(0.0)
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
-            state["step"] += 1
-            copy = self.copies.get(parameter)
-            kind = None if copy is None else copy.dtype
-            found[int(state["step"]), parameter.grad.dtype, kind].append(parameter)
-        return found
+            steps.append(state["step"])
+        torch._foreach_add_(steps, 1)
+        numbers: list[float] = torch.stack(steps).tolist()
+        return numbers
 
     def _tensors(self, parameters: list[Tensor]) -> AdamTensors:
         states = [self.state[parameter] for parameter in parameters]
@@ -122,7 +150,7 @@ def l2_norm(
 ) -> tuple[Tensor, Tensor | None]:
     """The norm of all tensors together, called as `amp_C.multi_tensor_l2norm` of apex."""
     (tensors,) = lists
-    if not is_fused(*tensors[:1]):
+    if not (tensors and are_fused(tensors)):
         found: tuple[Tensor, None] = local_multi_tensor_l2_norm(chunk, flag, lists, *rest)
         return found
     return norm_tensor(tensors), None

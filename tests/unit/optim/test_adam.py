@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from megatron_jobs.config.kernels import KernelsConfig
-from megatron_jobs.kernels.dispatch import choose
+from megatron_jobs.kernels.dispatch import FallbackWarning, choose
 from megatron_jobs.optim.adam import FusedAdamW, fused_adamw, l2_norm
 
 
@@ -16,6 +16,11 @@ from megatron_jobs.optim.adam import FusedAdamW, fused_adamw, l2_norm
 def plain_torch() -> Iterator[None]:
     choose(KernelsConfig(adam="reference"))
     yield
+    choose(KernelsConfig())
+
+
+@pytest.fixture(autouse=True)
+def nothing_told_yet() -> None:
     choose(KernelsConfig())
 
 
@@ -94,6 +99,52 @@ def test_copies_are_written_in_the_step() -> None:
     assert adam.wrote_copies
     for parameter, copy in zip(of, copies, strict=False):
         assert torch.equal(parameter.to(copy.dtype), copy)
+
+
+def odd(kind: str) -> tuple[Tensor, Tensor]:
+    """A parameter and a gradient of which one is not as the fused step knows them."""
+    values, slope = torch.arange(24.0).view(4, 6), torch.ones(4, 6)
+    if kind == "bf16":
+        return values.bfloat16(), slope.bfloat16()
+    if kind == "transposed":
+        return values.t(), slope.t()
+    if kind == "channels last":
+        wide = values.view(1, 2, 3, 4).to(memory_format=torch.channels_last)
+        return wide, torch.ones_like(wide)
+    return values, torch.ones(4, 12)[:, ::2]
+
+
+@pytest.mark.filterwarnings("ignore::megatron_jobs.kernels.dispatch.FallbackWarning")
+@pytest.mark.parametrize("kind", ["bf16", "transposed", "channels last", "slope"])
+def test_what_the_fused_step_does_not_know_is_moved_by_torch(kind: str) -> None:
+    """The odd one comes last: it is not enough to look at the first."""
+    found = []
+    for adam in (FusedAdamW, torch.optim.AdamW):
+        of = [torch.nn.Parameter(torch.ones(7)), torch.nn.Parameter(odd(kind)[0].clone())]
+        mover = adam(of, lr=1e-2)
+        for _ in range(2):
+            of[0].grad, of[1].grad = torch.ones(7), odd(kind)[1]
+            mover.step()
+        found.append(of)
+    assert all(map(torch.equal, *found))
+
+
+def test_parameters_that_began_later_take_steps_of_their_own() -> None:
+    ours, theirs = parameters(), parameters()
+    for adam, of in ((FusedAdamW(ours), ours), (torch.optim.AdamW(theirs), theirs)):
+        take_steps(adam, of[:2], 1)
+        take_steps(adam, of, 4)
+        assert [int(adam.state[parameter]["step"]) for parameter in of[:3]] == [6, 3, 3]
+    assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_norms_of_lists_that_are_not_alike() -> None:
+    flag = torch.zeros(1, dtype=torch.int)
+    assert l2_norm(1 << 16, flag, [[]], False)[0] == 0
+    strided = torch.full((4, 4), 2.0)[:, ::2]
+    with pytest.warns(FallbackWarning):
+        found, _ = l2_norm(1 << 16, flag, [[torch.ones(4), strided]], False)
+    assert found == 6
 
 
 def test_it_takes_the_place_of_torchs_and_gives_it_back() -> None:
