@@ -46,8 +46,10 @@ struct RowSlope {
 
   // `taken`: 1 - smoothing at the target, 0 elsewhere.
   MJ_BOTH float at(float x, float taken) const {
-    const float bent = x * inverse_cap;  // dx/dlogit = 1 - (x / cap)^2
-    return (expf(x - shift) * scale - share - taken) * weight * (1.0f - bent * bent);
+    const float whole = (expf(x - shift) * scale - share - taken) * weight;
+    if (inverse_cap == 0.0f) return whole;  // of -inf bent would be NaN
+    const float bent = x * inverse_cap;     // dx/dlogit = 1 - (x / cap)^2
+    return whole * (1.0f - bent * bent);
   }
 };
 

@@ -140,6 +140,19 @@ def test_parts_of_a_vocabulary_make_the_whole(cap: float) -> None:
     assert_close(every[:, 2].sum(0)[4], bent[4, 63].float().detach())
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_masked_columns_have_no_gradient(dtype: torch.dtype) -> None:
+    logits, targets = drawn(4, 100, dtype=dtype), torch.tensor([0, 3, 59, 7])
+    logits[:, 60:] = -torch.inf
+    exact = logits.double().requires_grad_()
+    expected = torch.nn.functional.cross_entropy(exact, targets, reduction="none")
+    (gradient,) = torch.autograd.grad(expected.sum(), exact)
+    losses = cuda_loss.loss_whole(logits, targets, torch.ones(4), *Rule(vocab=100))
+    close(losses, expected.detach(), torch.float32)
+    close(logits, gradient, dtype)
+    assert not logits[:, 60:].any()
+
+
 def test_a_target_that_is_no_id_makes_a_nan() -> None:
     rule = Rule(vocab=8)
     losses = cuda_loss.loss_whole(drawn(3, 8), torch.tensor([1, 8, -1]), torch.ones(3), *rule)
