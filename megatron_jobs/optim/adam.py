@@ -95,7 +95,7 @@ class FusedAdamW(torch.optim.AdamW):
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
             steps.append(state["step"])
-        torch._foreach_add_(steps, 1)
+        torch._foreach_add_(steps, torch.ones(()))  # of a number, each would make a tensor
         numbers: list[float] = torch.stack(steps).tolist()
         return numbers
 
