@@ -10,6 +10,7 @@ is said: MFU is of those. A step is four micro batches, so that the optimizer ha
 
 import argparse
 import gc
+import itertools
 import json
 import statistics
 import tempfile
@@ -136,18 +137,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         connect(Rank(index=0, world=1, local=0), Path(folder))
         open_groups(Mesh(), 0)
-        for way in WAYS:  # ours of all shapes first: time may run out in a compiler
-            for shape in asked.shapes:
-                found = measured(shape, way, asked)
-                gc.collect()
-                torch.cuda.empty_cache()
-                if found is None:
-                    continue
+        # ours of all shapes first: time may run out in a compiler
+        for way, shape in itertools.product(WAYS, asked.shapes):
+            found = measured(shape, way, asked)
+            gc.collect()
+            torch.cuda.empty_cache()
+            if found is not None:
                 results.append(found)
                 report(results)
-                if asked.json:
-                    asked.json.write_text(json.dumps([asdict(each) for each in results], indent=1))
+                keep(asked.json, results)
         close()
+
+
+def keep(file: Path | None, results: list[Result]) -> None:
+    """All of them so far: time may run out."""
+    if file:
+        file.write_text(json.dumps([asdict(each) for each in results], indent=1))
 
 
 def report(results: list[Result]) -> None:
