@@ -78,6 +78,13 @@ void weigh_rows(const SoftmaxRule& rule, Stretch rows, const T* x, T* w) {
   }
 }
 
+// Whether the weights are NaN though no score of the row is to blame: the mask let none be seen.
+template <typename T>
+bool saw_nothing(const SoftmaxRule& rule, const T* x, const T* w) {
+  const auto finite = [&](T score) { return std::isfinite(to_float(score) * rule.scale); };
+  return std::isnan(to_float(w[0])) && std::all_of(x, x + rule.shape[3], finite);
+}
+
 template <typename T>
 void slope_rows(const SoftmaxRule& rule, Stretch rows, const T* dw, const T* x, const T* w,
                 T* dx) {
@@ -89,6 +96,10 @@ void slope_rows(const SoftmaxRule& rule, Stretch rows, const T* dw, const T* x, 
     add_up(end, mean, MJ_EACH(int64_t i, auto lanes, Floats* sums) {
       sums[0] = fma(lanes.get(w + start + i), lanes.get(dw + start + i), sums[0]);
     });
+    if (mean[0] != mean[0] && saw_nothing(rule, x + start, w + start)) {
+      std::fill(dx + start, dx + start + keys, T{});
+      continue;
+    }
     each_vector(end, MJ_EACH(int64_t i, auto lanes) {
       const Floats apart = lanes.get(dw + start + i) - mean[0];
       Floats slope = lanes.get(w + start + i) * apart * rule.scale;

@@ -122,7 +122,7 @@ PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def _gated(function: str, x_RG: Tensor, bias_G: Tensor | None) -> Tensor:
-    if x_RG.size(-1) % 2:
+    if x_RG.dim() == 0 or x_RG.size(-1) % 2:
         raise ValueError(f"x must have gate and value columns, got {list(x_RG.shape)}")
     return _plain_or_fused(function, x_RG, bias_G, gated=True)
 

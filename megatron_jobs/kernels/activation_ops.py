@@ -28,6 +28,7 @@ def output_of_activation(x: Tensor, bias: Tensor | None, function: int, gated: b
 def activation_on_cpu(x: Tensor, bias: Tensor | None, function: int, gated: bool) -> Tensor:
     """The operator `activation`."""
     x_at = checked("x", x)
+    check_halves(x, gated)
     bias_at = address_of_bias(bias, x)
     y = output_of_activation(x, bias, function, gated)
     cpu().activation_forward(x_at, bias_at, y.data_ptr(), **rule(y, function, gated))
@@ -45,6 +46,7 @@ def activation_backward_on_cpu(
     dy: Tensor, x: Tensor, bias: Tensor | None, function: int, gated: bool
 ) -> tuple[Tensor, Tensor]:
     """The operator `activation_backward`."""
+    check_halves(x, gated)
     width = x.size(-1) // (2 if gated else 1)
     inputs = (
         checked("dy", dy, dtypes=(x.dtype,), shape=(*x.shape[:-1], width)),
@@ -55,6 +57,12 @@ def activation_backward_on_cpu(
     numbers = rule(dy, function, gated)
     cpu().activation_backward(*inputs, dx.data_ptr(), dbias.data_ptr(), **numbers)
     return dx, dbias
+
+
+def check_halves(x: Tensor, gated: bool) -> None:
+    """ValueError unless gate and value have as many columns, where there are two."""
+    if gated and x.size(-1) % 2:
+        raise ValueError(f"x must have gate and value columns, got {list(x.shape)}")
 
 
 def address_of_bias(bias: Tensor | None, x: Tensor) -> int:
@@ -100,4 +108,4 @@ def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
     return dx, None if bias is None else dbias, None, None
 
 
-differentiate("activation", backward, keep)
+differentiate("activation", backward, keep, once="activation")

@@ -79,9 +79,10 @@ def attention_backward_on_cpu(
 def addresses(q_QBND: Tensor, k_KBGD: Tensor, v_KBGD: Tensor) -> tuple[int, int, int]:
     """Of tensors whose columns lie together."""
     like: dict[str, Any] = {"dtypes": (q_QBND.dtype,), "strided": True}
+    q = checked("q", q_QBND, strided=True, axes=4)
     wanted = (*k_KBGD.shape[:1], *q_QBND.shape[1:2], *k_KBGD.shape[2:3], *q_QBND.shape[3:])
     return (
-        checked("q", q_QBND, strided=True),
+        q,
         checked("k", k_KBGD, shape=wanted, **like),
         checked("v", v_KBGD, shape=wanted, **like),
     )
@@ -139,4 +140,4 @@ def backward(ctx: Any, dout_QBND: Tensor | None, _: Tensor | None) -> tuple[Any,
     return *found, None, None
 
 
-differentiate("causal_attention", backward, keep)
+differentiate("causal_attention", backward, keep, once="attention")

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from megatron_jobs.config.kernels import KernelsConfig
 from megatron_jobs.errors import UserError
@@ -64,6 +65,8 @@ def form_of(
     if choice == "reference" or (small and choice == "auto"):
         return "reference"
     here = [tensor for tensor in tensors if tensor is not None]
+    if not here:
+        raise ValueError(f"kernels.{kernel}: got no tensor; one or more say which form runs")
     device = here[0].device.type
     reason = unknown or _hindrance(kernel, device, here, dtypes)
     if reason is None:
@@ -87,6 +90,8 @@ def _hindrance(
         return f"megatron_jobs.{EXTENSIONS[device]} is not built"
     if device == "cuda" and kernel not in module.KERNELS:
         return "it is not made for cuda"
+    if forward_ad._current_level >= 0 and any(map(_has_tangent, tensors)):
+        return "it does not know forward-mode gradients"
     for tensor in tensors:
         if tensor.dtype not in dtypes:
             return f"it does not know {str(tensor.dtype).removeprefix('torch.')}"
@@ -94,3 +99,9 @@ def _hindrance(
             both = sorted(str(t.dtype).removeprefix("torch.") for t in (tensor, tensors[0]))
             return f"it does not know {both[0]} with {both[1]}"
     return None
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    """Whether it is differentiated in forward mode, which torch's operators say of themselves."""
+    found = forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
+    return found.tangent is not None

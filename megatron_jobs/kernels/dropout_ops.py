@@ -53,4 +53,4 @@ def backward(ctx: Any, dy_RH: Tensor) -> tuple[Any, ...]:
     return dx, dbias if ctx.bias else None, dy_RH, None, None
 
 
-differentiate("drop_add", backward, keep)
+differentiate("drop_add", backward, keep, once="residual")

@@ -300,6 +300,6 @@ def collect_backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
     return dchunks, None, dweights if ctx.weighs else None
 
 
-differentiate("choose_experts", choice_backward, keep_choice)
+differentiate("choose_experts", choice_backward, keep_choice, once="experts")
 differentiate("bring_rows", bring_backward, keep_places)
-differentiate("collect_rows", collect_backward, keep_rows)
+differentiate("collect_rows", collect_backward, keep_rows, once="experts")

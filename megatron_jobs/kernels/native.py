@@ -51,11 +51,13 @@ def checked(
     shape: Sequence[int] | None = None,
     device: str = "cpu",
     strided: bool = False,
+    axes: int | None = None,
 ) -> int:
     """The address of the first number of a tensor that the extensions can take.
 
     Args:
         strided: only the numbers of the last axis need lie together.
+        axes: how many the tensor must have.
     Raises: ValueError that begins with `name`, for another dtype, shape or device, and for a tensor
         that is not contiguous.
     """
@@ -64,6 +66,8 @@ def checked(
         raise ValueError(f"{name} must be {known}, got {str(tensor.dtype).removeprefix('torch.')}")
     if shape is not None and tensor.shape != torch.Size(shape):
         raise ValueError(f"{name} must be {list(shape)}, got {list(tensor.shape)}")
+    if axes is not None and tensor.dim() != axes:
+        raise ValueError(f"{name} must have {axes} axes, got {list(tensor.shape)}")
     if tensor.device.type != device:
         raise ValueError(f"{name} must be on {device}, got {tensor.device}")
     if strided and (tensor.stride(-1) == 1 or tensor.size(-1) <= 1):

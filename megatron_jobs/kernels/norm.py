@@ -172,6 +172,8 @@ def wide(x: Tensor) -> torch.dtype:
 
 def check_columns(name: str, value_H: Tensor, x_RH: Tensor) -> None:
     """ValueError unless `value_H` has one number for each column of `x_RH`."""
+    if x_RH.dim() == 0:
+        raise ValueError("x must have columns, got a single number")
     if value_H.shape != x_RH.shape[-1:]:
         raise ValueError(f"{name} must be [{x_RH.shape[-1]}], got {list(value_H.shape)}")
 

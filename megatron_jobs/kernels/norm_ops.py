@@ -100,7 +100,7 @@ def norm_backward_on_cpu(
         checked("dy", dy_RH, **whole),
         checked("x", x_RH),
         checked("weight", weight_H, dtypes=(x_RH.dtype,), shape=x_RH.shape[-1:]),
-        checked("mean", mean_R, **rows),
+        checked("mean", mean_R, shape=x_RH.shape[:-1] if mean_R.numel() else (0,), **rows),
         checked("scale", scale_R, shape=x_RH.shape[:-1], **rows),
         given("dsum", dsum_RH, **whole),
     )
@@ -155,4 +155,4 @@ def backward(context: Any, dy: Tensor | None, dsum: Tensor | None, *_: None) -> 
     return dx, dx if residual else None, dweight, dbias if bias else None, None, None, None
 
 
-differentiate("norm", backward, keep)
+differentiate("norm", backward, keep, once="norm")

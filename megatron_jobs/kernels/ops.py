@@ -8,6 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from megatron_jobs.errors import UserError
 
 NAMESPACE = "megatron_jobs"
 LIBRARY: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -36,14 +40,54 @@ def run_on_cuda(name: str, work: Callable[..., Any]) -> None:
 
 
 def differentiate(
-    name: str, backward: Callable[..., Any], keep: Callable[..., None] | None = None
+    name: str,
+    backward: Callable[..., Any],
+    keep: Callable[..., None] | None = None,
+    *,
+    once: str | None = None,
 ) -> None:
     """Register the gradient of an operator; `backward` itself must consist of operators.
 
     Args:
         backward: (context, gradient of each output) to a gradient of each input or None.
         keep: (ctx, inputs, output), by these names, saves on ctx what `backward` needs.
+        once: the field of `KernelsConfig` to name when the gradient itself is differentiated, which
+            its operators do not know. None: they do.
     """
+
+    def first(context: Any, *gradients: Any) -> Any:
+        found = backward(context, *gradients)
+        if not torch.is_grad_enabled():  # it is where a second gradient may come: `create_graph`
+            return found
+        roots = [
+            tensor
+            for tensor in tree_leaves((gradients, context.saved_tensors))
+            if isinstance(tensor, Tensor) and tensor.requires_grad
+        ]
+        mark: Any = NoSecond.apply
+        return tree_map_only(Tensor, lambda given: mark(once, given, *roots), found)
+
     torch.library.register_autograd(
-        f"{NAMESPACE}::{name}", backward, setup_context=keep, lib=LIBRARY
+        f"{NAMESPACE}::{name}", first if once else backward, setup_context=keep, lib=LIBRARY
     )
+
+
+class NoSecond(torch.autograd.Function):
+    """A gradient that must not be differentiated: without this, it would be taken as a constant.
+
+    The graph must lead to what it depends on, or who asks for that alone would not come by here.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, kernel: str, gradient: Tensor, *roots: Tensor) -> Tensor:
+        """The gradient itself."""
+        ctx.kernel = kernel
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        """Raises: UserError."""
+        raise UserError(
+            f"kernels.{ctx.kernel}: a gradient of a gradient, which fused kernels do not know; "
+            f"take kernels.{ctx.kernel}: reference"
+        )

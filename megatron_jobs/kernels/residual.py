@@ -28,8 +28,12 @@ def bias_dropout_add(
         residual_RH: [..., H]; x is brought to its dtype first.
         dropout: share of the numbers that are dropped; the others make up for them.
     Returns: [..., H], the dtype of residual.
-    Raises: ValueError when bias is not [H] or residual not the shape of x.
+    Raises: ValueError when bias is not [H], residual not the shape of x, or dropout no share.
     """
+    if not 0 <= dropout <= 1:
+        raise ValueError(f"dropout must be 0 to 1, got {dropout}")
+    if x_RH.dim() == 0:
+        raise ValueError("x must have columns, got a single number")
     if residual_RH.shape != x_RH.shape:
         raise ValueError(f"residual must be {list(x_RH.shape)}, got {list(residual_RH.shape)}")
     if bias_H is not None and bias_H.shape != x_RH.shape[-1:]:

@@ -74,3 +74,16 @@ def backward(ctx: Any, dy_RH: Tensor) -> tuple[Any, ...]:
 
 
 differentiate("add_residual", backward)
+
+
+def keep_shape(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """Of the rows."""
+    ctx.shape = inputs[0].shape
+
+
+def spread(ctx: Any, ddbias_H: Tensor) -> Tensor:
+    """The gradient of dy: each row counted once."""
+    return ddbias_H.expand(ctx.shape)
+
+
+differentiate("bias_gradient", spread, keep_shape)

@@ -22,10 +22,15 @@ def rotate(x_SBND: Tensor, cos_SR: Tensor, sin_SR: Tensor, *, interleaved: bool 
         cos_SR, sin_SR: [S, R] as `turns` gives them, the dtype of x.
         interleaved: whether a pair is two neighbours, not two columns that lie R / 2 apart.
     Returns: [S, B, N, D], the dtype of x.
-    Raises: ValueError when there are more angles than columns, or not a row for each position.
+    Raises: ValueError when x has other axes, when there are more angles than columns or an odd
+        number of them, or not a row for each position.
     Source: Su et al. 2021, eq. 34, arXiv:2104.09864.
     """
-    turned = cos_SR.size(-1)
+    if x_SBND.dim() != 4:
+        raise ValueError(f"x must be [S, B, N, D], got {list(x_SBND.shape)}")
+    turned = cos_SR.shape[-1] if cos_SR.dim() else 0
+    if turned % 2:
+        raise ValueError(f"columns turn in pairs, got {turned}")
     if turned > x_SBND.size(-1):
         raise ValueError(f"{turned} columns cannot turn in a head of {x_SBND.size(-1)}")
     for name, table_SR in (("cos", cos_SR), ("sin", sin_SR)):
@@ -37,9 +42,11 @@ def rotate(x_SBND: Tensor, cos_SR: Tensor, sin_SR: Tensor, *, interleaved: bool 
         x_SBND = x_SBND if x_SBND.stride(-1) == 1 else x_SBND.contiguous()
         fused: Tensor = rope(x_SBND, cos_SR.contiguous(), sin_SR.contiguous(), interleaved, False)
         return fused
-    x_SBNR, rest = x_SBND[..., :turned], x_SBND[..., turned:]
+    wide = torch.promote_types(x_SBND.dtype, torch.float32)  # rounded once, at the end
+    x_SBNR, rest = x_SBND[..., :turned].to(wide), x_SBND[..., turned:]
     across = _across(x_SBNR, interleaved)
     out = x_SBNR * cos_SR[:, None, None] + across * sin_SR[:, None, None]
+    out = out.to(x_SBND.dtype)
     return torch.cat([out, rest], dim=-1) if rest.size(-1) else out
 
 

@@ -26,10 +26,11 @@ def rope_on_cpu(
     x_SBND: Tensor, cos_SR: Tensor, sin_SR: Tensor, interleaved: bool, inverse: bool
 ) -> Tensor:
     """The operator `rope`."""
+    x_at = checked("x", x_SBND, strided=True, axes=4)
     y = output_of_rope(x_SBND, cos_SR, sin_SR, interleaved, inverse)
     angles: dict[str, Any] = {"dtypes": (x_SBND.dtype,), "shape": (x_SBND.size(0), cos_SR.size(-1))}
     cpu().rope(
-        checked("x", x_SBND, strided=True),
+        x_at,
         checked("cos", cos_SR, **angles),
         checked("sin", sin_SR, **angles),
         y.data_ptr(),

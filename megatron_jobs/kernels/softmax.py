@@ -30,15 +30,18 @@ def masked_softmax(
         cap: positive; the scaled scores become `cap x tanh(scores / cap)`. None: they stay.
         causal: query q sees keys up to q + K - Q alone; the others are not even looked at.
     Returns: [B, N, Q, K], the dtype of scores; 0 for keys that are not seen, NaN for a query that
-        sees none.
+        sees none. Such a query has a gradient of 0.
+    Raises: ValueError when cap is not positive.
     """
+    if cap is not None and not cap > 0:
+        raise ValueError(f"cap must be positive, got {cap}; None is no cap")
     if allowed is not None:
         allowed = allowed.expand_as(scores_BNQK)
     if _is_fused(scores_BNQK, allowed):
         fused: Tensor = softmax(scores_BNQK.contiguous(), allowed, scale, cap or 0.0, causal)
         return fused
     exact = torch.promote_types(scores_BNQK.dtype, torch.float32)
-    scores = scores_BNQK * scale
+    scores = scores_BNQK.to(exact) * scale
     scores = scores if cap is None else soft_cap(scores, cap)
     if causal:
         queries, keys = scores.shape[-2:]
@@ -47,7 +50,7 @@ def masked_softmax(
         allowed = before if allowed is None else allowed & before
     if allowed is not None:
         scores = scores.masked_fill(~allowed, -torch.inf)
-    return scores.softmax(-1, dtype=exact).to(scores_BNQK.dtype)
+    return scores.softmax(-1).to(scores_BNQK.dtype)
 
 
 def masked_softmax_reference(

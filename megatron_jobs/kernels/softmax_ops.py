@@ -24,7 +24,7 @@ def softmax_on_cpu(
     scores: Tensor, allowed: Tensor | None, scale: float, cap: float, causal: bool
 ) -> Tensor:
     """The operator `softmax`."""
-    scores_at = checked("scores", scores)
+    scores_at = checked("scores", scores, axes=4)
     given: dict[str, Any] = {"allowed": 0, "strides": (0, 0, 0)}
     if allowed is not None:
         place = checked("allowed", allowed, dtypes=(torch.bool,), shape=scores.shape, strided=True)
@@ -48,7 +48,7 @@ def softmax_backward_on_cpu(
     like: dict[str, Any] = {"dtypes": (scores.dtype,), "shape": scores.shape}
     inputs = (
         checked("dweights", dweights, **like),
-        checked("scores", scores),
+        checked("scores", scores, axes=4),
         checked("weights", weights, **like),
     )
     dscores = output_of_backward(dweights, scores, weights, scale, cap, causal)
@@ -97,4 +97,4 @@ def backward(ctx: Any, dweights: Tensor) -> tuple[Any, ...]:
     return dscores, None, None, None, None
 
 
-differentiate("softmax", backward, keep)
+differentiate("softmax", backward, keep, once="softmax")
