@@ -198,7 +198,7 @@ def chunked(
     count = hidden_RH.size(0)
     losses = hidden_RH.new_empty(count, dtype=torch.float32)
     dhidden = torch.empty_like(hidden_RH) if needs[0] else None
-    dweight = Total(weight_VH, several=count > plan.rows) if needs[1] else None
+    dweight = Total(weight_VH, several=not 0 < count <= plan.rows) if needs[1] else None
     dbias = Total(bias_V, several=True) if needs[2] and bias_V is not None else None
     buffer = hidden_RH.new_empty(min(count, plan.rows), weight_VH.size(0))
     for start in range(0, count, plan.rows):
@@ -235,13 +235,17 @@ class Total:
     """The gradient of a parameter: a sum in fp32, or, where it has one part, that part itself."""
 
     def __init__(self, parameter: Tensor, *, several: bool) -> None:
-        self.dtype = parameter.dtype
-        wide = torch.float32 if several else parameter.dtype
-        self.value = torch.zeros_like(parameter, dtype=wide)
+        self.dtype, self.several = parameter.dtype, several
+        if several:
+            self.value = torch.zeros_like(parameter, dtype=torch.float32)
+        else:
+            self.value = torch.empty_like(parameter)
 
     def add_product(self, left: Tensor, right: Tensor) -> None:
         """Add left @ right."""
-        if left.dtype == self.value.dtype:
+        if not self.several:
+            torch.mm(left, right, out=self.value)
+        elif left.dtype == self.value.dtype:
             self.value.addmm_(left, right)
         else:
             self.value += left @ right
