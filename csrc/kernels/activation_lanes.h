@@ -54,10 +54,6 @@ struct Gelu {
   }
 };
 
-// How many numbers ahead those of large tensors are fetched, which formulas leave no time for: 1.25
-// times as fast on one thread.
-constexpr int64_t kAhead = 1024;
-
 // One row of x, its bias added.
 template <typename T>
 struct BiasedRow {

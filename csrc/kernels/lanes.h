@@ -188,6 +188,9 @@ MJ_INLINE void stream(T* to, Floats value) {
 // Begin to fetch what is soon read once: not into the last cache, from which all else would be pushed.
 MJ_INLINE void ahead(const void* from) { __builtin_prefetch(from, 0, 0); }
 
+// How many numbers ahead, where rows are read once.
+constexpr int64_t kAhead = 1024;
+
 MJ_INLINE void drained() {
 #if MJ_LANES > 4
   _mm_sfence();

@@ -10,6 +10,10 @@ void add_rows(const ResidualForward& task, Stretch rows) {
     const T* const residual = static_cast<const T*>(task.residual) + row * columns;
     T* const y = static_cast<T*>(task.y) + row * columns;
     each_vector(columns, MJ_EACH(int64_t i, auto lanes) {
+      if (past) {
+        ahead(x + i + kAhead);
+        ahead(residual + i + kAhead);
+      }
       const Floats value = lanes.get(x + i) + lanes.get(bias + i);
       put(past, lanes, y + i, value + lanes.get(residual + i));
     });

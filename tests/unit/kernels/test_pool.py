@@ -3,6 +3,8 @@
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -38,8 +40,41 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
         assert normed().numpy().tobytes() == before
 
 
+def test_the_threads_are_those_of_torch() -> None:
+    """Others would share the cores with them: they wait awake for torch's next work."""
+    with threads(4):
+        torch.ones(1 << 20).exp()
+        before = set(os.listdir("/proc/self/task"))
+        normed()
+        assert len(before) >= 4
+        assert set(os.listdir("/proc/self/task")) == before
+
+
+ALONE = """
+import os, sys
+import numpy as np
+from megatron_jobs import _kernels
+x, y, scale, weight = np.ones((600, 300), "f"), np.zeros((600, 300), "f"), np.zeros(600, "f"), \
+    np.full(300, 3, "f")
+_kernels.norm_forward(
+    x.ctypes.data, 0, weight.ctypes.data, 0, y.ctypes.data, 0, 0, scale.ctypes.data,
+    rows=600, columns=300, dtype=0, eps=0.0, offset=False, threads=3,
+)
+assert "torch" not in sys.modules
+print(y.min(), y.max(), len(os.listdir("/proc/self/task")))
+"""
+
+
+def test_without_openmp_there_are_threads_all_the_same() -> None:
+    few = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE], env=few, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["3.0", "3.0", "3"], done.stderr
+
+
 def test_callers_at_one_time_do_not_meet() -> None:
-    """One has the threads; the others go on alone, and all find the same."""
+    """Each has a team, or goes on alone, and all find the same."""
     wanted = normed()
     found: list[bool] = []
 

@@ -104,6 +104,17 @@ def test_threads_change_no_bit() -> None:
     assert all(torch.equal(sums[0], other) for other in sums[1:])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_sums_that_go_past_the_caches_are_the_same(dtype: torch.dtype) -> None:
+    """Of 8 MiB and more; parts of them are stored as ever. 1008 numbers end between cache lines."""
+    for columns in (1024, 1008):
+        x, bias, residual = drawn((4352, columns), dtype)
+        parts = [
+            add_residual(a, bias, b) for a, b in zip(x.split(64), residual.split(64), strict=True)
+        ]
+        assert torch.equal(add_residual(x, bias, residual), torch.cat(parts))
+
+
 def test_the_operators_are_whole() -> None:
     given = [t.requires_grad_() for t in drawn((3, 5), torch.float32)]
     torch.library.opcheck(add_residual, tuple(given))
