@@ -9,7 +9,10 @@ from megatron_jobs.kernels.dropout_ops import drop_add
 from megatron_jobs.kernels.residual_ops import add_residual
 
 SMALL = 1 << 15
-"""Numbers below which plain torch is faster."""
+SMALL_ON_CPU = 1 << 21
+"""Numbers below which plain torch is faster; the first, a guess, where there is CUDA or dropout.
+Forward and backward, fp32, ours against torch's, on one core 0.27 ms and 0.22 (2^19), 1.6 and 2.9
+(2^21); on two 0.55 and 0.45 (2^20), 0.94 and 1.07 (2^21); bf16 on two is even at 2^21."""
 
 
 def bias_dropout_add(
@@ -64,7 +67,8 @@ def _fused(
         unknown = "dropout of all numbers"
     elif dropout > 0 and not _draws(x_RH):
         unknown = "dropout, whose random numbers are torch's"
-    small = x_RH.numel() < SMALL
+    least = SMALL if x_RH.is_cuda or dropout > 0 else SMALL_ON_CPU
+    small = x_RH.numel() < least
     if form_of("residual", x_RH, bias_H, residual_RH, small=small, unknown=unknown) == "reference":
         return None
     bias_H = None if bias_H is None else bias_H.contiguous()

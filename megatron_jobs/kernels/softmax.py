@@ -9,8 +9,10 @@ from megatron_jobs.kernels.cap import soft_cap
 from megatron_jobs.kernels.dispatch import form_of
 from megatron_jobs.kernels.softmax_ops import softmax
 
-SMALL = 1 << 13
-"""Numbers below which plain torch is faster."""
+SMALL = 1 << 14
+"""Numbers below which plain torch is faster. Causal, forward and backward, ours against torch's in
+microseconds: fp32 on one core 71 and 66 (2^13), 82 and 87 (2^14), 105 and 132 (2^15); on two 74
+and 69, 81 and 84, 88 and 123; bf16 is ahead from 2^13."""
 
 
 def masked_softmax(
