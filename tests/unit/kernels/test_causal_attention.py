@@ -93,6 +93,20 @@ def test_values_and_gradients_are_those_of_fp64(kind: str, dtype: torch.dtype, c
             assert far(slope / size, want / size) < 3 * ROUNDING[dtype], shape
 
 
+@pytest.mark.parametrize("before", [61, 62, 63, 64, 65, 126, 127, 128])
+def test_each_key_at_an_edge_of_a_block_is_seen_or_not(before: int) -> None:
+    """Keys before the queries, and the first that is seen, around blocks and strips of them."""
+    given, up = tensors((18, before + 18, 1, 1, 1, 8), torch.float32)
+    wide = widened(given)
+    for begin in (1, 15, 16, 17, 60, 61, 63, 64, 65):
+        first = torch.full((1, 18), begin, dtype=torch.int32).minimum(torch.tensor(before)).int()
+        found, expected = causal_attention(*given, first_BQ=first), exact(*wide, first, 8**-0.5)
+        slopes = torch.autograd.grad(found, given, up)
+        wanted = torch.autograd.grad(expected, wide, up.double())
+        for a, b in zip((found, *slopes), (expected, *wanted), strict=True):
+            assert far(a, b) < 1e-5, begin
+
+
 @pytest.mark.parametrize("code", MACHINES)
 def test_torch_agrees(code: str) -> None:
     """Without a scale, which then is that of the columns; packed in one tensor, as layers do."""
