@@ -2,11 +2,17 @@
 // the first byte beyond it, and a count of what is not as it must be.
 #pragma once
 
+#include <sys/mman.h>
+
+#include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 
 namespace exact {
 
@@ -18,6 +24,46 @@ inline void check(bool right, const char* what, std::string_view of = "") {
   ++faults;
   std::printf("%s: \"%.*s\"\n", what, static_cast<int>(of.size()), of.data());
 }
+
+// Where memory comes from: if set, it ends where a page does, and the next page cannot be touched.
+// Sanitizers do not see what masked instructions of vectors read and write; the processor does.
+inline bool before_a_wall = false;
+constexpr size_t kPage = 4096;
+
+template <typename T>
+struct Memory {
+  using value_type = T;
+
+  Memory() = default;
+  template <typename U>
+  Memory(const Memory<U>&) {}
+  bool operator==(const Memory&) const = default;
+
+  T* allocate(size_t count) {
+    if (!before_a_wall) return static_cast<T*>(::operator new(count * sizeof(T)));
+    const size_t bytes = count * sizeof(T), size = (bytes + kPage - 1) / kPage * kPage;
+    void* const pages = mmap(nullptr, size + kPage, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char* const wall = static_cast<char*>(pages) + size;
+    if (pages == MAP_FAILED || mprotect(wall, kPage, PROT_NONE) != 0) std::abort();
+    mapped()[wall - bytes] = size;
+    return reinterpret_cast<T*>(wall - bytes);
+  }
+
+  void deallocate(T* place, size_t count) {
+    const auto found = mapped().find(reinterpret_cast<char*>(place));
+    if (found == mapped().end()) return ::operator delete(place);
+    char* const wall = reinterpret_cast<char*>(place + count);
+    munmap(wall - found->second, found->second + kPage);
+    mapped().erase(found);
+  }
+
+  // Size in pages, by where the memory begins.
+  static std::unordered_map<char*, size_t>& mapped() {
+    static std::unordered_map<char*, size_t> all;
+    return all;
+  }
+};
 
 // A text that ends where its memory does, without a zero behind it.
 class Text {

@@ -6,9 +6,13 @@
 #include <type_traits>
 #include <vector>
 
+#include "exact.h"
 #include "kernels/dtype.h"
 
 namespace cases {
+
+template <typename T>
+using Numbers = std::vector<T, exact::Memory<T>>;
 
 // All that a kernel wrote, in fp32, and what the first of these numbers must be, in fp64.
 struct Written {
@@ -23,16 +27,16 @@ struct Case {
 };
 
 template <typename T>
-std::vector<T> numbers(int64_t count, unsigned seed) {
+Numbers<T> numbers(int64_t count, unsigned seed) {
   std::minstd_rand draw(seed);
   std::uniform_real_distribution<float> value(-2, 2);
-  std::vector<T> found(static_cast<size_t>(count));
+  Numbers<T> found(static_cast<size_t>(count));
   for (T& number : found) number = mj::from_float<T>(value(draw));
   return found;
 }
 
 template <typename T>
-void append(Written& written, const std::vector<T>& from) {
+void append(Written& written, const Numbers<T>& from) {
   for (const T& number : from) written.found.push_back(mj::to_float(number));
 }
 

@@ -13,8 +13,8 @@ namespace {
 
 constexpr int64_t kIgnored = -100;
 
-std::vector<int64_t> targets_of(int64_t rows, int64_t vocab) {
-  std::vector<int64_t> targets(static_cast<size_t>(rows), kIgnored);
+Numbers<int64_t> targets_of(int64_t rows, int64_t vocab) {
+  Numbers<int64_t> targets(static_cast<size_t>(rows), kIgnored);
   for (size_t row = 0; row < targets.size() && vocab > 0; ++row) {
     if (row % 3 != 2) targets[row] = static_cast<int64_t>(row * 7) % vocab;
   }
@@ -43,7 +43,7 @@ double loss_of(std::vector<double> row, int64_t target, double cap) {
 // Tensors one number off any alignment, of sizes that fit no block.
 struct Tensors {
   std::vector<int64_t> sizes;
-  std::vector<std::vector<float>> floats;
+  std::vector<Numbers<float>> floats;
 
   std::vector<float*> places() {
     std::vector<float*> found;
@@ -79,7 +79,7 @@ Written loss(const Case& given, float cap) {
     const auto before = logits;
     const auto targets = targets_of(given.rows, given.columns);
     const auto weights = numbers<float>(given.rows, 2);
-    std::vector<float> losses(weights.size());
+    Numbers<float> losses(weights.size());
     mj::loss_whole({rule_of(given, 0, cap), logits.data(), targets.data(), weights.data(),
                     losses.data()});
     Written written;
@@ -102,9 +102,9 @@ Written loss_of_a_part(const Case& given) {
     auto logits = numbers<T>(given.rows * given.columns, 1);
     const auto targets = targets_of(given.rows, rule.vocab);
     const auto weights = numbers<float>(given.rows, 2);
-    const std::vector<float> logsum(weights.size(), 4.0f);
-    std::vector<float> parts(4 * weights.size());
-    std::vector<T> gradient(logits.size());
+    const Numbers<float> logsum(weights.size(), 4.0f);
+    Numbers<float> parts(4 * weights.size());
+    Numbers<T> gradient(logits.size());
     mj::loss_parts({rule, logits.data(), targets.data(), parts.data()});
     mj::loss_gradient({rule, logits.data(), targets.data(), logsum.data(), weights.data(),
                        gradient.data()});
@@ -129,7 +129,7 @@ Written adam(const Case& given) {
     Tensors parameters = tensors_of(given, 1), first = tensors_of(given, 5);
     Tensors second = tensors_of(given, 9);
     Written written;
-    std::vector<std::vector<T>> gradients, rounded;
+    std::vector<Numbers<T>> gradients, rounded;
     std::vector<void*> gradients_at, rounded_at;
     for (size_t t = 0; t < parameters.sizes.size(); ++t) {
       gradients.push_back(numbers<T>(parameters.sizes[t], 13));
@@ -184,15 +184,15 @@ Written experts(const Case& given) {
     const auto places_in_all = static_cast<size_t>(tokens * visits);
     const auto logits = numbers<T>(tokens * experts, 1);
     const auto bias = numbers<float>(experts, 2), dweights = numbers<float>(tokens * visits, 3);
-    std::vector<float> weights(places_in_all);
-    std::vector<int64_t> best(places_in_all), source(places_in_all), places(places_in_all);
-    std::vector<int64_t> chosen(places_in_all);
+    Numbers<float> weights(places_in_all);
+    Numbers<int64_t> best(places_in_all), source(places_in_all), places(places_in_all);
+    Numbers<int64_t> chosen(places_in_all);
     const mj::RouterRule rule{tokens, experts, visits, 1, 1, 1, given.dtype, true, true, 1.5f,
                               given.threads};
     mj::router_forward({rule, logits.data(), bias.data(), weights.data(), best.data()});
-    std::vector<T> dlogits(logits.size());
+    Numbers<T> dlogits(logits.size());
     mj::router_backward({rule, logits.data(), dweights.data(), best.data(), dlogits.data()});
-    std::vector<uint8_t> goes(logits.size());
+    Numbers<uint8_t> goes(logits.size());
     for (size_t visit = 0; visit < best.size(); ++visit) {
       goes[visit / visits * experts + static_cast<size_t>(best[visit])] = 1;
     }
@@ -200,10 +200,10 @@ Written experts(const Case& given) {
                      chosen.data()});
     const auto x = numbers<T>(tokens * columns, 4), dy = numbers<T>(tokens * columns, 5);
     const int64_t early = tokens * visits / 2, late = tokens * visits - early;
-    std::vector<T> front(static_cast<size_t>(early * columns));
-    std::vector<T> behind(static_cast<size_t>(late * columns)), dfront(front), dbehind(behind);
-    std::vector<float> of_weights(weights.size());
-    std::vector<T> y(x.size());
+    Numbers<T> front(static_cast<size_t>(early * columns));
+    Numbers<T> behind(static_cast<size_t>(late * columns)), dfront(front), dbehind(behind);
+    Numbers<float> of_weights(weights.size());
+    Numbers<T> y(x.size());
     const mj::RowsRule rows{tokens, visits, columns, given.dtype, given.threads};
     const mj::Chunks chunks{{front.data(), behind.data()}, {early, late}};
     const mj::Chunks into{{dfront.data(), dbehind.data()}, {early, late}};

@@ -21,7 +21,7 @@ std::vector<double> weights_of(std::vector<double> scores, int64_t seen) {
 }
 
 template <typename T>
-double at(const std::vector<T>& numbers, int64_t place) {
+double at(const Numbers<T>& numbers, int64_t place) {
   return mj::to_float(numbers[static_cast<size_t>(place)]);
 }
 
@@ -33,7 +33,7 @@ Written rope(const Case& given, bool interleaved) {
     const int64_t heads = 3, columns = given.columns + 1, turned = columns / 2 * 2;
     const auto x = numbers<T>(given.rows * heads * columns, 1);
     const auto cos = numbers<T>(given.rows * turned, 2), sin = numbers<T>(given.rows * turned, 3);
-    std::vector<T> y(x.size()), back(x.size());
+    Numbers<T> y(x.size()), back(x.size());
     const int64_t row_size = heads * columns;
     mj::Rope task{given.rows, 1, heads, columns, turned, {row_size, row_size, columns},
                   given.dtype, interleaved, false, given.threads,
@@ -65,7 +65,7 @@ Written softmax(const Case& given, bool causal) {
                                given.dtype,               given.threads};
     const int64_t size = heads * queries * keys;
     const auto x = numbers<T>(size, 1), dw = numbers<T>(size, 2);
-    std::vector<T> w(x.size()), dx(x.size());
+    Numbers<T> w(x.size()), dx(x.size());
     mj::softmax_forward(rule, x.data(), w.data());
     mj::softmax_backward(rule, dw.data(), x.data(), w.data(), dx.data());
     Written written;
@@ -93,8 +93,8 @@ Written attention(const Case& given) {
                              given.dtype, given.threads};
     const auto q = numbers<T>(queries * row, 1), dout = numbers<T>(queries * row, 2);
     const auto k = numbers<T>(keys * few, 3), v = numbers<T>(keys * few, 4);
-    std::vector<T> out(q.size()), dq(q.size()), dk(k.size()), dv(v.size());
-    std::vector<float> sums(static_cast<size_t>(heads * queries));
+    Numbers<T> out(q.size()), dq(q.size()), dk(k.size()), dv(v.size());
+    Numbers<float> sums(static_cast<size_t>(heads * queries));
     mj::attention_forward(task, q.data(), k.data(), v.data(), out.data(), sums.data());
     const mj::AttentionInputs from{q.data(),   k.data(),    v.data(),
                                    out.data(), dout.data(), sums.data()};

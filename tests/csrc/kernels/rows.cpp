@@ -25,7 +25,7 @@ void normalise(std::vector<double>& row, bool centred) {
 }
 
 template <typename T>
-double at(const std::vector<T>& numbers, int64_t place) {
+double at(const Numbers<T>& numbers, int64_t place) {
   return mj::to_float(numbers[static_cast<size_t>(place)]);
 }
 
@@ -39,9 +39,9 @@ Written norm(const Case& given, bool centred) {
     const auto x = numbers<T>(rows * columns, 1), residual = numbers<T>(rows * columns, 2);
     const auto dy = numbers<T>(rows * columns, 3);
     const auto weight = numbers<T>(columns, 4), bias = numbers<T>(columns, 5);
-    std::vector<T> y(x.size()), sum(x.size()), dx(x.size());
-    std::vector<T> dweight(weight.size()), dbias(weight.size());
-    std::vector<float> mean(static_cast<size_t>(rows)), scale(mean.size());
+    Numbers<T> y(x.size()), sum(x.size()), dx(x.size());
+    Numbers<T> dweight(weight.size()), dbias(weight.size());
+    Numbers<float> mean(static_cast<size_t>(rows)), scale(mean.size());
     float* const means = centred ? mean.data() : nullptr;
     mj::norm_forward({rule, x.data(), residual.data(), weight.data(), bias.data(), y.data(),
                       sum.data(), means, scale.data()});
@@ -69,7 +69,7 @@ Written activation(const Case& given, bool gated) {
     const int64_t width = columns * (gated ? 2 : 1);
     const auto x = numbers<T>(rows * width, 1), bias = numbers<T>(width, 2);
     const auto dy = numbers<T>(rows * columns, 3);
-    std::vector<T> y(dy.size()), dx(x.size()), dbias(bias.size());
+    Numbers<T> y(dy.size()), dx(x.size()), dbias(bias.size());
     Written written, rest;
     for (const auto function :
          {mj::Activation::silu, mj::Activation::gelu, mj::Activation::gelu_tanh}) {
@@ -97,7 +97,7 @@ Written residual(const Case& given) {
     const mj::ResidualRule rule{given.rows, given.columns, given.dtype, given.threads};
     const auto x = numbers<T>(given.rows * given.columns, 1), bias = numbers<T>(given.columns, 2);
     const auto stream = numbers<T>(given.rows * given.columns, 3);
-    std::vector<T> y(x.size()), dbias(bias.size());
+    Numbers<T> y(x.size()), dbias(bias.size());
     mj::add_residual({rule, x.data(), bias.data(), stream.data(), y.data()});
     mj::bias_gradient(rule, x.data(), dbias.data());
     Written written;
