@@ -19,8 +19,9 @@ class Sums(DistributedDataParallel):  # type: ignore[misc]
         self.unwritten: set[Any] = set()
         """Parameters whose sums are those of the last step."""
         super().__init__(*args, **words)
-        for parameter in self.params_with_grad:
-            parameter.main_grad.begins = partial(self.begins, parameter)
+        if self.config.gradient_accumulation_fusion:
+            for parameter in self.params_with_grad:
+                parameter.main_grad.begins = partial(self.begins, parameter)
         for group in self.bucket_groups + self.expert_parallel_bucket_groups:
             group.start_grad_sync = self._clearing(group, group.start_grad_sync)
 
