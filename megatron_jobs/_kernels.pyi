@@ -189,9 +189,7 @@ class RouterRule:
         threads: int,
     ) -> None: ...
 
-def router_forward(
-    logits: int, bias: int, weights: int, chosen: int, rule: RouterRule
-) -> None: ...
+def router_forward(logits: int, bias: int, weights: int, chosen: int, rule: RouterRule) -> None: ...
 def router_backward(
     logits: int, dweights: int, chosen: int, dlogits: int, rule: RouterRule
 ) -> None: ...
@@ -221,7 +219,12 @@ def collect_rows_backward(
     rows: list[int],
     rule: RowsRule,
 ) -> None: ...
-
 def add_gradient(
-    gradient: int, sum: int, *, numbers: int, dtype: int, first: bool, threads: int
+    gradient: int,
+    sum: int,  # noqa: A002
+    *,
+    numbers: int,
+    dtype: int,
+    first: bool,
+    threads: int,
 ) -> None: ...
