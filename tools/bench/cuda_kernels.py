@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Kernels on a GPU: each one's share of the copy rate measured, and ratios to torch.
+"""Kernels on a GPU: each one's share of the copy rate measured, and ratios to torch and others.
 
     tools/bench/cuda_kernels.py [--only norm] [--no-compile] [--json FILE]
 
@@ -12,10 +12,11 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from peers import peers_of
 from torch import Tensor
 from torch.nn import functional
 
@@ -64,6 +65,8 @@ class Result:
     eager: float | None = None
     """Times as long as ours."""
     compiled: float | None = None
+    peers: dict[str, float] = field(default_factory=dict)
+    """Other packages that are installed."""
 
 
 def drawn(*shape: int, dtype: torch.dtype = BF16) -> Tensor:
@@ -262,10 +265,14 @@ def compared(pair: Pair, *, compiles: bool, rounds: int) -> Result:
         tensor.requires_grad_()
     with torch.no_grad():
         dy = torch.randn_like(pair.ours(*inputs))
-    functions = [pair.ours, pair.plain, *([torch.compile(pair.plain)] if compiles else [])]
+    others = peers_of(pair.name)
+    functions = [pair.ours, pair.plain, *others.values()]
+    functions += [torch.compile(pair.plain)] if compiles else []
     took = milliseconds([both_ways(each, inputs, dy) for each in functions], rounds)
-    compiled = took[2] / took[0] if compiles else None
-    return Result(f"{pair.name} both ways", took[0], None, took[1] / took[0], compiled)
+    ratios = [each / took[0] for each in took]
+    peers = dict(zip(others, ratios[2:], strict=False))
+    compiled = ratios[-1] if compiles else None
+    return Result(f"{pair.name} both ways", took[0], None, ratios[1], compiled, peers)
 
 
 def main() -> None:
@@ -292,9 +299,8 @@ def main() -> None:
     for pair in (each for each in PAIRS if asked.only in each.name):
         result = compared(pair, compiles=not asked.no_compile, rounds=asked.rounds)
         results.append(result)
-        words = f"eager {result.eager:.2f}x" + (
-            f"  compiled {result.compiled:.2f}x" if result.compiled else ""
-        )
+        ratios = {"eager": result.eager, "compiled": result.compiled, **result.peers}
+        words = "  ".join(f"{side} {ratio:.2f}x" for side, ratio in ratios.items() if ratio)
         print(f"{result.name:28} {result.ms:8.3f} ms  {words}", flush=True)
         keep(asked.json, results)
 

@@ -4,14 +4,16 @@
     MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 \\
         tools/bench/kernels.py --threads 2 --rounds 9 --only rms_norm
 
-Each round runs all sides in turn; printed are the medians and, of the ratios of each round to ours,
-the median and the range. Results and gradients are compared first. Gradients are handed on, as in a
-step, not kept in `grad`, which would copy one that two inputs share. Without those two
-variables the first touch of fresh memory costs more than the work, and flatters what makes fewer
-tensors.
+Each round runs all sides in turn; printed are the medians, of the ratios of each round to ours the
+median and the range, and what must be moved or computed at the least, with its share of the rate at
+which this machine copies a tensor or multiplies matrices. Results and gradients are compared first.
+Gradients are handed on, as in a step, not kept in `grad`, which would copy one that two inputs
+share. Without those two variables the first touch of fresh memory costs more than the work, and
+flatters what makes fewer tensors.
 """
 
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -50,6 +52,8 @@ class Row:
     """What torch.compile compiles, where it is faster than compiled `eager`."""
     moved: float = 0
     """Numbers read and written at the least, forward and backward, in sizes of the first input."""
+    operations: float = 0
+    """Of its matrix products, forward and backward: their rate is then what it is judged by."""
 
 
 def plain_rms_norm(x: Tensor, weight: Tensor) -> Tensor:
@@ -127,7 +131,12 @@ ROWS = {
         eager_softmax,
         moved=6,
     ),
-    "attention": Row(((512, 4, 6, 64),) * 3, causal_attention, eager_attention),
+    "attention": Row(
+        ((512, 4, 6, 64),) * 3,
+        causal_attention,
+        eager_attention,
+        operations=7 * 2 * 4 * 6 * 64 * 512**2 / 2,  # of the scores, half are needed
+    ),
     "residual": Row(
         ((4096, 2048), (2048,), (4096, 2048)),
         bias_dropout_add,
@@ -141,6 +150,7 @@ ROWS = {
         ((2048, 768), (32000, 768)),
         mean_linear_loss,
         lambda x, w: functional.cross_entropy(x @ w.t(), TARGETS),
+        operations=3 * 2 * 2048 * 768 * 32000,
     ),
     "swiglu": Row(((4096, 11264),), swiglu, eager_swiglu, moved=4),
 }
@@ -176,8 +186,9 @@ def compare(name: str, row: Row, asked: argparse.Namespace) -> None:
     functions["ours"] = row.ours
     sides = {side: Side(function, inputs) for side, function in functions.items()}
     sides["copy"] = Copy(inputs[0])
-    for side in (*functions, "copy"):
-        sides[side].run()
+    sides["product"] = Product(inputs[0])
+    for work in sides.values():
+        work.run()
     for side in functions:
         agree(name, sides[side].results, sides["ours"].results, dtype)
     seconds: dict[str, list[float]] = {side: [] for side in sides}
@@ -220,6 +231,18 @@ class Copy(Side):
         self.target.copy_(self.source)
 
 
+class Product(Side):
+    """Two square matrices of the same dtype multiplied: what arithmetic can do."""
+
+    operations = 2 * 1024**3
+
+    def __init__(self, like: Tensor) -> None:
+        self.left, self.right = (like.new_ones((1024, 1024)) for _ in range(2))
+
+    def run(self) -> None:
+        torch.mm(self.left, self.right)
+
+
 def agree(name: str, theirs: list[Tensor], ours: list[Tensor], dtype: torch.dtype) -> None:
     """Results and gradients within rounding; sums over rows by their largest number."""
     loose = 1e-4 if dtype == torch.float32 else 3e-2
@@ -230,18 +253,28 @@ def agree(name: str, theirs: list[Tensor], ours: list[Tensor], dtype: torch.dtyp
 
 def report(name: str, row: Row, asked: argparse.Namespace, seconds: dict[str, list[float]]) -> None:
     """One line."""
-    times = "  ".join(f"{side} {statistics.median(s) * 1e3:.2f} ms" for side, s in seconds.items())
+    floors = ("copy", "product")
+    shown = {side: s for side, s in seconds.items() if side not in floors}
+    times = "  ".join(f"{side} {statistics.median(s) * 1e3:.2f} ms" for side, s in shown.items())
     ratios = []
-    for side in seconds:
-        if side in ("ours", "copy"):
-            continue
+    for side in shown:
         each = [a / b for a, b in zip(seconds[side], seconds["ours"], strict=True)]
         span = f"{statistics.median(each):.2f} [{min(each):.2f}..{max(each):.2f}]"
-        ratios.append(f"{side}/ours {span}")
-    rates = [row.moved / 2 * c / o for c, o in zip(seconds["copy"], seconds["ours"], strict=True)]
-    share = f"{100 * statistics.median(rates):.0f} % of the copy rate" if row.moved else ""
+        ratios += [f"{side}/ours {span}"] if side != "ours" else []
     kind = f"{asked.dtype} x{asked.threads}"
+    share = share_of_floor(row, asked, seconds)
     print(f"{name:12} {kind:12} {times}   {'   '.join(ratios)}   {share}", flush=True)
+
+
+def share_of_floor(row: Row, asked: argparse.Namespace, seconds: dict[str, list[float]]) -> str:
+    """What must be done at the least, and how near to the machine's own rate that is."""
+    floor = "product" if row.operations else "copy"
+    numbers = math.prod(row.shapes[0])
+    done = row.operations / Product.operations if row.operations else row.moved / 2
+    shares = [done * c / o for c, o in zip(seconds[floor], seconds["ours"], strict=True)]
+    size = numbers * row.moved * getattr(torch, asked.dtype).itemsize
+    what = f"{row.operations / 1e9:.1f} GFLOP" if row.operations else f"{size / 1e6:.0f} MB"
+    return f"{what}, {100 * statistics.median(shares):.0f} % of the {floor} rate"
 
 
 if __name__ == "__main__":
