@@ -199,4 +199,4 @@ def backward(context: Any, dlosses: Tensor, _: Tensor) -> tuple[Any, ...]:
     return dlogits, None, None, None
 
 
-differentiate("cross_entropy", backward, keep)
+differentiate("cross_entropy", backward, keep, once="loss")

@@ -197,6 +197,15 @@ def test_there_is_no_second_derivative() -> None:
         torch.autograd.grad(losses.sum(), leaf, create_graph=True)
 
 
+def test_the_operator_has_no_second_derivative() -> None:
+    logits, targets, _ = drawn((2, 9), torch.float32)
+    leaf = logits.requires_grad_()
+    losses, _ = torch.ops.megatron_jobs.cross_entropy(leaf, targets, 0.0, 0.0)
+    (slope,) = torch.autograd.grad(losses.sum(), leaf, create_graph=True)
+    with pytest.raises(UserError, match=r"take kernels\.loss: reference"):
+        torch.autograd.grad(slope.square().sum(), leaf)
+
+
 @pytest.mark.parametrize("form", ["fused", "reference"])
 @pytest.mark.parametrize("wrong", [5, -5])
 def test_a_target_that_is_no_id_is_an_error(form: str, wrong: int) -> None:
