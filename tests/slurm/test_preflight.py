@@ -145,16 +145,21 @@ def test_a_node_that_hangs_is_named_in_time(tmp_path: Path) -> None:
 
 
 def stop_pairs_of(node: str, run: Path) -> bool:
-    """Stop every process that tries the links of a node; whether there was any."""
-    found = []
+    """Stop every process that tries the links of a node; whether Python was one of them.
+
+    While only the `timeout` that starts it is there, nothing is stopped: Python would go on alone.
+    """
+    found = {}
     for place in Path("/proc").glob("[0-9]*"):
         try:
             words = (place / "cmdline").read_bytes()
             there = f"SLURMD_NODENAME={node}".encode() in (place / "environ").read_bytes()
+            if there and b"--pairs=" in words and str(run).encode() in words:
+                found[int(place.name)] = (place / "exe").resolve().name
         except OSError:
             continue
-        if there and b"--pairs=" in words and str(run).encode() in words:
-            found.append(int(place.name))
+    if not any(program.startswith("python") for program in found.values()):
+        return False
     for pid in found:
         os.kill(pid, signal.SIGSTOP)
-    return bool(found)
+    return True
