@@ -76,3 +76,22 @@ def small_file(path: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def in_parts(whole: Path, folder: Path, *, most: int) -> list[Path]:
+    """A file of plain numbers in several, of so many tensors each, by llama.cpp's own writer."""
+    folder.mkdir()
+    reader = gguf.GGUFReader(whole)
+    name = reader.fields["general.architecture"].contents()
+    writer = gguf.GGUFWriter(folder / "m.gguf", name, split_max_tensors=most)
+    for key, field in reader.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            sub = field.types[-1] if len(field.types) > 1 else None
+            writer.add_key_value(key, field.contents(), field.types[0], sub)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, np.array(tensor.data))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(folder.glob("*.gguf"))

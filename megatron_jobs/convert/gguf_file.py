@@ -70,6 +70,8 @@ class GGUFFile:
     """[outermost, ..., innermost], as numpy counts."""
     kinds: dict[str, str]
     """The format of each tensor: `Q8_0`."""
+    further: tuple[Path, ...] = ()
+    """Of a model in several files: the others."""
 
 
 def read_gguf(path: Path) -> GGUFFile:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from megatron_jobs.convert.gguf_changes import to_hugging_face, unstacked
-from megatron_jobs.convert.gguf_file import GGUFFile, read_gguf
+from megatron_jobs.convert.gguf_file import GGUFFile
 from megatron_jobs.convert.gguf_names import (
     ARCHITECTURES,
     FACTORS,
@@ -21,10 +21,11 @@ from megatron_jobs.convert.gguf_names import (
     Line,
     written_out,
 )
+from megatron_jobs.convert.gguf_parts import read_model
 from megatron_jobs.convert.gguf_rope import BASE, rope_of
 from megatron_jobs.convert.gguf_settings import model_type_of, settings_of
 from megatron_jobs.convert.matrix import Converted, Matrix
-from megatron_jobs.errors import DataError, UserError
+from megatron_jobs.errors import DataError
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 IDS = ("bos_token_id", "eos_token_id", "padding_token_id")
@@ -42,15 +43,15 @@ class OpenedGGUF:
 
 
 def open_gguf(path: Path) -> OpenedGGUF:
-    """A GGUF file's model; nothing but its header is read.
+    """The model of a GGUF file, or of several; nothing but headers is read.
+
+    Args:
+        path: a file, one of the parts of a model, or the folder that it lies in.
 
     Raises: DataError when the file lies, lacks a tensor or has one that no table names; UserError
         when its architecture, or a variant of one, has no table.
     """
-    file = read_gguf(path)
-    parts = file.metadata.get("split.count", 1)
-    if parts not in (0, 1):
-        raise UserError(f"{path}: one of {parts} parts; join them with llama-gguf-split --merge")
+    file = read_model(path)
     config, tensors = hugging_face_of(file)
     return OpenedGGUF(file, config, _of_one_format(tensors))
 

@@ -18,7 +18,8 @@ class ConversionSettings(Settings):
 
     source: InputPath
     """A checkpoint of ours or of megatron-core (or a folder whose latest is taken), Megatron-LM's
-    mp_rank_XX folders, a Hugging Face folder, or a GGUF file."""
+    mp_rank_XX folders, a Hugging Face folder, or a GGUF file (of a
+    model in several files any of them, or their folder)."""
     to: TargetKind | None = None
     """What folder `model` becomes; null: hugging_face from any of Megatron's, else checkpoint.
     onnx is made of a Hugging Face folder, in fp32, not streamed, and needs the extra `onnx`."""

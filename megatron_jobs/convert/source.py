@@ -1,7 +1,7 @@
 """What a conversion reads: a checkpoint of any kind, as our tensors and settings.
 
 Kinds: `hugging_face` (a folder with config.json), `checkpoint` (ours), `torch_dist` (of
-megatron-core itself), `legacy` (Megatron-LM's mp_rank_XX folders), `gguf` (one file).
+megatron-core itself), `legacy` (Megatron-LM's mp_rank_XX folders), `gguf` (one file, or parts).
 """
 
 from collections import Counter
@@ -18,6 +18,7 @@ from megatron_jobs.convert.bin_files import open_bin_folder
 from megatron_jobs.convert.family import Family, ignored_names, rows_of, to_ours
 from megatron_jobs.convert.gguf_file import GGUFFile
 from megatron_jobs.convert.gguf_in import open_gguf
+from megatron_jobs.convert.gguf_parts import gguf_in
 from megatron_jobs.convert.hugging_face import (
     CONFIG,
     DIVISOR,
@@ -78,6 +79,8 @@ class Source:
 
     def files(self) -> list[Path]:
         """All that it is read from."""
+        if self.packed_tokenizer is not None:
+            return [self.packed_tokenizer.path, *self.packed_tokenizer.further]
         if self.path.is_file():
             return [self.path]
         return sorted(path for path in self.path.rglob("*") if path.is_file())
@@ -92,7 +95,7 @@ def kind_of(path: Path) -> tuple[Kind, Path]:
         if path.suffix in WEIGHT_FILES:
             raise UserError(f"{path}: a file of weights alone; name the folder that it lies in")
         return "gguf", path
-    if (path / CONFIG).is_file():
+    if (path / CONFIG).is_file() and not _is_gguf_alone(path):
         return "hugging_face", path
     if (path / LEGACY_LATEST).is_file():
         path = _latest_of_megatron(path)
@@ -102,10 +105,21 @@ def kind_of(path: Path) -> tuple[Kind, Path]:
         return "torch_dist", path
     if any(path.glob("mp_rank_*")):
         return "legacy", path
+    if gguf_in(path):
+        return "gguf", path
     if (path / "snapshots").is_dir():
         raise UserError(f"{path}: a cache of models; name one of the folders in its snapshots/")
-    known = f"{CONFIG}, manifest.json, latest, {METADATA}, mp_rank_* or {LEGACY_LATEST}"
+    known = f"{CONFIG}, manifest.json, latest, {METADATA}, mp_rank_*, *.gguf or {LEGACY_LATEST}"
     raise UserError(f"{path}: no checkpoint that is known: there is no {known} in it")
+
+
+def _is_gguf_alone(folder: Path) -> bool:
+    """Whether config.json stands beside GGUF files and no weights of its own."""
+    return (
+        bool(gguf_in(folder))
+        and not any(folder.glob("*.safetensors"))
+        and not any(folder.glob("*.bin"))
+    )
 
 
 def _latest_of_megatron(root: Path) -> Path:
@@ -209,9 +223,10 @@ def _even_pieces(matrix: Matrix) -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]
         yield made.reshape(-1).view(np.uint8)
 
 
-def _open_gguf(file: Path, pad_vocab_to: int) -> Source:
-    found = open_gguf(file)
-    what = described(dict(found.config), str(file), pad_vocab_to)
+def _open_gguf(place: Path, pad_vocab_to: int) -> Source:
+    found = open_gguf(place)
+    file = found.file.path
+    what = described(dict(found.config), str(file), pad_vocab_to, found.tensors)
     tensors = to_ours(found.tensors, what.family, what.model)
     return Source(
         "gguf", file, tensors, what.model, what.family, what.config, packed_tokenizer=found.file
