@@ -23,6 +23,7 @@ EXTENSIONS = {
     "_copies": "copies",
     "_data": "index",
     "_lines": "lines",
+    "_maps": "maps",
     "_filters": "filters",
     "_kernels": "kernels",
     "_ngrams": "ngrams",
@@ -99,7 +100,7 @@ def extension(name: str, folder: str) -> Pybind11Extension:
 
 TOGETHER = (
     ("copies", "lines", "ngrams", "overlap", "repeats"),
-    ("filters", "index", "pack", "personal"),
+    ("filters", "index", "maps", "pack", "personal"),
 )
 """Folders whose bindings are compiled as one file: their headers may not share a name."""
 CORE_H = "algorithm array bit cmath cstdint cstring limits memory span string string_view vector"

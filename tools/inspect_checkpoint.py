@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from megatron_jobs.convert.leaves import leaf_of
+from megatron_jobs.convert.mapped import told_faults
 from megatron_jobs.convert.source import Source, open_source
 from megatron_jobs.errors import EXIT_DONE, EXIT_USER, DataError, UserError
 
@@ -21,10 +22,11 @@ def main(words: list[str] | None = None) -> int:
     """Exit status: 0 all is told, 2 the checkpoint lies or is none."""
     asked = flags().parse_args(words)
     try:
-        source = open_source(asked.path)
-        found = facts(source, tensors=asked.tensors)
-        if asked.check:
-            found["numbers_that_are_none"] = odd_numbers(source)
+        with told_faults():
+            source = open_source(asked.path)
+            found = facts(source, tensors=asked.tensors)
+            if asked.check:
+                found["numbers_that_are_none"] = odd_numbers(source)
     except (UserError, DataError) as error:
         print(f"inspect_checkpoint: {error}", file=sys.stderr)
         return EXIT_USER

@@ -1,7 +1,7 @@
 """One conversion: a source opened, a target planned, written, read back."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +12,7 @@ from megatron_jobs.convert.gguf_file import GGUFFile
 from megatron_jobs.convert.gguf_tokenizer import write_tokenizer
 from megatron_jobs.convert.hugging_face import tokenizer_folder
 from megatron_jobs.convert.settings import ConversionSettings
-from megatron_jobs.convert.source import Source, open_config
+from megatron_jobs.convert.source import Source, kind_of, open_config
 from megatron_jobs.convert.target import (
     Planned,
     Target,
@@ -21,7 +21,7 @@ from megatron_jobs.convert.target import (
     numbers_of,
     plan_target,
 )
-from megatron_jobs.convert.written import source_key
+from megatron_jobs.convert.written import Sources, source_key
 from megatron_jobs.text.encoder import check_tokenizer
 
 
@@ -36,11 +36,16 @@ class Conversion:
     """What the bytes of the result depend on beside the source."""
     made: TemporaryDirectory[str] | None = None
     """Of a tokenizer that was unpacked; gone with the conversion."""
+    sources: Sources = field(default_factory=Sources)
+    """As they were when they were opened."""
 
     @classmethod
     def open(cls, config: ConversionSettings) -> "Conversion":
         """Open a source and plan its target; raises as `open_config` and `plan_target` do."""
+        sources = Sources()
+        sources.note(files_of(kind_of(config.source)[1]))
         source = open_config(config)
+        sources.note(source.files())
         tokenizer, made = source.tokenizer, None
         if config.tokenizer is None and source.packed_tokenizer is not None:
             made = TemporaryDirectory()
@@ -56,9 +61,11 @@ class Conversion:
             gguf=config.gguf,
             shard_bytes=int(config.shard_gb * 1e9),
         )
+        if tokenizer is not None and made is None:
+            sources.note(files_of(tokenizer))
         planned = plan_target(source, target, tokenizer)
         kept = config.model_dump(mode="json", exclude={"threads", "proof"})
-        return cls(source, planned, tokenizer, kept, made)
+        return cls(source, planned, tokenizer, kept, made, sources)
 
     @property
     def bytes(self) -> int:
@@ -82,6 +89,7 @@ class Conversion:
             threads=threads,
             tell=tell,
             check=check,
+            unchanged=self.sources.check,
         )
 
     def read_back(self, part: Path) -> dict[str, Any]:
@@ -102,6 +110,11 @@ class Conversion:
             "bytes_written": self.bytes,
             "largest_tensor_bytes": largest_bytes(tensors),
         }
+
+
+def files_of(place: Path) -> list[Path]:
+    """A file, or all below a folder."""
+    return [place] if place.is_file() else [path for path in place.rglob("*") if path.is_file()]
 
 
 def unpacked(file: GGUFFile, folder: Path) -> Path | None:

@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from megatron_jobs.convert.mapped import check_faults
 from megatron_jobs.convert.matrix import PIECE, Array, Matrix
 from megatron_jobs.convert.written import Journal, Written
 from megatron_jobs.errors import DataError, MegatronJobsError, UserError
@@ -37,7 +38,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 Tell = Callable[[int], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """Some bytes, a tensor's, and some more."""
 
@@ -46,6 +47,8 @@ class Item:
     after: bytes | Callable[[int], bytes] = b""
     """A function is given the CRC-32 of the tensor's bytes; how many it gives must not depend on
     that."""
+    name: str = ""
+    """Of the tensor, for errors."""
 
     @property
     def bytes(self) -> int:
@@ -83,6 +86,7 @@ def write_files(
     threads: int = 2,
     tell: Tell = lambda done: None,
     check: Callable[[Path], None] = lambda part: None,
+    unchanged: Callable[[], None] = lambda: None,
 ) -> dict[str, Written]:
     """Write `folder`, which must not be there yet; what a killed run finished is kept.
 
@@ -93,6 +97,8 @@ def write_files(
         tell: called with the bytes that are done, now and then, by one thread at a time; what it
             raises ends the work (and the next run goes on).
         check: called with the whole unfinished folder; what it raises keeps it from appearing.
+        unchanged: raises DataError when a source is not what it was; asked before a file is
+            believed to be finished, and before the folder appears.
     Returns: sizes and hashes of all files, in the order of the plans.
     Raises: UserError when the disk is full or refuses, or the folder is there; DataError when a
         source changed.
@@ -105,22 +111,25 @@ def write_files(
         left = [plan for plan in plans if not plan.summary and plan.name not in done]
         _check_room(folder, part, bytes_of(left))
         work = _Work(part, journal, tell, sum(written.bytes for written in done.values()))
+        work.unchanged = unchanged
         _write_all(left, work, threads)
         if _changed(key, began):
             journal.forget()
             raise DataError(f"{folder}: not written: a source changed while it was read")
         _write_summaries(plans, work)
-        _check_whole(check, part, journal)
+        _check_whole(check, work)
         publish_folder(part, folder)
     return {plan.name: journal.written[plan.name] for plan in plans}
 
 
-def _check_whole(check: Callable[[Path], None], part: Path, journal: Journal) -> None:
+def _check_whole(check: Callable[[Path], None], work: "_Work") -> None:
     try:
-        check(part)
-    except DataError:  # not to be kept: a damaged file would be found again and again
-        journal.forget()
+        check(work.part)
+    except DataError:
+        work.believe()  # if not, what is finished was made of what is no more, and is right
+        work.journal.forget()  # a damaged file would be found again and again
         raise
+    work.believe()
 
 
 def plans_key(plans: Sequence[FilePlan]) -> str:
@@ -179,6 +188,7 @@ class _Work:
         self.part, self.journal, self.tell, self.done = part, journal, tell, done
         self.lock = threading.Lock()
         self.given_up = threading.Event()
+        self.unchanged: Callable[[], None] = lambda: None
 
     def write(self, plan: FilePlan) -> None:
         """Write a file, and note that it is finished."""
@@ -189,6 +199,7 @@ class _Work:
             with path.open("wb", buffering=0) as file:
                 written = _Output(file.fileno(), self).write(plan)
                 os.fsync(file.fileno())
+            self.believe()
         except BaseException:
             self.given_up.set()
             with contextlib.suppress(OSError):
@@ -197,6 +208,11 @@ class _Work:
         sync(path.parent)
         with self.lock:
             self.journal.note(plan.name, written)
+
+    def believe(self) -> None:
+        """Raise DataError when the sources were not what they seemed."""
+        check_faults()
+        self.unchanged()
 
     def go_on(self) -> None:
         """Raise `_GivenUp` when another thread has failed."""
@@ -224,7 +240,7 @@ def _write_all(plans: Sequence[FilePlan], work: _Work, threads: int) -> None:
     by_size = sorted(plans, key=lambda plan: -plan.bytes)
     futures = [pool.submit(work.write, plan) for plan in by_size]
     try:
-        finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        wait(futures, return_when=FIRST_EXCEPTION)
     except BaseException:
         work.given_up.set()
         raise
@@ -232,8 +248,9 @@ def _write_all(plans: Sequence[FilePlan], work: _Work, threads: int) -> None:
         if any(future.done() and future.exception() for future in futures):
             work.given_up.set()
         pool.shutdown(cancel_futures=True)
-    errors = [error for future in finished if (error := future.exception())]
-    errors.sort(key=lambda error: isinstance(error, _GivenUp))
+    ended = [future for future in futures if not future.cancelled()]
+    errors = [error for future in ended if (error := future.exception())]
+    errors.sort(key=lambda error: (isinstance(error, _GivenUp), not getattr(error, "tensor", "")))
     if errors:
         raise errors[0]
 
@@ -254,6 +271,7 @@ class _Output:
             self._put(memoryview(item.before))
             if item.matrix is not None:
                 self._put_rows(item.matrix, with_crc=callable(item.after))
+                check_faults(tensor=item.name)
             after = item.after if isinstance(item.after, bytes) else item.after(self.crc)
             self._put(memoryview(after))
         assert self.bytes == plan.bytes, f"{plan.name}: {self.bytes} written"
@@ -275,12 +293,21 @@ class _Output:
             self.digest.update(step)
             if with_crc:
                 self.crc = zlib.crc32(step, self.crc)
-            at = 0
+            self._write(step)
+            self._begin_writing()
+            self.work.advance(len(step))
+
+    def _write(self, step: memoryview) -> None:
+        at = 0
+        try:
             while at < len(step):
                 at += os.write(self.handle, step[at:])
-            self.bytes += at
-            self._begin_writing()
-            self.work.advance(at)
+        except OSError as error:
+            if error.errno == errno.EFAULT:  # the kernel could not read it, and tells no more:
+                zlib.crc32(step)  # we do, which is noted
+                check_faults(error)
+            raise
+        self.bytes += at
 
     def _begin_writing(self) -> None:
         """On Linux POSIX_FADV_DONTNEED starts to write what is not on the disk, and does not wait.

@@ -309,5 +309,5 @@ def plan_file(
         }
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % ALIGNMENT)
-    items = [Item(matrix=matrix) for _, matrix in ranked]
+    items = [Item(matrix=matrix, name=key) for key, matrix in ranked]
     return FilePlan(name, [Item(LENGTH.pack(len(text)) + text), *items])

@@ -155,7 +155,7 @@ def _add_tensor(files: _Files, name: str, matrix: Matrix, model: ModelConfig, me
         shape = piece.matrix.shape
         files.add(
             piece.rank,
-            tensor_record(piece.matrix, (*ones, *shape)),
+            tensor_record(piece.matrix, (*ones, *shape), name),
             key=place.key,
             whole=(*place.counts, *matrix.shape),
             offsets=(*place.index, *(piece.row, piece.column)[: len(shape)]),

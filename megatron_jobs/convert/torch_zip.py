@@ -115,10 +115,15 @@ def object_record(value: Any) -> bytes:
     return bytes(archive.made)
 
 
-def tensor_record(matrix: Matrix, shape: tuple[int, ...] | None = None) -> Item:
-    """What `torch.save` writes of a contiguous tensor on the CPU; `shape`: if not its own."""
+def tensor_record(matrix: Matrix, shape: tuple[int, ...] | None = None, name: str = "") -> Item:
+    """What `torch.save` writes of a contiguous tensor on the CPU.
+
+    Args:
+        shape: if not its own.
+        name: for errors.
+    """
     before, after = _around(matrix.dtype, shape or matrix.shape)
-    return Item(before, matrix, after)
+    return Item(before, matrix, after, name)
 
 
 @lru_cache(maxsize=1024)

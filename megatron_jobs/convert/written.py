@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from megatron_jobs.errors import UserError
+from megatron_jobs.errors import DataError, UserError
 from megatron_jobs.runtime.files import PARTIAL, remove
 from megatron_jobs.runtime.journal import read_journal
 
@@ -40,6 +40,56 @@ def source_key(sources: Iterable[Path], settings: Mapping[str, Any]) -> str:
             file.seek(max(0, facts.st_size - HEAD))
             digest.update(file.read(HEAD))
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What changes with a file."""
+
+    inode: int
+    bytes: int
+    changed: int
+    """When it was written to, in ns."""
+
+    @classmethod
+    def of(cls, path: Path) -> "Stamp | None":
+        """That of a file; None where there is none."""
+        try:
+            facts = path.stat()
+        except OSError:
+            return None
+        return cls(facts.st_ino, facts.st_size, facts.st_mtime_ns)
+
+
+class Sources:
+    """Files as they were before anything of them was read."""
+
+    def __init__(self) -> None:
+        self.stamps: dict[Path, Stamp | None] = {}
+
+    def note(self, paths: Iterable[Path]) -> None:
+        """Have these files in mind as they are now, those that are known already as they were."""
+        for path in paths:
+            if path not in self.stamps:
+                self.stamps[path] = Stamp.of(path)
+
+    def check(self) -> None:
+        """Raise DataError naming the first that is another, or was written to."""
+        for path, before in self.stamps.items():
+            now = Stamp.of(path)
+            if now != before:
+                found = f"{path}: changed while it was read: {_difference(before, now)}"
+                raise DataError(f"{found}; nothing was made of the mixture, begin again")
+
+
+def _difference(before: Stamp | None, now: Stamp | None) -> str:
+    if before is None or now is None:
+        return "it is gone" if now is None else "it was not there"
+    if before.inode != now.inode:
+        return "it was replaced"
+    if before.bytes != now.bytes:
+        return f"it had {before.bytes:,} bytes and has {now.bytes:,}"
+    return "it was written to"
 
 
 class Journal:

@@ -80,12 +80,18 @@ def convert(
         tell: called with the bytes that are written, and those that will be.
     A run that was killed is gone on with: its finished files are kept.
     Raises: UserError for what cannot be converted, a full disk included; DataError when the source
-        does not tell the truth, or when what was written is not the same model.
+        does not tell the truth, changes or is cut short while it is read, or when what was written
+        is not the same model.
     """
+    from megatron_jobs.convert.mapped import told_faults
+
+    with told_faults():
+        return _to_onnx(config, out) if config.to == "onnx" else _convert(config, out, tell)
+
+
+def _convert(config: Config, out: Path, tell: Callable[[int, int], None]) -> dict[str, Any]:
     from megatron_jobs.convert.conversion import Conversion
 
-    if config.to == "onnx":
-        return _to_onnx(config, out)
     _check_place(config.source, out)
     conversion = Conversion.open(config)
     compared: dict[str, Any] = {}

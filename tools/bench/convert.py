@@ -41,7 +41,10 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.way:
-        WAYS[asked.way](asked.work / "source", asked.work / asked.way, asked)
+        from megatron_jobs.convert.mapped import told_faults
+
+        with told_faults():
+            WAYS[asked.way](asked.work / "source", asked.work / asked.way, asked)
         return 0
     if asked.check:
         check(asked.work)
