@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from megatron_jobs.convert.files import write_files
 from megatron_jobs.convert.gguf_out import GgufFormat, plan_gguf
-from tests.family_models import CASES, Case, read_tensors, saved_model
+from tests.family_models import CASES, LATENT_YARN, Case, read_tensors, saved_model
 
 REAL = "SmolLM2-135M-Instruct.Q4_1.gguf"
+ONE_SCALE = {"mscale": 0.707, "mscale_all_dim": 0.707}
 IN_GGUF: dict[str, dict[str, Any]] = {
     **{name: {} for name in ("llama", "llama 3.1", "llama linear", "llama yarn", "mistral")},
     **{name: {} for name in ("phi3", "gpt2", "gpt_neox", "olmo2", "mixtral", "qwen3_moe")},
@@ -21,6 +23,9 @@ IN_GGUF: dict[str, dict[str, Any]] = {
     "qwen2_moe": {"mlp_only_layers": []},
     "gemma2": {"query_pre_attn_scalar": 16, "num_hidden_layers": 2},
     "gemma3": {"query_pre_attn_scalar": 16, "layer_types": None, "num_hidden_layers": 6},
+    "deepseek_v2": {"rms_norm_eps": 1e-6, "rope_parameters": LATENT_YARN | ONE_SCALE},
+    "deepseek_v2 lite": {"rms_norm_eps": 1e-6},
+    "deepseek_v3": {"rms_norm_eps": 1e-6, "rope_parameters": LATENT_YARN | ONE_SCALE},
 }
 """Cases of family_models that llama.cpp can compute -> what makes them so."""
 
@@ -32,10 +37,14 @@ def real_file() -> Path | None:
     return Path(places[0]) / REAL if places else None
 
 
-def case_folder(name: str, folder: Path) -> dict[str, Any]:
-    """config.json of a case as llama.cpp can compute it; `folder` then holds the model."""
+def case_folder(name: str, folder: Path, **odd: Any) -> dict[str, Any]:
+    """config.json of a case as llama.cpp can compute it; `folder` then holds the model.
+
+    Args:
+        odd: values of this model alone.
+    """
     before = CASES[name]
-    values = before.values | IN_GGUF.get(name, {})
+    values = before.values | IN_GGUF.get(name, {}) | odd
     CASES["here"] = Case(before.config, values, family=before.family or name)
     try:
         saved_model("here", folder)
@@ -45,9 +54,16 @@ def case_folder(name: str, folder: Path) -> dict[str, Any]:
     return config
 
 
-def write_case(name: str, folder: Path, form: GgufFormat = "f32", **more: Any) -> Path:
+def write_case(
+    name: str,
+    folder: Path,
+    form: GgufFormat = "f32",
+    *,
+    odd: dict[str, Any] | None = None,
+    **more: Any,
+) -> Path:
     """A case as a GGUF file; `folder` holds the Hugging Face model too."""
-    config = case_folder(name, folder)
+    config = case_folder(name, folder, **(odd or {}))
     plans = plan_gguf(read_tensors(folder), config, "model.gguf", form=form, **more)
     write_files(plans, folder / form, key=lambda: "key")
     return folder / form / "model.gguf"
@@ -95,3 +111,24 @@ def in_parts(whole: Path, folder: Path, *, most: int) -> list[Path]:
     writer.write_tensors_to_file()
     writer.close()
     return sorted(folder.glob("*.gguf"))
+
+
+def ill_named(path: Path) -> set[str]:
+    """Keys and tensors of a file that llama.cpp's package does not know of its architecture."""
+    reader = gguf.GGUFReader(path)
+    arch = reader.fields["general.architecture"].contents()
+    kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
+    known = {value.replace("{arch}", arch) for value in _texts(gguf.constants.Keys)}
+    odd = {key for key in reader.fields if not key.startswith("GGUF.")} - known
+    tensors = {gguf.TENSOR_NAMES[kind] for kind in gguf.MODEL_TENSORS[kinds[arch]]}
+    for tensor in reader.tensors:
+        name = re.sub(r"blk\.\d+\.", "blk.{bid}.", tensor.name.rpartition(".")[0])
+        if name not in tensors:
+            odd.add(tensor.name)
+    return odd
+
+
+def _texts(holder: type) -> list[str]:
+    values = [value for key, value in vars(holder).items() if not key.startswith("__")]
+    deeper = [text for value in values if isinstance(value, type) for text in _texts(value)]
+    return deeper + [value for value in values if isinstance(value, str)]

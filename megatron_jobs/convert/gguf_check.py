@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megatron_jobs.convert.gguf_in import open_gguf
+from megatron_jobs.convert.gguf_names import ARCHITECTURES
+from megatron_jobs.convert.gguf_out import gguf_tensors
 from megatron_jobs.convert.matrix import Converted, Matrix
 from megatron_jobs.convert.settings import GgufFormat
 from megatron_jobs.errors import DataError
@@ -21,6 +23,7 @@ SHARES: dict[GgufFormat, float] = {
 }
 """Of the largest number of a block, how far another may be off: half a step of its format, and of
 q4_0 a whole one, since its steps reach from -8 to 7 times an eighth of the largest."""
+BLOCKED = ("q8_0", "q4_0")
 LEAST = 2**-23
 """What the offset of Gemma's norms costs a number near 1."""
 
@@ -31,16 +34,21 @@ def check_gguf(file: Path, wanted: Mapping[str, Matrix], form: GgufFormat) -> in
     Args:
         wanted: by Hugging Face's names, what was to be written.
     """
-    found = open_gguf(file).tensors
+    opened = open_gguf(file)
+    architecture = ARCHITECTURES[opened.config["model_type"]]
+    found, wanted = opened.tensors, architecture.kept(wanted)
     left = set(found) ^ set(wanted)
     if left:
         raise DataError(f"{file}: {min(left)}: is in one of source and result only")
+    if form in BLOCKED:  # blocks lie along GGUF's rows, which may be columns of theirs
+        found = opened.file.tensors
+        wanted = gguf_tensors(wanted, architecture, opened.config)
     for name, matrix in wanted.items():
         worst = _worst(found[name], matrix)
         if not worst <= SHARES[form]:  # nan too
             rule = f"off by {worst:.2g} of the largest number of its block, over {SHARES[form]:.2g}"
             raise DataError(f"{file}: {name}: what was written is not what was read: {rule}")
-    return len(found)
+    return len(wanted)
 
 
 def _worst(one: Matrix, other: Matrix) -> float:

@@ -5,20 +5,23 @@ that a block can mean.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from megatron_jobs.convert.gguf_changes import to_hugging_face, unstacked
+from megatron_jobs.convert.gguf_encoders import bert_config, t5_config
 from megatron_jobs.convert.gguf_file import GGUFFile
+from megatron_jobs.convert.gguf_latent import latent_config, together
 from megatron_jobs.convert.gguf_names import (
     ARCHITECTURES,
     FACTORS,
     LAYERS,
     Architecture,
     Line,
+    layers_of,
     written_out,
 )
 from megatron_jobs.convert.gguf_parts import read_model
@@ -157,12 +160,30 @@ def _gpt2(file: GGUFFile, config: Mapping[str, Any], prefix: str) -> dict[str, A
     return {}
 
 
+def _latent(file: GGUFFile, config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    turned = config["qk_rope_head_dim"]
+    rope = rope_of(file.metadata, prefix, file.tensors, turned, str(file.path))
+    return latent_config(file.metadata, config, rope)
+
+
+def _bert(file: GGUFFile, config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return bert_config(file.metadata, file.tensors)
+
+
+def _t5(file: GGUFFile, config: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return t5_config(file.tensors, tied=OUTPUT not in file.tensors)
+
+
 _SPECIAL: dict[str, Callable[[GGUFFile, Mapping[str, Any], str], dict[str, Any]]] = {
     "gemma2": _gemma2,
     "gemma3_text": _gemma3,
     "phi3": _phi3,
     "gpt_neox": _neox,
     "gpt2": _gpt2,
+    "deepseek_v2": _latent,
+    "deepseek_v3": _latent,
+    "bert": _bert,
+    "t5": _t5,
 }
 
 
@@ -170,12 +191,14 @@ def hugging_face_tensors(
     file: GGUFFile, architecture: Architecture, config: Mapping[str, Any]
 ) -> dict[str, Matrix]:
     """Each of a file's tensors under its other name, once; DataError for a missing or odd one."""
-    layers = config.get("num_hidden_layers", config.get("n_layer", 0))
+    layers = layers_of(config)
     _check_layers(file, layers)
+    if architecture.name == "deepseek2":
+        file = replace(file, tensors=together(file.tensors, config))
     found: dict[str, Matrix] = {}
     left = set(file.tensors) - set(FACTORS)
     for line in written_out(architecture, layers):
-        if line.gguf in left:
+        if line.gguf in left and _is_meant(line, file):
             found |= _renamed(file, line, config)
             left.remove(line.gguf)
         elif not line.optional:
@@ -187,12 +210,23 @@ def hugging_face_tensors(
     return found
 
 
-def _check_layers(file: GGUFFile, layers: int) -> None:
+def _is_meant(line: Line, file: GGUFFile) -> bool:
+    """T5's ffn_up is wi_1 beside a gate and wi without."""
+    gate = line.gguf.replace("ffn_up", "ffn_gate")
+    if line.theirs.endswith(".DenseReluDense.wi_1.weight"):
+        return gate in file.tensors
+    return not line.theirs.endswith(".DenseReluDense.wi.weight") or gate not in file.tensors
+
+
+def _check_layers(file: GGUFFile, layers: Mapping[str, int]) -> None:
     """Before a table is written out for as many as a lying file may name."""
-    numbers = [int(m[1]) for name in file.tensors if (m := LAYERS.match(name)) and len(m[1]) < 9]
-    there = max(numbers, default=-1) + 1
-    if layers != there:
-        raise DataError(f"{file.path}: block_count {layers}, tensors of {there} layers")
+    found = [match for name in file.tensors if (match := LAYERS.match(name))]
+    for stack, count in layers.items():
+        numbers = [int(m[2]) for m in found if m[1] == stack and len(m[2]) < 9]
+        there = max(numbers, default=-1) + 1
+        if count != there:
+            kind = stack.replace(".", " ")
+            raise DataError(f"{file.path}: {kind}block_count {count}, tensors of {there} layers")
 
 
 def _renamed(file: GGUFFile, line: Line, config: Mapping[str, Any]) -> dict[str, Matrix]:

@@ -6,7 +6,7 @@ fp16. Of q4_0 the output layer (the embedding, if it is both) is q8_0, where lla
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +15,19 @@ import numpy as np
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.convert.files import FilePlan, Item
 from megatron_jobs.convert.gguf_changes import stacked, to_gguf
+from megatron_jobs.convert.gguf_encoders import bert_metadata, t5_metadata, t5_remarks
 from megatron_jobs.convert.gguf_file import ALIGNMENT, GGUFFile
 from megatron_jobs.convert.gguf_in import EMBEDDING, OUTPUT, hugging_face_of
 from megatron_jobs.convert.gguf_kinds import KINDS, PLAIN, Bounded, Kind, Quantised
-from megatron_jobs.convert.gguf_names import ARCHITECTURES, LAYERS, Architecture, written_out
-from megatron_jobs.convert.gguf_rope import rope_metadata
+from megatron_jobs.convert.gguf_latent import apart, latent_metadata, latent_remarks
+from megatron_jobs.convert.gguf_names import (
+    ARCHITECTURES,
+    LAYERS,
+    Architecture,
+    layers_of,
+    written_out,
+)
+from megatron_jobs.convert.gguf_rope import rope_in, rope_metadata
 from megatron_jobs.convert.gguf_settings import metadata_of
 from megatron_jobs.convert.gguf_tokens import tokenizer_metadata
 from megatron_jobs.convert.gguf_values import header_bytes, plain
@@ -32,7 +40,10 @@ FILE_TYPES: dict[GgufFormat, int] = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 7, "
 """general.file_type. Source: llama_ftype in llama.h."""
 QUANTIZATION = 2
 """Version of the formats of blocks."""
-WIDE = ("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight")
+WIDE = (
+    *("_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", "token_types.weight"),
+    *("attn_rel_b.weight", "cross_attn_rel_b.weight"),
+)
 """Ends of names that stay fp32."""
 OF_TRAINING = {"dropout", "attention_dropout", "balance_loss", "init_std"}
 """Settings of a model that its logits do not depend on."""
@@ -60,7 +71,8 @@ def plan_gguf(
     metadata, factors = model_metadata(architecture, config, form)
     named = gguf_tensors(tensors, architecture, config)
     named |= {key: Stored(value) for key, value in factors.items()}
-    _check_read_back(named, metadata, described(dict(config), "config.json", names=tensors).model)
+    model = described(dict(config), "config.json", names=tensors).model
+    _check_read_back(named, metadata, model, free=architecture.head_settings)
     if tokenizer is not None:
         metadata |= tokenizer_metadata(tokenizer, named[EMBEDDING].rows)
     kinds = {key: kind_for(key, matrix, form, named) for key, matrix in named.items()}
@@ -83,10 +95,10 @@ def gguf_tensors(
     tensors: Mapping[str, Matrix], architecture: Architecture, config: Mapping[str, Any]
 ) -> dict[str, Matrix]:
     """Each tensor under GGUF's name, layer by layer; DataError for a missing or odd one."""
-    layers = int(config.get("num_hidden_layers", config.get("n_layer", 0)))
+    tensors = architecture.kept(tensors)
     found: dict[str, Matrix] = {}
     used: set[str] = set()
-    for line in written_out(architecture, layers):
+    for line in written_out(architecture, layers_of(config)):
         names = [line.theirs]
         if "{expert}" in line.theirs:
             names = _experts(line.theirs, tensors)
@@ -101,6 +113,8 @@ def gguf_tensors(
     if left:
         names = sorted(left)[:3]
         raise DataError(f"{len(left)} tensors have no place in GGUF: {', '.join(names)}")
+    if architecture.name == "deepseek2":
+        found = apart(found, config)
     return dict(sorted(found.items(), key=lambda item: _layer(item[0])))
 
 
@@ -112,9 +126,9 @@ def _experts(name: str, tensors: Mapping[str, Matrix]) -> list[str]:
     return names
 
 
-def _layer(name: str) -> int:
+def _layer(name: str) -> tuple[str, int]:
     found = LAYERS.match(name)
-    return int(found[1]) if found else -1
+    return (found[1], int(found[2])) if found else ("", -1)
 
 
 def model_metadata(
@@ -135,8 +149,11 @@ def model_metadata(
     found |= metadata_of(config, prefix, architecture.model_type)
     if f"{prefix}.attention.key_length" in found:
         found[f"{prefix}.attention.value_length"] = found[f"{prefix}.attention.key_length"]
-    if architecture.model_type == "gpt2":
-        return found, {}
+    if prefix in _PLAIN:
+        return found | _PLAIN[prefix](config, found), {}
+    if prefix == "deepseek2":
+        angles, _ = rope_metadata(config, prefix, config["qk_rope_head_dim"])
+        return found | latent_metadata(config, rope_in(config)) | angles, {}
     head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     angles, factors = rope_metadata(config, prefix, head)
     if architecture.model_type == "gemma3_text":
@@ -146,14 +163,26 @@ def model_metadata(
     return found | angles, factors
 
 
+_PLAIN: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]] = {
+    "gpt2": lambda config, found: {},
+    "bert": lambda config, found: bert_metadata(config),
+    "t5": lambda config, found: t5_metadata(found),
+}
+"""Without rotary angles: (config.json, metadata so far) -> further metadata."""
+
+
 def _check_read_back(
-    named: dict[str, Matrix], metadata: dict[str, Any], model: ModelConfig
+    named: dict[str, Matrix],
+    metadata: dict[str, Any],
+    model: ModelConfig,
+    *,
+    free: Collection[str],
 ) -> None:
     """Raise UserError when a reader would take the file for another model than it is."""
     words = {key: plain(value) for key, value in metadata.items()}
     config, tensors = hugging_face_of(GGUFFile(Path("GGUF"), words, named, {}))
     here, there = _spelled(model), _spelled(described(config, "GGUF", names=tensors).model)
-    for key in here.keys() - OF_TRAINING:
+    for key in here.keys() - OF_TRAINING - set(free):
         if here[key] != there[key] and not _close(here[key], there[key]):
             rule = f"as GGUF it would be read as {there[key]!r}"
             raise UserError(f"model.{key}: found {here[key]!r}; {rule}")
@@ -183,7 +212,8 @@ def gguf_remarks(
     tensors: Mapping[str, Matrix], config: Mapping[str, Any], form: GgufFormat
 ) -> list[str]:
     """What a user should know of a file that `plan_gguf` can make: a sentence each."""
-    named = gguf_tensors(tensors, architecture_of(config), config)
+    architecture = architecture_of(config)
+    named = gguf_tensors(tensors, architecture, config)
     block = KINDS[form.upper()].block
     kinds = {name: kind_for(name, matrix, form, named) for name, matrix in named.items()}
     wide = [name for name, kind in kinds.items() if kind.name == "F16" and block > 1]
@@ -194,6 +224,14 @@ def gguf_remarks(
     if config.get("model_type") in ("mistral", "mixtral") and config.get("sliding_window"):
         window = config["sliding_window"]
         said.append(f"llama.cpp sees all tokens where this model sees the last {window}")
+    if architecture.name == "deepseek2":
+        said += latent_remarks(config)
+    if architecture.name == "t5":
+        said += t5_remarks(config, own_output=OUTPUT in named)
+    left = len(tensors) - len(architecture.kept(tensors))
+    if left:
+        rule = "llama.cpp has the encoder alone"
+        said.append(f"{left} tensors of the heads are left out, {rule}")
     return said
 
 

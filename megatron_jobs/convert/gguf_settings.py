@@ -48,6 +48,19 @@ _SOFTCAPS = (
     _optional("attn_logit_softcapping", "attn_logit_softcapping", "real"),
     _optional("final_logit_softcapping", "final_logit_softcapping", "real"),
 )
+_DEEPSEEK2 = (
+    *(*_SIZES, *_RMS),
+    _optional("attention.q_lora_rank", "q_lora_rank"),
+    Setting("attention.kv_lora_rank", "kv_lora_rank"),
+    Setting("rope.dimension_count", "qk_rope_head_dim"),
+    Setting("leading_dense_block_count", "first_k_dense_replace", default=0),
+    Setting("expert_count", "n_routed_experts"),
+    Setting("expert_used_count", "num_experts_per_tok"),
+    Setting("expert_shared_count", "n_shared_experts", default=0),
+    Setting("expert_feed_forward_length", "moe_intermediate_size"),
+    Setting("expert_weights_scale", "routed_scaling_factor", "real", 1.0),
+    Setting("expert_weights_norm", "norm_topk_prob", "bool", default=False),
+)
 SETTINGS: dict[str, tuple[Setting, ...]] = {
     "llama": (*_BASE, *_HEAD),
     "mistral": (*_BASE, *_HEAD, *_WINDOW),
@@ -80,6 +93,24 @@ SETTINGS: dict[str, tuple[Setting, ...]] = {
         Setting("attention.layer_norm_epsilon", "layer_norm_eps", "real"),
         Setting("use_parallel_residual", "use_parallel_residual", "bool"),
     ),
+    "deepseek_v2": _DEEPSEEK2,
+    "deepseek_v3": _DEEPSEEK2,
+    "bert": (
+        *_SIZES,
+        Setting("attention.layer_norm_epsilon", "layer_norm_eps", "real", 1e-12),
+    ),
+    "t5": (
+        Setting("block_count", "num_layers"),
+        _optional("decoder_block_count", "num_decoder_layers"),
+        Setting("context_length", "n_positions", default=512),
+        Setting("embedding_length", "d_model"),
+        Setting("feed_forward_length", "d_ff"),
+        Setting("attention.head_count", "num_heads"),
+        Setting("attention.key_length", "d_kv"),
+        Setting("attention.layer_norm_rms_epsilon", "layer_norm_epsilon", "real", 1e-6),
+        Setting("attention.relative_buckets_count", "relative_attention_num_buckets", default=32),
+        Setting("decoder_start_token_id", "decoder_start_token_id", default=0),
+    ),
 }
 """model_type -> what stands in its metadata and in its config.json."""
 FIXED: dict[str, dict[str, Any]] = {
@@ -105,11 +136,17 @@ FIXED: dict[str, dict[str, Any]] = {
     "olmo2": {"hidden_act": "silu", "attention_bias": False},
     "gpt2": {"activation_function": "gelu_new"},
     "gpt_neox": {"hidden_act": "gelu", "attention_bias": True},
+    "deepseek_v2": {"hidden_act": "silu", "attention_bias": False, "rms_norm_eps": 1e-6},
+    "deepseek_v3": {"hidden_act": "silu", "attention_bias": False, "rms_norm_eps": 1e-6},
+    "bert": {"hidden_act": "gelu"},
+    "t5": {"relative_attention_max_distance": 128},
 }
 """model_type -> what llama.cpp computes whatever the metadata says."""
 OLDER = {"num_experts": "num_local_experts"}
 """Names that config.json may have in place of others."""
 PREFIX_OF_EXPERTS = "llama.expert_count"
+SIGMOID = 2
+"""Of expert_gating_func."""
 
 
 def model_type_of(metadata: Mapping[str, Any], names: Mapping[str, str], where: str) -> str:
@@ -123,6 +160,8 @@ def model_type_of(metadata: Mapping[str, Any], names: Mapping[str, str], where: 
         return "mixtral"
     if architecture == "llama" and metadata.get("llama.attention.sliding_window"):
         return "mistral"
+    if architecture == "deepseek2" and metadata.get("deepseek2.expert_gating_func") == SIGMOID:
+        return "deepseek_v3"
     for model_type, name in names.items():
         if name == architecture:
             return model_type

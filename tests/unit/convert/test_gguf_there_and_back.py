@@ -10,6 +10,7 @@ import torch
 import transformers
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
+from megatron_jobs.convert.families import FAMILIES
 from megatron_jobs.convert.family import to_ours, to_theirs
 from megatron_jobs.convert.files import write_files
 from megatron_jobs.convert.gguf_changes import Shuffled, to_gguf, to_hugging_face
@@ -22,7 +23,7 @@ from megatron_jobs.convert.hugging_face import described
 from megatron_jobs.convert.matrix import DTYPES, Matrix, Stored
 from megatron_jobs.errors import DataError, UserError
 from tests.family_models import LLAMA3, family_of, probe_tokens, read_tensors
-from tests.gguf_files import IN_GGUF, case_folder, write_case
+from tests.gguf_files import IN_GGUF, case_folder, ill_named, write_case
 
 READ_BY_TRANSFORMERS = (
     *("llama", "llama linear", "qwen2", "qwen3", "phi3", "gpt2", "gemma2", "gemma3"),
@@ -41,6 +42,7 @@ def test_every_bit_and_every_setting_comes_back(name: str, tmp_path: Path) -> No
             assert np.abs(theirs - matrix.array()).max() <= 2**-24, key
         else:
             assert np.array_equal(theirs, matrix.array()), key
+    assert not ill_named(path)
     config = json.loads((tmp_path / "config.json").read_text())
     model, again = described(config, "a").model, described(found.config, "b").model
     same = {"head_dim": 0, "kv_heads": 0, "dropout": 0, "attention_dropout": 0}
@@ -69,9 +71,14 @@ def test_names_are_those_of_the_package(model_type: str) -> None:
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
     names = gguf.get_tensor_name_map(kinds[architecture.name], 3)
     for line in architecture.lines:
-        theirs, _, end = line.theirs.format(layer=2, expert="X").rpartition(".")
+        theirs = line.theirs.replace("_correction_bias", "_correction.bias")
+        theirs, _, end = theirs.format(layer=2, expert="X").rpartition(".")
         theirs = theirs.replace("experts.X.", "experts.")
         assert f"{names.get_name(theirs)}.{end}" == line.gguf.format(layer=2)
+
+
+def test_every_family_has_a_table() -> None:
+    assert {family.model_type for family in FAMILIES.values()} == set(ARCHITECTURES)
 
 
 def test_heads_are_turned_as_llama_cpp_turns_them() -> None:
@@ -161,8 +168,10 @@ def test_what_gguf_cannot_say_is_refused(tmp_path: Path) -> None:
         plan_gguf(tensors, config | {"query_pre_attn_scalar": 24}, "a")
     with pytest.raises(UserError, match=r"config.json: hidden_activation: found 'gelu'"):
         plan_gguf(tensors, config | {"hidden_activation": "gelu"}, "a")
-    with pytest.raises(UserError, match="model_type 't5': no GGUF table; there are gemma2"):
-        plan_gguf(tensors, {"model_type": "t5"}, "a")
+    with pytest.raises(
+        UserError, match="model_type 'mpt': no GGUF table; there are bert, deepseek"
+    ):
+        plan_gguf(tensors, {"model_type": "mpt"}, "a")
 
 
 def test_factors_have_no_other_name() -> None:
