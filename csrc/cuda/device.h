@@ -41,6 +41,9 @@ MJ_DEVICE T from_lane_across(T value, int step) {
   return __shfl_xor_sync(kWholeWarp, value, step);
 }
 
+// Whether any lane of the warp says so; all lanes call it.
+MJ_DEVICE bool any_of_warp(bool own) { return __any_sync(kWholeWarp, own) != 0; }
+
 // Memory that the threads of a block share, of the size that `launch` was given.
 template <typename T>
 MJ_DEVICE T* shared_memory() {

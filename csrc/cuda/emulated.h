@@ -40,7 +40,7 @@ struct Fiber {
 };
 
 constexpr size_t kStack = 256 * 1024;
-constexpr size_t kShared = 227 * 1024;  // of a block on Hopper
+constexpr size_t kShared = 48 * 1024;  // of a block, unless a kernel's attribute asks for more
 
 struct Machine {
   ucontext_t scheduler;
@@ -141,6 +141,11 @@ T from_lane_across(T value, int step) {
   std::memcpy(&value, &m.slots[own ^ static_cast<unsigned>(step)], sizeof(T));
   emulated::wait_for(emulated::Wait::warp);
   return value;
+}
+
+inline bool any_of_warp(bool own) {
+  for (int step = 16; step > 0; step /= 2) own |= from_lane_across(own, step);
+  return own;
 }
 
 template <typename T>

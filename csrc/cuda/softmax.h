@@ -27,11 +27,12 @@ struct SoftmaxForward {
   void* w;        // T [B, N, Q, K]
 };
 
-// dx[k] = w[k] (dw[k] - sum_j w[j] dw[j]) ds/dx. All T [B, N, Q, K].
+// dx[k] = w[k] (dw[k] - sum_j w[j] dw[j]) ds/dx; 0 for a query that may see nothing. All T
+// [B, N, Q, K].
 struct SoftmaxBackward {
   SoftmaxRule rule;  // its mask is not asked for: w is 0 there
   const void* dw;
-  const void* x;  // asked for with a cap alone
+  const void* x;  // read with a cap, and where weights are NaN
   const void* w;
   void* dx;
 };

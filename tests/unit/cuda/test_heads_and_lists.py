@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from megatron_jobs.kernels import cuda_experts, cuda_heads, cuda_lists, cuda_loss
+from megatron_jobs.kernels import cuda_experts, cuda_heads, cuda_lists, cuda_loss, softmax_ops
 from megatron_jobs.kernels.adam import AdamRule, AdamTensors, adam_step_reference
 from megatron_jobs.kernels.experts_ops import Route
 from megatron_jobs.kernels.loss import cross_entropy_reference
@@ -99,6 +99,32 @@ def test_a_query_that_sees_nothing_has_no_weights() -> None:
     weights = cuda_heads.softmax(torch.ones(1, 1, 2, 3), allowed, 1.0, 0.0, False)
     assert weights[0, 0, 0].isnan().all()
     assert_close(weights[0, 0, 1], torch.full((3,), 1 / 3))
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 6, 5), (1, 1, 9, 64), (1, 2, 5, 520), (1, 1, 4, 2600)])
+@pytest.mark.parametrize("kind", ["mask", "mask causal", "cap causal"])
+def test_queries_that_see_nothing_are_as_on_the_cpu(shape: tuple[int, ...], kind: str) -> None:
+    """Weights and gradients, beside rows with a NaN or an infinity among seen and unseen scores."""
+    scores, dweights = drawn(*shape), drawn(*shape, seed=2)
+    allowed = (drawn(*shape, seed=3) > 0.3) if "mask" in kind else None
+    if allowed is not None:
+        allowed[..., [1, 3], :] = False
+        allowed[..., 0] |= torch.arange(shape[2]) % 2 == 0
+    scores[..., 2, 0] = torch.nan
+    scores[..., 3, -1] = torch.inf
+    dweights[..., 0, -1] = torch.nan
+    cap, causal = 2.0 if "cap" in kind else 0.0, "causal" in kind
+    weights = cuda_heads.softmax(scores, allowed, 0.5, cap, causal)
+    found = cuda_heads.softmax_backward(dweights, scores, weights, 0.5, cap, causal)
+    scores, dweights = scores.cpu(), dweights.cpu()
+    mask = None if allowed is None else allowed.cpu()
+    wanted = softmax_ops.softmax_on_cpu(scores, mask, 0.5, cap, causal)
+    assert_close(weights.cpu(), wanted, equal_nan=True)
+    slope = softmax_ops.softmax_backward_on_cpu(dweights, scores, wanted, 0.5, cap, causal)
+    assert_close(found.cpu(), slope, equal_nan=True)
+    if allowed is not None:
+        assert wanted[..., 1, :].isnan().all()
+        assert not slope[..., 1, :].any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
