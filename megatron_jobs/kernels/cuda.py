@@ -13,11 +13,12 @@ from megatron_jobs.kernels.native import CODES, checked, cuda
 
 
 def at(name: str, tensor: Tensor | None, **rules: Any) -> int:
-    """As `checked`, for tensors on a GPU; 0 for None."""
+    """As `checked`, for tensors on the current GPU, where the work will be; 0 for None."""
     if tensor is None:
         return 0
-    device = "cpu" if cuda().EMULATED else "cuda"
-    return checked(name, tensor, device=device, **rules)
+    if cuda().EMULATED:
+        return checked(name, tensor, **rules)
+    return checked(name, tensor, device="cuda", index=torch.cuda.current_device(), **rules)
 
 
 def like(tensor: Tensor, **rules: Any) -> dict[str, Any]:
@@ -26,18 +27,10 @@ def like(tensor: Tensor, **rules: Any) -> dict[str, Any]:
 
 
 def place(tensor: Tensor) -> dict[str, int]:
-    """The stream on which work on `tensor` goes.
-
-    Raises: RuntimeError when it is not on the current device, whose stream that would be.
-    """
+    """The stream on which work on `tensor` goes: that of the current GPU, where `at` found it."""
     if cuda().EMULATED:
         return {"stream": 0}
-    device = torch.cuda.current_device()
-    if tensor.device.index != device:
-        raise RuntimeError(
-            f"x is on {tensor.device}, but torch.cuda.set_device chose cuda:{device}"
-        )
-    return {"stream": torch.cuda.current_stream(device).cuda_stream}
+    return {"stream": torch.cuda.current_stream(tensor.device).cuda_stream}
 
 
 def numbers(tensor: Tensor) -> dict[str, int]:

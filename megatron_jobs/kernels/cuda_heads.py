@@ -22,7 +22,7 @@ def rope(
     y = rope_ops.output_of_rope(x_SBND, cos_SR, sin_SR, interleaved, inverse)
     angles = like(x_SBND, shape=(x_SBND.size(0), cos_SR.size(-1)))
     cuda().rope(
-        at("x", x_SBND, strided=True),
+        at("x", x_SBND, strided=True, axes=4),
         at("cos", cos_SR, **angles),
         at("sin", sin_SR, **angles),
         y.data_ptr(),
@@ -40,7 +40,7 @@ def softmax(
     scores: Tensor, allowed: Tensor | None, scale: float, cap: float, causal: bool
 ) -> Tensor:
     """The operator `softmax`."""
-    scores_at = at("scores", scores)
+    scores_at = at("scores", scores, axes=4)
     given: dict[str, Any] = {"allowed": 0, "strides": [0, 0, 0]}
     if allowed is not None:
         mask = {"dtypes": (torch.bool,), "shape": scores.shape, "strided": True}
@@ -57,7 +57,7 @@ def softmax_backward(
     """The operator `softmax_backward`."""
     inputs = (
         at("dweights", dweights, **like(scores)),
-        at("scores", scores),
+        at("scores", scores, axes=4),
         at("weights", weights, **like(scores)),
     )
     dscores = torch.empty_like(scores)

@@ -69,7 +69,7 @@ def norm_backward(
         at("dy", dy_RH, **like(x_RH)),
         at("x", x_RH),
         at("weight", weight_H, **like(x_RH, shape=x_RH.shape[-1:])),
-        at("mean", mean_R, dtypes=FP32) if centred else 0,
+        at("mean", mean_R, dtypes=FP32, shape=x_RH.shape[:-1]) if centred else 0,
         at("scale", scale_R, dtypes=FP32, shape=x_RH.shape[:-1]),
         at("dsum", dsum_RH, **like(x_RH)),
     )

@@ -50,12 +50,14 @@ def checked(
     dtypes: Sequence[torch.dtype] = FLOATS,
     shape: Sequence[int] | None = None,
     device: str = "cpu",
+    index: int | None = None,
     strided: bool = False,
     axes: int | None = None,
 ) -> int:
     """The address of the first number of a tensor that the extensions can take.
 
     Args:
+        device, index: where it must be; without an index on any of the kind.
         strided: only the numbers of the last axis need lie together.
         axes: how many the tensor must have.
     Raises: ValueError that begins with `name`, for another dtype, shape or device, and for a tensor
@@ -70,6 +72,10 @@ def checked(
         raise ValueError(f"{name} must have {axes} axes, got {list(tensor.shape)}")
     if tensor.device.type != device:
         raise ValueError(f"{name} must be on {device}, got {tensor.device}")
+    if index is not None and tensor.get_device() != index:
+        raise ValueError(
+            f"{name} must be on {device}:{index}, the current one, got {tensor.device}"
+        )
     if strided and (tensor.stride(-1) == 1 or tensor.size(-1) <= 1):
         return tensor.data_ptr()
     if not tensor.is_contiguous():

@@ -189,6 +189,10 @@ REFUSALS: list[tuple[Any, str]] = [
         lambda x: cuda_layers.norm(x, None, x[0].half(), None, 1e-5, False, False),
         "weight must be float32, got float16",
     ),
+    (
+        lambda x: cuda_layers.norm_backward(x, x, x[0], x[:3, 0], x[:, 0], None, False, True),
+        r"mean must be \[4\], got \[3\]",
+    ),
     (lambda x: cuda_layers.activation(x, None, 7, False), "function must be 0, 1 or 2, got 7"),
     (
         lambda x: cuda_layers.drop_add(x, None, x, torch.zeros(1).long(), 1.0),
