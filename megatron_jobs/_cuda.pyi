@@ -164,6 +164,7 @@ def router_forward(
     sigmoid: bool,
     normalized: bool,
     scale: float,
+    groups: list[int],
     stream: int,
 ) -> None: ...
 def router_backward(
@@ -177,6 +178,7 @@ def router_backward(
     sigmoid: bool,
     normalized: bool,
     scale: float,
+    groups: list[int],
     stream: int,
 ) -> None: ...
 def gather_rows(

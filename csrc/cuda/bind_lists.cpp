@@ -86,32 +86,35 @@ void bind_heads(py::module_& m) {
 }
 
 mj::RouterRule router_rule(const std::array<int64_t, 3>& shape, int dtype, bool sigmoid,
-                           bool normalized, double scale) {
-  return {shape[0], shape[1], shape[2], dtype, sigmoid, normalized, static_cast<float>(scale)};
+                           bool normalized, double scale,
+                           const std::array<int64_t, 3>& groups) {
+  return {shape[0], shape[1], shape[2], dtype, sigmoid, normalized, static_cast<float>(scale),
+          groups[0], groups[1], groups[2]};
 }
 
 void router_forward(uintptr_t logits, uintptr_t bias, uintptr_t weights, uintptr_t chosen,
                     std::array<int64_t, 3> shape, int dtype, bool sigmoid, bool normalized,
-                    double scale, uintptr_t stream) {
+                    double scale, std::array<int64_t, 3> groups, uintptr_t stream) {
   check_given(logits, shape[0] * shape[1], "logits");
   check_given(weights, shape[0] * shape[2], "weights");
   check_given(chosen, shape[0] * shape[2], "chosen");
   const py::gil_scoped_release released;
-  mj::router_forward({router_rule(shape, dtype, sigmoid, normalized, scale), at<void>(logits),
-                      at<float>(bias), at<float>(weights), at<int64_t>(chosen)},
+  mj::router_forward({router_rule(shape, dtype, sigmoid, normalized, scale, groups),
+                      at<void>(logits), at<float>(bias), at<float>(weights), at<int64_t>(chosen)},
                      mj::stream_of(stream));
 }
 
 void router_backward(uintptr_t logits, uintptr_t dweights, uintptr_t chosen, uintptr_t dlogits,
                      std::array<int64_t, 3> shape, int dtype, bool sigmoid, bool normalized,
-                     double scale, uintptr_t stream) {
+                     double scale, std::array<int64_t, 3> groups, uintptr_t stream) {
   check_given(logits, shape[0] * shape[1], "logits");
   check_given(dweights, shape[0] * shape[2], "dweights");
   check_given(chosen, shape[0] * shape[2], "chosen");
   check_given(dlogits, shape[0] * shape[1], "dlogits");
   const py::gil_scoped_release released;
-  mj::router_backward({router_rule(shape, dtype, sigmoid, normalized, scale), at<void>(logits),
-                       at<float>(dweights), at<int64_t>(chosen), at<void>(dlogits)},
+  mj::router_backward({router_rule(shape, dtype, sigmoid, normalized, scale, groups),
+                       at<void>(logits), at<float>(dweights), at<int64_t>(chosen),
+                       at<void>(dlogits)},
                       mj::stream_of(stream));
 }
 
@@ -149,14 +152,16 @@ void combine_backward(uintptr_t dy, uintptr_t x, uintptr_t places, uintptr_t wei
 void bind_experts(py::module_& m) {
   m.def("router_forward", &router_forward, py::arg("logits"), py::arg("bias"), py::arg("weights"),
         py::arg("chosen"), py::kw_only(), py::arg("shape"), py::arg("dtype"), py::arg("sigmoid"),
-        py::arg("normalized"), py::arg("scale"), py::arg("stream"),
+        py::arg("normalized"), py::arg("scale"), py::arg("groups"), py::arg("stream"),
         "The experts of each token, the best first, and what they weigh.\n\n"
         "shape: tokens, experts (512 at most), visits.  logits: [tokens, experts].  bias (or 0):\n"
-        "fp32 [experts], for choosing alone.  weights fp32, chosen int64: [tokens, visits].");
+        "fp32 [experts], for choosing alone.  weights fp32, chosen int64: [tokens, visits].\n"
+        "groups: how many there are of experts, how many of them a token may visit, and how many\n"
+        "of its experts, 1 or 2, say how good a group is.");
   m.def("router_backward", &router_backward, py::arg("logits"), py::arg("dweights"),
         py::arg("chosen"), py::arg("dlogits"), py::kw_only(), py::arg("shape"), py::arg("dtype"),
-        py::arg("sigmoid"), py::arg("normalized"), py::arg("scale"), py::arg("stream"),
-        "Gradient of router_forward.");
+        py::arg("sigmoid"), py::arg("normalized"), py::arg("scale"), py::arg("groups"),
+        py::arg("stream"), "Gradient of router_forward.");
   m.def("gather_rows", &gather_rows, py::arg("x"), py::arg("source"), py::arg("out"), py::kw_only(),
         py::arg("rows"), py::arg("columns"), py::arg("dtype"), py::arg("stream"),
         "out[p] = x[source[p]]; zeros where source is -1.  source: int64 [rows].");

@@ -11,12 +11,15 @@ namespace mj {
 constexpr int64_t kMostExperts = 512;
 
 // s = softmax(logits) or logistic(logits) over the experts; those chosen have the largest s + bias, the
-// first of equals; weight = scale s, or scale s / (sum of the chosen s + 1e-20) where normalised.
+// first of equals, of the best groups: equal ones of neighbouring experts, as good as the largest
+// s + bias in them, or the two largest together. weight = scale s, or scale s / (sum of the chosen s + 1e-20) where normalised.
 struct RouterRule {
   int64_t tokens, experts, visits;
   int dtype;  // of logits
   bool sigmoid, normalized;
   float scale;
+  int64_t groups = 1, groups_chosen = 1;  // those a token may visit
+  int64_t judges = 1;                     // 1 or 2 experts say how good a group is
 };
 
 struct RouterForward {

@@ -7,7 +7,8 @@ namespace mj {
 
 namespace {
 
-constexpr int kWarps = 4;  // of a block, one a token
+constexpr int kWarps = 4;           // of a block, one a token
+constexpr float kLeast = -3.0e38f;  // a NaN comes last, but is there
 
 MJ_DEVICE float number_at(const void* tensor, int dtype, int64_t at) {
   if (dtype == kBf16) return widen(static_cast<const Bf16*>(tensor)[at]);
@@ -84,10 +85,56 @@ MJ_DEVICE Candidate best_of_warp(Candidate own) {
   return own;
 }
 
-// s_te = softmax over e of logit_te, or logistic(logit_te);  chosen_tk: the k-th largest
-// s_te + bias_e;  weight_tk = scale s_t,chosen, or that over sum_k s_t,chosen + 1e-20
-// t tokens, e experts, k visits. A warp has one token.
+// Take away the choices of all but the best groups, which lie in lanes as experts do. All threads of
+// the block call it.
 template <int kSlots>
+MJ_DEVICE void keep_groups(const RouterRule& rule, const Token<kSlots>& token,
+                           float (&choices)[kSlots]) {
+  __shared__ float every[kWarps][kSlots * 32];
+  __shared__ bool open[kWarps][kSlots * 32];
+  float* const own = every[threadIdx.x / 32];
+  bool* const kept = open[threadIdx.x / 32];
+#pragma unroll
+  for (int n = 0; n < kSlots; ++n) own[token.expert(n)] = choices[n];
+  __syncthreads();
+  const int size = static_cast<int>(rule.experts / rule.groups);
+  float worth[kSlots];
+#pragma unroll
+  for (int n = 0; n < kSlots; ++n) {
+    const int group = token.expert(n);
+    worth[n] = -INFINITY;
+    kept[group] = false;
+    if (group >= rule.groups) continue;
+    float first = -INFINITY, second = -INFINITY;
+    for (int i = group * size; i < (group + 1) * size; ++i) {
+      second = own[i] > first ? first : Largest{}(own[i], second);
+      first = Largest{}(own[i], first);
+    }
+    worth[n] = Largest{}(rule.judges == 1 ? first : first + second, kLeast);
+  }
+  for (int k = 0; k < rule.groups_chosen; ++k) {
+    Candidate best{-INFINITY, 1 << 30};
+#pragma unroll
+    for (int n = 0; n < kSlots; ++n) best = better(best, {worth[n], token.expert(n)});
+    best = best_of_warp(best);
+#pragma unroll
+    for (int n = 0; n < kSlots; ++n) {
+      if (token.expert(n) != best.expert) continue;
+      worth[n] = -INFINITY;
+      kept[best.expert] = true;
+    }
+  }
+  __syncthreads();
+#pragma unroll
+  for (int n = 0; n < kSlots; ++n) {
+    if (token.has(rule, n) && !kept[token.expert(n) / size]) choices[n] = -INFINITY;
+  }
+}
+
+// s_te = softmax over e of logit_te, or logistic(logit_te);  chosen_tk: the k-th largest
+// s_te + bias_e, where kGrouped of the best groups;  weight_tk = scale s_t,chosen, or that over sum_k s_t,chosen + 1e-20
+// t tokens, e experts, k visits. A warp has one token.
+template <int kSlots, bool kGrouped>
 __global__ void MJ_BOUNDS(kWarps * 32) choose_experts(RouterForward task) {
   const RouterRule& rule = task.rule;
   const Token<kSlots> token(rule, task.logits);
@@ -97,8 +144,9 @@ __global__ void MJ_BOUNDS(kWarps * 32) choose_experts(RouterForward task) {
     choices[n] = -INFINITY;
     if (!token.has(rule, n)) continue;
     choices[n] = token.scores[n] + (task.bias == nullptr ? 0.0f : task.bias[token.expert(n)]);
-    if (!(choices[n] > -INFINITY)) choices[n] = -3.0e38f;  // a NaN comes last, but is there
+    choices[n] = Largest{}(choices[n], kLeast);
   }
+  if constexpr (kGrouped) keep_groups(rule, token, choices);
   int ranks[kSlots];
   float sum = 0.0f;
 #pragma unroll
@@ -175,8 +223,15 @@ __global__ void MJ_BOUNDS(kWarps * 32) router_gradients(RouterBackward task) {
 void check(const RouterRule& rule) {
   MJ_CHECK(rule.experts >= 1 && rule.experts <= kMostExperts, "experts must be 1 to ", kMostExperts,
            ", got ", rule.experts);
-  MJ_CHECK(rule.visits >= 1 && rule.visits <= rule.experts, "visits must be 1 to ", rule.experts,
-           ", got ", rule.visits);
+  MJ_CHECK(rule.groups >= 1 && rule.experts % rule.groups == 0, "groups must divide ", rule.experts,
+           " experts, got ", rule.groups);
+  MJ_CHECK(rule.groups_chosen >= 1 && rule.groups_chosen <= rule.groups,
+           "groups_chosen must be 1 to ", rule.groups, ", got ", rule.groups_chosen);
+  const int64_t size = rule.experts / rule.groups, most = rule.groups_chosen * size;
+  MJ_CHECK(rule.judges >= 1 && rule.judges <= (size < 2 ? size : 2),
+           "judges must be 1, or 2 of groups of 2 and more, got ", rule.judges);
+  MJ_CHECK(rule.visits >= 1 && rule.visits <= most, "visits must be 1 to ", most, ", got ",
+           rule.visits);
   with_dtype(rule.dtype, [](auto*) {});
 }
 
@@ -187,7 +242,9 @@ Grid grid_of(const RouterRule& rule) { return {(rule.tokens + kWarps - 1) / kWar
 void router_forward(const RouterForward& task, Stream stream) {
   check(task.rule);
   if (task.rule.tokens == 0) return;
-  const auto kernel = task.rule.experts <= 128 ? choose_experts<4> : choose_experts<16>;
+  const bool few = task.rule.experts <= 128;
+  auto kernel = few ? choose_experts<4, false> : choose_experts<16, false>;
+  if (task.rule.groups > 1) kernel = few ? choose_experts<4, true> : choose_experts<16, true>;
   launch("router_forward", kernel, grid_of(task.rule), kWarps * 32, 0, stream, task);
 }
 

@@ -33,11 +33,7 @@ def choose(logits_TE: Tensor, route: Route, bias_E: Tensor | None) -> tuple[Tens
         at("bias", bias_E, dtypes=FP32, shape=(experts,)),
         weights.data_ptr(),
         chosen.data_ptr(),
-        shape=[tokens, experts, route.visits],
-        sigmoid=route.sigmoid,
-        normalized=route.normalized,
-        scale=route.scale,
-        **numbers(logits_TE),
+        **rule(logits_TE, route),
     )
     return weights, chosen
 
@@ -46,21 +42,27 @@ def choose_backward(
     dweights_TK: Tensor, logits_TE: Tensor, chosen_TK: Tensor, route: Route
 ) -> Tensor:
     """Gradient of the logits."""
-    tokens, experts = logits_TE.shape
-    visits = (tokens, route.visits)
+    visits = (logits_TE.size(0), route.visits)
     dlogits = torch.empty_like(logits_TE)
     cuda().router_backward(
         at("logits", logits_TE),
         at("dweights", dweights_TK, dtypes=FP32, shape=visits),
         at("chosen", chosen_TK, dtypes=INT64, shape=visits),
         dlogits.data_ptr(),
-        shape=[tokens, experts, route.visits],
-        sigmoid=route.sigmoid,
-        normalized=route.normalized,
-        scale=route.scale,
-        **numbers(logits_TE),
+        **rule(logits_TE, route),
     )
     return dlogits
+
+
+def rule(logits_TE: Tensor, route: Route) -> dict[str, Any]:
+    """Sizes, kinds, dtype and stream, as the extension takes them."""
+    return {
+        "shape": [*logits_TE.shape, route.visits],
+        "sigmoid": route.sigmoid,
+        "normalized": route.normalized,
+        "scale": route.scale,
+        "groups": [route.groups, route.groups_chosen, route.judges],
+    } | numbers(logits_TE)
 
 
 def gather_rows(x_TH: Tensor, source_P: Tensor) -> Tensor:

@@ -148,9 +148,7 @@ def collect_rows_reference(
 def _is_fused_choice(logits_TE: Tensor, route: Route) -> bool:
     """Whether the operator `choose_experts` takes these tensors."""
     unknown = None
-    if logits_TE.device.type == "cuda" and route.groups > 1:
-        unknown = "it does not know groups of experts"
-    elif logits_TE.device.type == "cuda" and logits_TE.size(1) > MOST_ON_CUDA:
+    if logits_TE.device.type == "cuda" and logits_TE.size(1) > MOST_ON_CUDA:
         unknown = f"it does not know over {MOST_ON_CUDA} experts"
     small = logits_TE.numel() < SMALL_LOGITS
     return form_of("experts", logits_TE, small=small, unknown=unknown) != "reference"

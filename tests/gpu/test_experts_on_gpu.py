@@ -35,9 +35,10 @@ def fused() -> Iterator[None]:
     choose(KernelsConfig())
 
 
+@pytest.mark.parametrize("groups", [1, 8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_tokens_choose_go_and_come_back(dtype: torch.dtype) -> None:
-    route = Route(4, normalized=True)
+def test_tokens_choose_go_and_come_back(dtype: torch.dtype, groups: int) -> None:
+    route = Route(4, normalized=True, groups=groups, groups_chosen=min(groups, 3))
     logits, x = drawn(1031, 32), drawn(1031, 520, dtype=dtype, seed=2).requires_grad_()
     weights, experts = choose_experts(logits, route)
     expected, same = choose_experts_reference(logits.double(), route)

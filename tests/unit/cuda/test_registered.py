@@ -22,7 +22,7 @@ from megatron_jobs.kernels import (
     ops,
     residual,
 )
-from megatron_jobs.kernels.experts import deal_visits
+from megatron_jobs.kernels.experts import choose_experts_reference, deal_visits
 from megatron_jobs.kernels.experts_ops import Route
 from tests.emulated import ROOT, drawn, emulated
 
@@ -106,7 +106,15 @@ def test_dropout_is_drawn_by_the_kernel_and_again_by_its_gradient(bias: bool) ->
         assert_close(own.grad, expected.sum(0), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("route", [Route(3, True, True, 2.5), Route(2)])
+ROUTES = [
+    Route(3, True, True, 2.5),
+    Route(2),
+    Route(3, True, True, 2.5, groups=4, groups_chosen=2, judges=2),
+    Route(2, groups=12, groups_chosen=5),
+]
+
+
+@pytest.mark.parametrize("route", ROUTES)
 def test_experts_on_cuda_are_those_on_the_cpu(route: Route) -> None:
     logits, bias = drawn(19, 12), 0.1 * drawn(12, seed=2)
     found = cuda_experts.choose_experts(logits, bias, *route)
@@ -128,6 +136,42 @@ def test_experts_on_cuda_are_those_on_the_cpu(route: Route) -> None:
         back = cuda_experts.collect_rows_backward(x, chunks, deal.places, own)
         apart = [chunk.contiguous() for chunk in chunks]
         assert_close(back, experts_ops.spread_on_cpu(x, apart, deal.places, own))
+
+
+GROUPED = [
+    (24, Route(3, True, True, 2.5, 4, 2, 2)),
+    (160, Route(6, False, False, 16.0, 8, 3, 1)),
+    (256, Route(8, True, True, 2.5, 8, 4, 2)),
+    (512, Route(2, groups=512, groups_chosen=7)),
+    (7, Route(7, groups=7, groups_chosen=7)),
+]
+
+
+@pytest.mark.parametrize(("experts", "route"), GROUPED)
+def test_groups_of_experts_are_those_of_the_reference(experts: int, route: Route) -> None:
+    logits, bias = drawn(9, experts), 0.1 * drawn(experts, seed=2)
+    weights, chosen = cuda_experts.choose(logits, route, bias)
+    exact, expected = choose_experts_reference(logits.double(), route, bias.double())
+    order, same = chosen.argsort(1), expected.argsort(1)
+    assert torch.equal(chosen.gather(1, order), expected.gather(1, same))
+    assert_close(weights.gather(1, order).double(), exact.gather(1, same), rtol=1e-5, atol=1e-7)
+    choice = logits.sigmoid() if route.sigmoid else logits.softmax(1)
+    found = (choice + bias).gather(1, chosen)
+    assert (found.diff(dim=1) <= 0).all(), "the best first"
+    logits[3, 1], logits[4] = torch.nan, 0.0
+    both = cuda_experts.choose(logits, route, None), experts_ops.choose_on_cpu(logits, None, *route)
+    assert torch.equal(both[0][1], both[1][1]), "NaN last, of equals the first"
+
+
+def test_a_route_that_cannot_be_is_refused() -> None:
+    for route, words in (
+        (Route(1, groups=2), "groups must divide 9 experts, got 2"),
+        (Route(1, groups=3, groups_chosen=4), "groups_chosen must be 1 to 3, got 4"),
+        (Route(1, groups=9, judges=2), "judges must be 1, or 2 of groups of 2 and more, got 2"),
+        (Route(4, groups=3), "visits must be 1 to 3, got 4"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            cuda_experts.choose(drawn(2, 9), route, None)
 
 
 def test_the_stub_is_that_of_the_extension(module: ModuleType) -> None:
