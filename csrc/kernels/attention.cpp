@@ -23,7 +23,10 @@ constexpr float kLog2e = 1.44269504f;
 
 int64_t size_of(int dtype) { return dtype == kFp32 ? 4 : 2; }
 
-int64_t width_of(const Attention& task) { return (task.columns + kLine - 1) / kLine * kLine; }
+// Numbers from row to row in scratch memory, where words hold `pair` of them.
+int64_t width_of(const Attention& task, int64_t pair) {
+  return (task.columns + pair * kLine - 1) / (pair * kLine) * (pair * kLine);
+}
 
 struct ForwardPiece {
   int64_t sequence, head;
@@ -45,8 +48,36 @@ struct BackwardPiece {
 #define MJ_CODE "kernels/attention_lanes.h"
 #include "kernels/every_machine.h"
 
+#if MJ_X86
+#define MJ_LANES 16
+#define MJ_PAIRS
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")
+namespace mj::avx512_bf16 {
+namespace {
+#include "kernels/lanes.h"
+#include "kernels/attention_lanes.h"
+}  // namespace
+}  // namespace mj::avx512_bf16
+#pragma GCC pop_options
+#undef MJ_PAIRS
+#undef MJ_LANES
+#endif
+
 namespace mj {
 namespace {
+
+// Whether products are taken of bf16 pairs; by the code of avx512_bf16.
+bool in_pairs(const Attention& task) {
+  return MJ_X86 && machine() == Machine::avx512_bf16 && task.dtype == kBf16;
+}
+
+#if MJ_X86
+#define MJ_CHOSEN_OF(task, function) \
+  (in_pairs(task) ? &mj::avx512_bf16::function : MJ_CHOSEN(function))
+#else
+#define MJ_CHOSEN_OF(task, function) MJ_CHOSEN(function)
+#endif
 
 void check(const Attention& task) {
   const auto least = std::min({task.queries, task.keys, task.sequences, task.heads, task.groups});
@@ -79,10 +110,11 @@ float* scratch(int64_t floats) {
 void attention_forward(const Attention& task, const void* q, const void* k, const void* v,
                        void* out, float* sums) {
   check(task);
-  const auto work = MJ_CHOSEN(attention_forward_blocks);
+  const auto work = MJ_CHOSEN_OF(task, attention_forward_blocks);
+  const int64_t width = width_of(task, in_pairs(task) ? 2 : 1);
   const Pieces blocks{(task.queries + kQueries - 1) / kQueries, kChunk};
   const int64_t heads = task.sequences * task.heads, parts = blocks.count();
-  const int64_t floats = (2 * kKeys + kQueries + 2 * kChunk * kQueries) * width_of(task) +
+  const int64_t floats = (2 * kKeys + kQueries + 2 * kChunk * kQueries) * width +
                          kKeys * kQueries + 2 * kChunk * kQueries;
   each_piece(task.threads, heads * parts, [&](int64_t piece) {
     const int64_t head = piece % heads, part = parts - 1 - piece / heads;  // the longest first
@@ -94,10 +126,11 @@ void attention_forward(const Attention& task, const void* q, const void* k, cons
 void attention_backward(const Attention& task, const AttentionInputs& from, void* dq, void* dk,
                         void* dv) {
   check(task);
-  const auto work = MJ_CHOSEN(attention_backward_group);
+  const auto work = MJ_CHOSEN_OF(task, attention_backward_group);
+  const int64_t width = width_of(task, in_pairs(task) ? 2 : 1);
   const int64_t keys = (task.keys + kStrip - 1) / kStrip * kStrip;
   const int64_t floats =
-      (4 * keys + 6 * kQueries) * width_of(task) + 2 * kKeys * kQueries + 2 * kQueries;
+      (4 * keys + 6 * kQueries) * width + 3 * kKeys * kQueries + 2 * kQueries;
   each_piece(task.threads, task.sequences * task.groups, [&](int64_t piece) {
     work(task, {piece / task.groups, piece % task.groups, &from, dq, dk, dv}, scratch(floats));
   });

@@ -5,21 +5,26 @@ class Backward {
  public:
   Backward(const Attention& task, const AttentionInputs& from, int64_t sequence, int64_t group,
            float* scratch)
-      : task_(task), from_(from), sequence_(sequence), group_(group), width_(width_of(task)),
+      : task_(task), from_(from), sequence_(sequence), group_(group),
+        width_(width_of(task, kPair)), words_(width_ / kPair),
         padded_((task.keys + kStrip - 1) / kStrip * kStrip), room_{scratch},
-        keys_(room_.take(padded_ * width_)), values_(room_.take(padded_ * width_)),
-        dkeys_(room_.take(padded_ * width_)), dvalues_(room_.take(padded_ * width_)),
-        powers_(room_.take(kKeys * kQueries)), slopes_(room_.take(kKeys * kQueries)),
-        q_(room_.take(kQueries * width_)), dout_(room_.take(kQueries * width_)),
-        out_(room_.take(kQueries * width_)), q_turned_(room_.take(kQueries * width_)),
-        dout_turned_(room_.take(kQueries * width_)), dq_(room_.take(kQueries * width_)),
+        keys_(room_.take(padded_ * words_)), keys_down_(down_of(keys_, padded_)),
+        values_(room_.take(padded_ * words_)), dkeys_(room_.take(padded_ * width_)),
+        dvalues_(room_.take(padded_ * width_)), powers_(room_.take(kKeys * kQueries)),
+        slopes_(room_.take(kKeys * kQueries)),
+        slopes_down_(kPair == 1 ? slopes_ : room_.take(kKeys / kPair * kQueries)),
+        q_(room_.take(kQueries * words_)), q_down_(down_of(q_, kQueries)),
+        q_turned_(room_.take(kQueries * words_)), dout_(room_.take(kQueries * width_)),
+        dout_down_(down_of(dout_, kQueries)), dout_turned_(room_.take(kQueries * words_)),
+        out_(room_.take(kQueries * width_)), dq_(room_.take(kQueries * width_)),
         sums_(room_.take(kQueries)), means_(room_.take(kQueries)) {}
 
   void begin() {
     const auto k = rows_of(from_.k, task_.k_strides, 0, sequence_, group_, task_.dtype);
     const auto v = rows_of(from_.v, task_.v_strides, 0, sequence_, group_, task_.dtype);
-    take_rows(k, task_.keys, task_.columns, 1.0f, keys_, width_, padded_);
-    take_rows(v, task_.keys, task_.columns, 1.0f, values_, width_, padded_);
+    take_along(k, task_.keys, task_.columns, keys_, width_, padded_);
+    turn_down(keys_, padded_, width_, keys_down_);
+    take_along(v, task_.keys, task_.columns, values_, width_, padded_);
     std::fill_n(dkeys_, padded_ * width_, 0.0f);
     std::fill_n(dvalues_, padded_ * width_, 0.0f);
   }
@@ -32,9 +37,9 @@ class Backward {
       each_strip(sight, {key, std::min(task_.keys, key + kKeys)},
                  [&](const Strip& strip) { add(sight, strip); });
     }
-    transpose(dq_, kQueries, q_, width_, width_, kQueries);
+    transpose(dq_, kQueries, out_, width_, width_, kQueries);
     const auto strides = strides_of(task_, task_.heads);
-    give_rows(q_, width_, task_.scale, sight.count, task_.columns,
+    give_rows(out_, width_, task_.scale, sight.count, task_.columns,
               rows_of(dq, strides, query, sequence_, head, task_.dtype));
   }
 
@@ -44,23 +49,26 @@ class Backward {
       give_rows(from, width_, factor, task_.keys, task_.columns,
                 rows_of(to, strides, 0, sequence_, group_, task_.dtype));
     };
-    give(dkeys_, 1.0f / kLog2e, dk);  // queries had that factor
+    give(dkeys_, task_.scale, dk);
     give(dvalues_, 1.0f, dv);
   }
 
  private:
   // A block of queries, what came of them, and its gradient.
   void take(const Sight& sight, int64_t head, int64_t query) {
-    const auto here = [&](const void* x, const auto& strides, float factor, float* to) {
-      const auto rows = rows_of(x, strides, query, sequence_, head, task_.dtype);
-      take_rows(rows, sight.count, task_.columns, factor, to, width_, kQueries);
-    };
     const auto whole = strides_of(task_, task_.heads);
-    here(from_.q, task_.q_strides, task_.scale * kLog2e, q_);
-    here(from_.dout, whole, 1.0f, dout_);
-    here(from_.out, whole, 1.0f, out_);
-    transpose(q_, width_, q_turned_, kQueries, kQueries, width_);
-    transpose(dout_, width_, dout_turned_, kQueries, kQueries, width_);
+    const auto rows = [&](const void* x, const std::array<int64_t, 3>& strides) {
+      return rows_of(x, strides, query, sequence_, head, task_.dtype);
+    };
+    const int64_t count = sight.count, columns = task_.columns;
+    take_along(rows(from_.q, task_.q_strides), count, columns, q_, width_, kQueries);
+    transpose(q_, words_, q_turned_, kQueries, kQueries, words_);
+    turn_down(q_, kQueries, width_, q_down_);
+    take_along(rows(from_.dout, whole), count, columns, dout_, width_, kQueries);
+    transpose(dout_, words_, dout_turned_, kQueries, kQueries, words_);
+    turn_down(dout_, kQueries, width_, dout_down_);
+    if (kPair > 1) take_rows(rows(from_.dout, whole), count, columns, dout_, width_, kQueries);
+    take_rows(rows(from_.out, whole), count, columns, out_, width_, kQueries);
     for (int64_t i = 0; i < kQueries; ++i) {
       float mean[1];
       add_up(width_, mean, MJ_EACH(int64_t d, auto lanes, Floats* sums) {
@@ -75,42 +83,67 @@ class Backward {
   }
 
   void add(const Sight& sight, const Strip& strip) {
-    const int64_t from = strip.from * kLanes, row = strip.key * width_;
+    const int64_t from = strip.from * kLanes, along = from / kPair;
+    const int64_t row = strip.key * words_, sum = strip.key * width_;
     const int64_t queries = strip.vectors() * kLanes, vectors = width_ / kLanes;
-    multiply({keys_ + row, width_, 1, q_turned_ + from, kQueries, powers_ + from, kQueries,
-              strip.keys, strip.vectors(), task_.columns, false});
-    multiply({values_ + row, width_, 1, dout_turned_ + from, kQueries, slopes_ + from, kQueries,
-              strip.keys, strip.vectors(), task_.columns, false});
+    multiply({keys_ + row, words_, 1, q_turned_ + from, kQueries, powers_ + from, kQueries,
+              strip.keys, strip.vectors(), task_.columns / kPair, false, task_.scale * kLog2e});
+    multiply({values_ + row, words_, 1, dout_turned_ + from, kQueries, slopes_ + from, kQueries,
+              strip.keys, strip.vectors(), task_.columns / kPair, false});
     if (strip.masked) hide(sight, strip, powers_);
     slope(strip);
-    multiply({powers_ + from, kQueries, 1, dout_ + from * width_, width_, dvalues_ + row, width_,
-              strip.keys, vectors, queries, true});
-    multiply({slopes_ + from, kQueries, 1, q_ + from * width_, width_, dkeys_ + row, width_,
-              strip.keys, vectors, queries, true});
-    multiply({keys_ + row, 1, width_, slopes_ + from, kQueries, dq_ + from, kQueries, task_.columns,
-              strip.vectors(), strip.keys, true});
+    multiply({powers_ + along, kQueries, 1, dout_down_ + along * width_, width_, dvalues_ + sum,
+              width_, strip.keys, vectors, queries / kPair, true});
+    multiply({slopes_ + along, kQueries, 1, q_down_ + along * width_, width_, dkeys_ + sum, width_,
+              strip.keys, vectors, queries / kPair, true});
+    multiply({keys_down_ + row, 1, width_, slopes_down_ + from, kQueries, dq_ + from, kQueries,
+              task_.columns, strip.vectors(), strip.keys / kPair, true});
   }
 
-  // Scores to weights, gradients of weights to gradients of scores.
+  // Scores to weights, gradients of weights to gradients of scores; words along, and down.
   void slope(const Strip& strip) {
     for (int64_t v = strip.from * kLanes; v < strip.to * kLanes; v += kLanes) {
       const Floats sum = load(sums_ + v), mean = load(means_ + v);
-      for (int64_t k = 0; k < strip.keys; ++k) {
-        float* const power = powers_ + k * kQueries + v;
-        float* const slope = slopes_ + k * kQueries + v;
-        const Floats weight = power_of_two(load(power) - sum);
-        store(power, weight);
-        store(slope, weight * (load(slope) - mean));
+      for (int64_t k = 0; k < strip.keys; k += kPair) {
+        Floats weight[kPair], slope[kPair];
+        for (int64_t i = 0; i < kPair; ++i) {
+          const int64_t at = (k + i) * kQueries + v;
+          weight[i] = power_of_two(load(powers_ + at) - sum);
+          slope[i] = weight[i] * (load(slopes_ + at) - mean);
+        }
+        put(k * kQueries + v / kPair, weight, powers_);
+        put(k * kQueries + v / kPair, slope, slopes_);
+#ifdef MJ_PAIRS
+        _mm512_storeu_si512(slopes_down_ + k / kPair * kQueries + v,
+                            in_turn(as_bf16(slope[0], slope[1])));
+#endif
       }
     }
   }
 
+#ifdef MJ_PAIRS
+  // Of two rows: what was there before was read in the turns of vectors before.
+  static void put(int64_t at, const Floats (&rows)[kPair], float* to) {
+    const __m512i words = as_bf16(rows[0], rows[1]);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + at), _mm512_castsi512_si256(words));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + at + kQueries),
+                        _mm512_extracti64x4_epi64(words, 1));
+  }
+#else
+  static void put(int64_t at, const Floats (&rows)[kPair], float* to) { store(to + at, rows[0]); }
+#endif
+
+  // Where the same words lie down.
+  float* down_of(float* along, int64_t rows) {
+    return kPair == 1 ? along : room_.take(rows * words_);
+  }
+
   const Attention& task_;
   const AttentionInputs& from_;
-  int64_t sequence_, group_, width_, padded_;
+  int64_t sequence_, group_, width_, words_, padded_;
   Room room_;
-  float *keys_, *values_, *dkeys_, *dvalues_, *powers_, *slopes_, *q_, *dout_, *out_, *q_turned_,
-      *dout_turned_, *dq_, *sums_, *means_;
+  float *keys_, *keys_down_, *values_, *dkeys_, *dvalues_, *powers_, *slopes_, *slopes_down_, *q_,
+      *q_down_, *q_turned_, *dout_, *dout_down_, *dout_turned_, *out_, *dq_, *sums_, *means_;
 };
 
 void attention_backward_group(const Attention& task, const BackwardPiece& piece, float* scratch) {

@@ -27,7 +27,7 @@ struct Found {
   float *out, *most, *sum;
 };
 
-// Scores become powers, relative to the maximum so far; what was found before is scaled to it.
+// Scores become powers, words down, relative to the maximum so far; what was found before is scaled to it.
 void weigh(const Found& found, const Strip& strip, int64_t columns, float* scores) {
   for (int64_t v = strip.from; v < strip.to; ++v) {
     float* const score = scores + v * kLanes;
@@ -42,8 +42,12 @@ void weigh(const Found& found, const Strip& strip, int64_t columns, float* score
     for (int64_t k = 0; k < strip.keys; k += 2) {
       const Floats power = power_of_two(load(score + k * kQueries) - most);
       const Floats next = power_of_two(load(score + (k + 1) * kQueries) - most);
+#ifdef MJ_PAIRS
+      _mm512_storeu_si512(score + k / kPair * kQueries, in_turn(as_bf16(power, next)));
+#else
       store(score + k * kQueries, power);
       store(score + (k + 1) * kQueries, next);
+#endif
       sum += power;
       rest += next;
     }
@@ -61,17 +65,18 @@ void weigh(const Found& found, const Strip& strip, int64_t columns, float* score
 class Forward {
  public:
   Forward(const Attention& task, int64_t sequence, int64_t head, float* scratch)
-      : task_(task), sequence_(sequence), head_(head), width_(width_of(task)), room_{scratch},
+      : task_(task), sequence_(sequence), head_(head), width_(width_of(task, kPair)),
+        room_{scratch},
         scores_(room_.take(kKeys * kQueries)), rows_(room_.take(kQueries * width_)),
-        keys_(room_.take(kKeys * width_)), values_(room_.take(kKeys * width_)) {}
+        keys_(room_.take(kKeys * width_ / kPair)), values_(room_.take(kKeys * width_ / kPair)) {}
 
   void begin(const void* q, int64_t block) {
     const int64_t query = block * kQueries, n = count_++;
     sights_[n] = sight_of(task_, sequence_, query);
     const auto from = rows_of(q, task_.q_strides, query, sequence_, head_, task_.dtype);
-    take_rows(from, sights_[n].count, task_.columns, task_.scale * kLog2e, rows_, width_, kQueries);
-    turned_[n] = room_.take(width_ * kQueries);
-    transpose(rows_, width_, turned_[n], kQueries, kQueries, width_);
+    take_along(from, sights_[n].count, task_.columns, rows_, width_, kQueries);
+    turned_[n] = room_.take(width_ / kPair * kQueries);
+    transpose(rows_, width_ / kPair, turned_[n], kQueries, kQueries, width_ / kPair);
     found_[n] = {room_.take(width_ * kQueries), room_.take(kQueries), room_.take(kQueries)};
     std::fill_n(found_[n].out, width_ * kQueries, 0.0f);
     std::fill_n(found_[n].most, kQueries, kLowest);
@@ -89,10 +94,15 @@ class Forward {
       const Stretch block{key, std::min(task_.keys, key + kKeys)};
       const auto take = [&](const void* from, const std::array<int64_t, 3>& strides, float* to) {
         const auto rows = rows_of(from, strides, key, sequence_, group, task_.dtype);
-        take_rows(rows, block.last - key, task_.columns, 1.0f, to, width_, kKeys);
+        take_along(rows, block.last - key, task_.columns, to, width_, kKeys);
       };
       take(k, task_.k_strides, keys_);
+#ifdef MJ_PAIRS
+      take(v, task_.v_strides, rows_);
+      turn_down(rows_, kKeys, width_, values_);
+#else
       take(v, task_.v_strides, values_);
+#endif
       for (int64_t n = 0; n < count_; ++n) {
         each_strip(sights_[n], block, [&](const Strip& strip) { mix(n, strip, strip.key - key); });
       }
@@ -123,12 +133,13 @@ class Forward {
  private:
   void mix(int64_t n, const Strip& strip, int64_t row) {
     const int64_t from = strip.from * kLanes;
-    multiply({keys_ + row * width_, width_, 1, turned_[n] + from, kQueries, scores_ + from,
-              kQueries, strip.keys, strip.vectors(), task_.columns, false});
+    const int64_t words = width_ / kPair;
+    multiply({keys_ + row * words, words, 1, turned_[n] + from, kQueries, scores_ + from, kQueries,
+              strip.keys, strip.vectors(), task_.columns / kPair, false, task_.scale * kLog2e});
     if (strip.masked) hide(sights_[n], strip, scores_);
     weigh(found_[n], strip, task_.columns, scores_);
-    multiply({values_ + row * width_, 1, width_, scores_ + from, kQueries, found_[n].out + from,
-              kQueries, task_.columns, strip.vectors(), strip.keys, true});
+    multiply({values_ + row * words, 1, width_, scores_ + from, kQueries, found_[n].out + from,
+              kQueries, task_.columns, strip.vectors(), strip.keys / kPair, true});
   }
 
   const Attention& task_;

@@ -1,9 +1,27 @@
-// Products of small fp32 matrices in scratch memory, and their transposes: see every_machine.h.
+// Products of small matrices in scratch memory, and their transposes: see every_machine.h.
+
+// Matrices are words: of one fp32 number, or of two of bf16, which are multiplied at a time.
+#ifdef MJ_PAIRS
+constexpr int64_t kPair = 2;  // numbers of a word
+
+MJ_INLINE Floats everywhere(float word) { return (Floats)_mm512_set1_ps(word); }
+
+MJ_INLINE Floats add_products(Floats a, Floats b, Floats sum) {
+  return (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+}
+#else
+constexpr int64_t kPair = 1;
+
+MJ_INLINE Floats everywhere(float word) { return all(word); }
+
+MJ_INLINE Floats add_products(Floats a, Floats b, Floats sum) { return fma(a, b, sum); }
+#endif
 
 constexpr int64_t kTall = 4;                      // rows of a tile that stays in registers
 constexpr int64_t kWide = MJ_LANES == 16 ? 4 : 2;  // its vectors
 
-// c[i,j] (+)= sum_s a[i,s] b[s,j]; the j of b and c lie together.
+// c[i,j] = factor sum_s a[i,s] b[s,j], or c + sum, of words a and b and fp32 c; the j of b and c lie
+// together.
 struct Product {
   const float* a;
   int64_t a_row, a_step;
@@ -13,6 +31,7 @@ struct Product {
   int64_t c_row;
   int64_t rows, vectors, steps;  // rows: a multiple of kTall
   bool adds;
+  float factor = 1.0f;  // of what does not add
 };
 
 template <int Vectors>
@@ -36,15 +55,19 @@ __attribute__((noinline)) void tiles(const Product& p, int64_t vector) {
       for (int64_t v = 0; v < Vectors; ++v) row[v] = load(right + v * kLanes);
 #pragma GCC unroll 4
       for (int64_t r = 0; r < kTall; ++r) {
-        const Floats left = all(a[r * p.a_row]);
+        const Floats left = everywhere(a[r * p.a_row]);
 #pragma GCC unroll 4
-        for (int64_t v = 0; v < Vectors; ++v) sums[r][v] = fma(left, row[v], sums[r][v]);
+        for (int64_t v = 0; v < Vectors; ++v) {
+          sums[r][v] = add_products(left, row[v], sums[r][v]);
+        }
       }
     }
 #pragma GCC unroll 4
     for (int64_t r = 0; r < kTall; ++r) {
 #pragma GCC unroll 4
-      for (int64_t v = 0; v < Vectors; ++v) store(c + r * p.c_row + v * kLanes, sums[r][v]);
+      for (int64_t v = 0; v < Vectors; ++v) {
+        store(c + r * p.c_row + v * kLanes, p.adds ? sums[r][v] : sums[r][v] * p.factor);
+      }
     }
   }
 }

@@ -2,7 +2,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <string>
 #include <vector>
 
 #include "kernels/bind.h"
@@ -17,13 +16,6 @@ std::vector<mj::Bind>& bound() {
   return all;
 }
 
-std::vector<std::string> machines() {
-  std::vector<std::string> found{"plain"};
-  if (mj::runs_here(mj::Machine::avx2)) found.emplace_back("avx2");
-  if (mj::runs_here(mj::Machine::avx512)) found.emplace_back("avx512");
-  return found;
-}
-
 }  // namespace
 
 mj::Bound::Bound(Bind bind) { bound().push_back(bind); }
@@ -33,8 +25,8 @@ PYBIND11_MODULE(_kernels, m) {
       "Fused kernels for the CPU.  Tensors are addresses of contiguous numbers, whose dtype is a\n"
       "code: 0 fp32, 1 bf16, 2 fp16.  The GIL is released; results do not depend on `threads`.";
   m.def("machine", &mj::machine_name, "For which machine the code is that runs.");
-  m.def("machines", &machines, "The machines whose code runs here, the fastest last.");
+  m.def("machines", &mj::machines_here, "The machines whose code runs here, the fastest last.");
   m.def("choose_machine", &mj::choose_machine, py::arg("name"),
-        "plain, avx2, avx512, or '' for the fastest; for tests.");
+        "One of machines(), or '' for the fastest; for tests.");
   for (const auto bind : bound()) bind(m);
 }

@@ -1,5 +1,7 @@
 #include "kernels/machines.h"
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdlib>
 
@@ -8,18 +10,17 @@
 namespace mj {
 namespace {
 
-Machine fastest_here() {
-  if (runs_here(Machine::avx512)) return Machine::avx512;
-  return runs_here(Machine::avx2) ? Machine::avx2 : Machine::plain;
-}
+constexpr std::array<const char*, 4> kNames{"plain", "avx2", "avx512", "avx512_bf16"};
 
 Machine machine_called(const std::string& name) {
-  if (name.empty()) return fastest_here();
-  MJ_CHECK(name == "plain" || name == "avx2" || name == "avx512",
-           "machine must be plain, avx2 or avx512, got ", name);
-  const auto found = name == "plain"  ? Machine::plain
-                     : name == "avx2" ? Machine::avx2
-                                      : Machine::avx512;
+  if (name.empty()) {
+    int fastest = kNames.size() - 1;
+    while (!runs_here(static_cast<Machine>(fastest))) --fastest;
+    return static_cast<Machine>(fastest);
+  }
+  const auto at = std::find(kNames.begin(), kNames.end(), name);
+  MJ_CHECK(at != kNames.end(), "machine must be plain, avx2, avx512 or avx512_bf16, got ", name);
+  const auto found = static_cast<Machine>(at - kNames.begin());
   MJ_CHECK(runs_here(found), "machine ", name, " cannot run on this processor");
   return found;
 }
@@ -40,8 +41,10 @@ bool runs_here(Machine machine) {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("f16c");
   if (machine == Machine::avx2) return avx2;
-  return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  return avx512 && (machine == Machine::avx512 || __builtin_cpu_supports("avx512bf16"));
 #else
   return false;
 #endif
@@ -51,9 +54,14 @@ Machine machine() { return chosen().load(std::memory_order_relaxed); }
 
 void choose_machine(const std::string& name) { chosen() = machine_called(name); }
 
-const char* machine_name() {
-  const auto now = machine();
-  return now == Machine::avx512 ? "avx512" : now == Machine::avx2 ? "avx2" : "plain";
+const char* machine_name() { return kNames[static_cast<size_t>(machine())]; }
+
+std::vector<std::string> machines_here() {
+  std::vector<std::string> found;
+  for (size_t n = 0; n < kNames.size(); ++n) {
+    if (runs_here(static_cast<Machine>(n))) found.emplace_back(kNames[n]);
+  }
+  return found;
 }
 
 }  // namespace mj

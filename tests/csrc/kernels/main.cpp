@@ -65,10 +65,10 @@ void tell(const Kernel& kernel, const Case& given, const char* rule, int64_t pla
               static_cast<long>(place), rule);
 }
 
-void compare(const Kernel& kernel, Case given, const std::vector<const char*>& machines) {
+void compare(const Kernel& kernel, Case given, const std::vector<std::string>& machines) {
   mj::choose_machine("plain");
   const Written plain = kernel.second(given);
-  for (const char* const machine : machines) {
+  for (const std::string& machine : machines) {
     mj::choose_machine(machine);
     given.threads = 1;
     exact::before_a_wall = true;
@@ -98,9 +98,7 @@ void compare_forked() {
 }  // namespace
 
 int main() {
-  std::vector<const char*> machines{"plain"};
-  if (mj::runs_here(mj::Machine::avx2)) machines.push_back("avx2");
-  if (mj::runs_here(mj::Machine::avx512)) machines.push_back("avx512");
+  const std::vector<std::string> machines = mj::machines_here();
   for (const Kernel& kernel : kKernels) {
     for (const auto& [rows, columns] : kShapes) {
       for (const int dtype : {mj::kFp32, mj::kBf16, mj::kFp16}) {

@@ -24,6 +24,7 @@ from megatron_jobs.kernels.adam import (
     scale_all,
 )
 from megatron_jobs.kernels.dispatch import FallbackWarning, choose
+from tests.fused import MACHINES
 
 SHAPES: dict[str, list[tuple[int, ...]]] = {
     "none": [],
@@ -34,7 +35,7 @@ SHAPES: dict[str, list[tuple[int, ...]]] = {
 RULE = AdamRule(lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, decay=0.1, step=1, factor=0.5)
 
 
-@pytest.fixture(params=_kernels.machines())
+@pytest.fixture(params=MACHINES)
 def machine(request: pytest.FixtureRequest) -> Iterator[str]:
     _kernels.choose_machine(request.param)
     yield request.param

@@ -22,6 +22,7 @@ from megatron_jobs.kernels.experts import (
 )
 from megatron_jobs.kernels.experts_ops import Route, deal_by_sort
 from megatron_jobs.kernels.native import built, cpu
+from tests.fused import MACHINES
 
 if built("_kernels") is None:
     pytest.skip("megatron_jobs._kernels is not built", allow_module_level=True)
@@ -40,7 +41,7 @@ ROUTES = {
 """Experts, and how they are chosen."""
 
 
-@pytest.fixture(autouse=True, params=cpu().machines())
+@pytest.fixture(autouse=True, params=MACHINES)
 def fused(request: pytest.FixtureRequest) -> Iterator[None]:
     choose(KernelsConfig(experts="fused"))
     cpu().choose_machine(request.param)

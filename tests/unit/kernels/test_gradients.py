@@ -9,6 +9,7 @@ from megatron_jobs.errors import UserError
 from megatron_jobs.kernels.dispatch import choose
 from megatron_jobs.kernels.gradients import add_gradient, add_gradient_reference
 from megatron_jobs.kernels.native import cpu
+from tests.fused import MACHINES
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHAPES = ((0,), (1,), (17, 3), (1 << 15,), (331, 997), (2200, 1024))
@@ -21,7 +22,7 @@ def both(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return torch.randn(shape), torch.randn(shape).to(dtype)
 
 
-@pytest.mark.parametrize("machine", cpu().machines())
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_sums(shape: tuple[int, ...], dtype: torch.dtype, machine: str) -> None:

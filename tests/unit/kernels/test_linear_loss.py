@@ -18,6 +18,7 @@ from megatron_jobs.kernels.linear_loss import chunk_rows, linear_cross_entropy
 from megatron_jobs.kernels.loss import cross_entropy_reference
 from megatron_jobs.kernels.loss_ops import Terms
 from megatron_jobs.kernels.native import built, cpu
+from tests.fused import MACHINES
 
 if built("_kernels") is None:
     pytest.skip("megatron_jobs._kernels is not built", allow_module_level=True)
@@ -52,7 +53,7 @@ def gradients(losses: Tensor, factors: Tensor, tensors: list[Tensor]) -> list[Te
     return list(torch.autograd.grad((losses * factors).sum(), tensors))
 
 
-@pytest.mark.parametrize("machine", cpu().machines())
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("dtype", BOUND)
 @pytest.mark.parametrize("terms", [Terms(), BENT], ids=["plain", "bent"])
 @pytest.mark.parametrize("shape", SHAPES)

@@ -15,6 +15,7 @@ from megatron_jobs.kernels import loss_ops
 from megatron_jobs.kernels.dispatch import choose
 from megatron_jobs.kernels.loss import cross_entropy, cross_entropy_reference
 from megatron_jobs.kernels.native import built, cpu
+from tests.fused import MACHINES
 
 if built("_kernels") is None:
     pytest.skip("megatron_jobs._kernels is not built", allow_module_level=True)
@@ -56,7 +57,7 @@ def taken(
     return losses.detach(), leaf.grad
 
 
-@pytest.mark.parametrize("machine", cpu().machines())
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("dtype", ROUNDED)
 @pytest.mark.parametrize("terms", [{}, {"smoothing": 0.1, "z_loss": 1e-3}], ids=["plain", "terms"])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -76,7 +77,7 @@ def test_values_and_gradients_are_those_of_fp64(
     assert_close(gradient.double(), exact.grad, rtol=bound, atol=max(bound / 50, 2e-7))
 
 
-@pytest.mark.parametrize("machine", cpu().machines())
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("dtype", ROUNDED)
 def test_any_number_of_threads_gives_the_same_bits(dtype: torch.dtype, machine: str) -> None:
     cpu().choose_machine(machine)
@@ -110,7 +111,7 @@ def test_numbers_beyond_all_bounds_are_those_of_torch() -> None:
     assert gradient[[1, 2, 3]].isnan().any(1).all()
 
 
-@pytest.mark.parametrize("machine", cpu().machines())
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("dtype", ROUNDED)
 @pytest.mark.parametrize("path", ["whole", "parts", "compiled"])
 def test_masked_columns_have_no_gradient(path: str, dtype: torch.dtype, machine: str) -> None:

@@ -13,6 +13,7 @@ from megatron_jobs.kernels.native import built, cpu
 from megatron_jobs.kernels.residual import bias_add_reference, bias_dropout_add
 from megatron_jobs.kernels.residual_ops import add_residual, bias_gradient
 from megatron_jobs.parallel.device import install
+from tests.fused import MACHINES
 
 install()  # before megatron.core is imported
 if built("_kernels") is None:
@@ -44,7 +45,7 @@ def added_by_megatron_core(
     return added
 
 
-@pytest.mark.parametrize("machine", cpu().machines())
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("shape", [(1, 1), (7, 3, 37), (0, 5), (101, 64)])
 def test_values_and_gradients_are_those_of_fp64(

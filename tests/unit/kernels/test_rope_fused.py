@@ -12,6 +12,7 @@ from megatron_jobs.kernels.dispatch import choose
 from megatron_jobs.kernels.native import built, cpu
 from megatron_jobs.kernels.rope import rotate, rotate_reference, turns
 from megatron_jobs.kernels.rope_ops import rope
+from tests.fused import MACHINES
 
 if built("_kernels") is None:
     pytest.skip("megatron_jobs._kernels is not built", allow_module_level=True)
@@ -38,7 +39,7 @@ def drawn(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return wide[:, :, heads : 2 * heads, 1 : columns + 1], angles
 
 
-@pytest.mark.parametrize("machine", cpu().machines())
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("interleaved", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)

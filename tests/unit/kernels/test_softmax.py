@@ -12,6 +12,7 @@ from megatron_jobs.kernels.dispatch import choose
 from megatron_jobs.kernels.native import built, cpu
 from megatron_jobs.kernels.softmax import masked_softmax, masked_softmax_reference
 from megatron_jobs.kernels.softmax_ops import softmax, softmax_backward
+from tests.fused import MACHINES
 
 if built("_kernels") is None:
     pytest.skip("megatron_jobs._kernels is not built", allow_module_level=True)
@@ -37,7 +38,7 @@ def drawn(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return scores, allowed
 
 
-@pytest.mark.parametrize("machine", cpu().machines())
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("cap", [None, 3.0])
 @pytest.mark.parametrize("shape", SHAPES)
