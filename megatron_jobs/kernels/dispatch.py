@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch._C import _functorch
 from torch.autograd import forward_ad
 
 from megatron_jobs.config.kernels import KernelsConfig
@@ -92,6 +93,8 @@ def _hindrance(
         return "it is not made for cuda"
     if forward_ad._current_level >= 0 and any(map(_has_tangent, tensors)):
         return "it does not know forward-mode gradients"
+    if not torch.compiler.is_compiling() and _functorch.maybe_current_level() is not None:
+        return "it does not know the transforms of torch.func"
     for tensor in tensors:
         if tensor.dtype not in dtypes:
             return f"it does not know {str(tensor.dtype).removeprefix('torch.')}"
