@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from parts import Parts
 from plain import Decoder
 from step import SHAPES, batch_of, work
 
@@ -112,7 +113,8 @@ def measured(shape: str, way: str, asked: argparse.Namespace) -> Result | None:
         need = training_bytes(whole, Mesh(), "bf16", micro_size=sequences, world=1)
         print(
             f"{shape}: {model.layers} of {whole.layers} layers, all take {need / 1e9:.0f} GB "
-            f"of {torch.cuda.mem_get_info()[0] / 1e9:.0f}"
+            f"of {torch.cuda.mem_get_info()[0] / 1e9:.0f}",
+            flush=True,
         )
     try:
         took = seconds_of(WAYS[way](model, batch_of(model, sequences)), asked.seconds)
@@ -134,19 +136,22 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("gpu_step: torch sees no GPU")
     results: list[Result] = []
+    parts = Parts()
     with tempfile.TemporaryDirectory() as folder:
         connect(Rank(index=0, world=1, local=0), Path(folder))
         open_groups(Mesh(), 0)
         # ours of all shapes first: time may run out in a compiler
         for way, shape in itertools.product(WAYS, asked.shapes):
-            found = measured(shape, way, asked)
+            with parts(f"{shape}, {way}"):
+                found = measured(shape, way, asked)
+                if found is not None:
+                    results.append(found)
+                    report(results)
+                    keep(asked.json, results)
             gc.collect()
             torch.cuda.empty_cache()
-            if found is not None:
-                results.append(found)
-                report(results)
-                keep(asked.json, results)
         close()
+    parts.end()
 
 
 def keep(file: Path | None, results: list[Result]) -> None:
@@ -158,7 +163,7 @@ def keep(file: Path | None, results: list[Result]) -> None:
 def report(results: list[Result]) -> None:
     """The last of them, and its ratio to ours."""
     last = results[-1]
-    ours = next(r for r in results if r.shape == last.shape)
+    ours = next((r for r in results if r.shape == last.shape and r.way == "ours"), last)
     ratio = f", ours {ours.tokens_per_second / last.tokens_per_second:.2f} x" * (ours is not last)
     print(
         f"{last.shape:9} {last.layers:2} layers  {last.way:14} {last.tokens_per_second:9,.0f} "

@@ -1,6 +1,7 @@
 """The same kernels of other packages, where they are installed: all of them need a GPU.
 
-Liger-Kernel 0.5 and later, apex with its layer norm extension, Transformer Engine.
+Liger-Kernel 0.5 to 0.8, apex of 2023 and later with its layer norm extension, Transformer Engine
+1.x and 2.x.
 """
 
 import importlib
@@ -24,22 +25,26 @@ def norms() -> Iterator[tuple[str, Function]]:
     """(x [R, H], weight [H]) -> RMSNorm, eps 1e-6."""
     if liger := installed("liger_kernel.transformers.functional"):
         yield "liger", lambda x, w: liger.liger_rms_norm(x, w, 1e-6, in_place=False)
-    if apex := installed("apex.normalization.fused_layer_norm"):
+    apex = installed("apex.normalization.fused_layer_norm")
+    if apex and installed("fused_layer_norm_cuda"):  # apex loads it with the first call alone
         yield "apex", lambda x, w: apex.fused_rms_norm_affine(x, w, w.shape, 1e-6)
     if engine := installed("transformer_engine.pytorch"):
         yield "transformer engine", engine_norm(engine)
 
 
 def engine_norm(engine: ModuleType) -> Function:
-    """Its norm is a module; our weight takes the place of its own."""
+    """Its norm is a module that reads its own weight in the backward too: it gets the numbers of
+    ours, and the gradient of ours stays with it."""
     modules: dict[int, torch.nn.Module] = {}
 
     def norm(x: Tensor, weight: Tensor) -> Tensor:
         width = len(weight)
         if width not in modules:
             module = engine.RMSNorm(width, eps=1e-6, device=x.device, dtype=weight.dtype)
+            module.weight = torch.nn.Parameter(weight.detach())
             modules[width] = module
-        found: Tensor = torch.func.functional_call(modules[width], {"weight": weight}, (x,))
+        modules[width].zero_grad(set_to_none=True)
+        found: Tensor = modules[width](x)
         return found
 
     return norm
@@ -72,6 +77,6 @@ def installed(name: str) -> ModuleType | None:
     except ModuleNotFoundError as error:
         if error.name != name.partition(".")[0]:
             print(f"{name} is left out: {error}")
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError) as error:  # a library that is not for this torch
         print(f"{name} is left out: {error}")
     return None
