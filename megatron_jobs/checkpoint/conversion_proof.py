@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from megatron_jobs.checkpoint.diagnosis import Models
 from megatron_jobs.checkpoint.fill import fill
+from megatron_jobs.checkpoint.gguf_models import open_gguf_model, without_heads
 from megatron_jobs.checkpoint.model import open_model
 from megatron_jobs.checkpoint.prompts import Prompt, fixed_prompts
 from megatron_jobs.checkpoint.proof import open_theirs, prove_models, rounded
 from megatron_jobs.config.mesh import Mesh
+from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.convert.conversion import Conversion
 from megatron_jobs.convert.target import GGUF_NAME
@@ -45,16 +45,17 @@ def prove_conversion(
     Raises: DataError, naming the first layer that differs and why, when they are not the same. Of
         a GGUF file of quantised numbers the difference is told, not judged.
     """
-    theirs = _theirs(conversion, part)
+    target, model = conversion.planned.target, conversion.source.model
+    model = without_heads(model) if target.kind == "gguf" else model
+    theirs = _theirs(conversion, part, model, out.parent)
     if theirs is None:
         return {"logits": "neither the source nor the result is a model of transformers"}
-    model, target = conversion.source.model, conversion.planned.target
     connect(ALONE, part.parent)
     open_groups(Mesh(), 0)
     try:
         dtype = _precision(conversion)
         models = Models(
-            lambda: rounded(_ours(conversion, part), dtype),
+            lambda: rounded(_ours(conversion, part, model), dtype),
             lambda: rounded(theirs(), dtype),
             model,
         )
@@ -74,41 +75,27 @@ def _precision(conversion: Conversion) -> Precision:
     return target.precision or conversion.source.precision
 
 
-def _ours(conversion: Conversion, part: Path) -> Any:
+def _ours(conversion: Conversion, part: Path, model: ModelConfig) -> Any:
     """The checkpoint that was written or read, or else the tensors that were read."""
     source, target = conversion.source, conversion.planned.target
-    if target.kind == "checkpoint" or source.kind == "checkpoint":
+    if model == source.model and "checkpoint" in (target.kind, source.kind):
         place = part if target.kind == "checkpoint" else source.path
         (chunk,) = open_model(place, Mesh(), "fp32")
         return chunk
-    (chunk,) = build_model(source.model, Mesh(), "fp32", seed=None)
+    (chunk,) = build_model(model, Mesh(), "fp32", seed=None)
     fill([chunk], source.tensors)
     return chunk
 
 
-def _theirs(conversion: Conversion, part: Path) -> Open | None:
+def _theirs(conversion: Conversion, part: Path, model: ModelConfig, beside: Path) -> Open | None:
     """Opens the model of transformers; the result's where that is one, else the source's."""
     source, kind = conversion.source, conversion.planned.target.kind
     if kind == "hugging_face":
-        return lambda: open_theirs(part, source.model)
+        return lambda: open_theirs(part, model)
     if kind == "gguf":
-        return lambda: _open_gguf(part / GGUF_NAME)
+        return lambda: open_gguf_model(part / GGUF_NAME, model, beside)
     if source.kind == "hugging_face":
-        return lambda: open_theirs(source.path, source.model)
+        return lambda: open_theirs(source.path, model)
     if source.kind == "gguf":
-        return lambda: _open_gguf(source.path)
+        return lambda: open_gguf_model(source.path, model, beside)
     return None
-
-
-def _open_gguf(file: Path) -> Any:
-    """transformers reads such a file by itself."""
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(
-        file.parent,
-        gguf_file=file.name,
-        dtype=torch.float32,
-        attn_implementation="eager",
-        local_files_only=True,
-        trust_remote_code=False,
-    )

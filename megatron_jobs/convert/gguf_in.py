@@ -141,6 +141,8 @@ def _phi3(file: GGUFFile, config: Mapping[str, Any], prefix: str) -> dict[str, A
     length = file.metadata.get(f"{prefix}.rope.scaling.original_context_length")
     if length is not None:
         own["original_max_position_embeddings"] = length
+    if "tokenizer.ggml.padding_token_id" not in file.metadata:
+        own["pad_token_id"] = None  # else transformers takes one that may have no row
     return own
 
 

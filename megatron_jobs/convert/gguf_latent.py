@@ -147,6 +147,7 @@ def latent_config(
         rope["mscale"] = rope["mscale_all_dim"] = float(f"{10 * multiplier:.6g}")
     groups = metadata.get("deepseek2.expert_group_count", 1)
     own = {
+        "q_lora_rank": config.get("q_lora_rank"),
         "qk_nope_head_dim": keys - turned,
         "v_head_dim": values,
         "num_key_value_heads": config["num_attention_heads"],
