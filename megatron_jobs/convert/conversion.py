@@ -72,6 +72,13 @@ class Conversion:
         """That will be written."""
         return bytes_of(self.planned.files)
 
+    def key(self) -> str:
+        """A hash of what the result depends on."""
+        files = self.source.files()
+        if self.tokenizer is not None and self.made is None:
+            files += [path for path in self.tokenizer.iterdir() if path.is_file()]
+        return source_key(files, self.settings)
+
     def write(self, out: Path, *, threads: int, check: Callable[[Path], None], tell: Tell) -> None:
         """Write `out`.
 
@@ -79,13 +86,10 @@ class Conversion:
             check: is called with the finished folder before it appears.
             tell: is called with the bytes that are written.
         """
-        files = self.source.files()
-        if self.tokenizer is not None and self.made is None:
-            files += [path for path in self.tokenizer.iterdir() if path.is_file()]
         write_files(
             self.planned.files,
             out,
-            key=lambda: source_key(files, self.settings),
+            key=self.key,
             threads=threads,
             tell=tell,
             check=check,

@@ -97,8 +97,8 @@ def write_files(
         tell: called with the bytes that are done, now and then, by one thread at a time; what it
             raises ends the work (and the next run goes on).
         check: called with the whole unfinished folder; what it raises keeps it from appearing.
-        unchanged: raises DataError when a source is not what it was; asked before a file is
-            believed to be finished, and before the folder appears.
+        unchanged: raises DataError when a source is not what it was; asked before each file is
+            noted as finished, and before the folder appears.
     Returns: sizes and hashes of all files, in the order of the plans.
     Raises: UserError when the disk is full or refuses, or the folder is there; DataError when a
         source changed.
@@ -110,8 +110,7 @@ def write_files(
         done = journal.resume(part, {plan.name: plan.bytes for plan in plans if not plan.summary})
         left = [plan for plan in plans if not plan.summary and plan.name not in done]
         _check_room(folder, part, bytes_of(left))
-        work = _Work(part, journal, tell, sum(written.bytes for written in done.values()))
-        work.unchanged = unchanged
+        work = _Work(part, journal, tell, unchanged)
         _write_all(left, work, threads)
         if _changed(key, began):
             journal.forget()
@@ -184,11 +183,13 @@ class _GivenUp(MegatronJobsError):
 class _Work:
     """What threads share."""
 
-    def __init__(self, part: Path, journal: Journal, tell: Tell, done: int) -> None:
-        self.part, self.journal, self.tell, self.done = part, journal, tell, done
+    def __init__(
+        self, part: Path, journal: Journal, tell: Tell, unchanged: Callable[[], None]
+    ) -> None:
+        self.part, self.journal, self.tell, self.unchanged = part, journal, tell, unchanged
+        self.done = sum(written.bytes for written in journal.written.values())
         self.lock = threading.Lock()
         self.given_up = threading.Event()
-        self.unchanged: Callable[[], None] = lambda: None
 
     def write(self, plan: FilePlan) -> None:
         """Write a file, and note that it is finished."""

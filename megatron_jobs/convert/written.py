@@ -92,6 +92,11 @@ def _difference(before: Stamp | None, now: Stamp | None) -> str:
     return "it was written to"
 
 
+def journal_of(folder: Path) -> Path:
+    """Where the journal of a folder is, while that is not there."""
+    return folder.with_name(f"{folder.name}.journal{PARTIAL}")
+
+
 class Journal:
     """The finished files of one folder. One process holds it at a time."""
 
@@ -106,7 +111,7 @@ class Journal:
 
         Raises: UserError when another process writes the folder.
         """
-        path = folder.with_name(f"{folder.name}.journal{PARTIAL}")
+        path = journal_of(folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             try:
