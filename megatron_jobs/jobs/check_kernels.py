@@ -42,7 +42,12 @@ ON_CPU = {
     "residual": "add_residual",
 }
 """Field of `KernelsConfig` -> function of `_kernels` without which it is not made for the CPU."""
-MACHINES = {"avx512_bf16": "AVX-512 BF16", "avx512": "AVX-512", "avx2": "AVX2", "plain": "code for every machine"}
+MACHINES = {
+    "avx512_bf16": "AVX-512 and BF16",
+    "avx512": "AVX-512",
+    "avx2": "AVX2",
+    "plain": "code for every machine",
+}
 CURE = "pip install -e . in the checkout, with a C++20 compiler"
 
 
