@@ -19,8 +19,10 @@ from megatron_jobs.checkpoint.trace import our_trace, their_trace
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.precision import Precision
+from megatron_jobs.convert.hugging_face import CONFIG
 from megatron_jobs.errors import DataError
 from megatron_jobs.model.build import DTYPES
+from megatron_jobs.runtime.files import read_json
 
 TOLERANCE = 1e-4
 """Largest difference of logits in fp32, relative to the largest logit if that is over 1, that is
@@ -31,6 +33,11 @@ CLASSES = {
     "encoder_decoder": "AutoModelForSeq2SeqLM",
 }
 """What of transformers answers with logits."""
+LANGUAGE = r"^(?:model\.)?language_model\.(?:model\.)?(?!lm_head)"
+LANGUAGE_PARTS = {"gemma3": "Gemma3ForCausalLM"}
+"""model_type of a model of more than text -> what of transformers is its language part."""
+LANGUAGE_NAMES = {LANGUAGE: "model.", r"^language_model\.lm_head": "lm_head"}
+"""Names of its tensors in the whole -> in that part; older files and newer differ."""
 
 
 @dataclass(frozen=True)
@@ -139,12 +146,17 @@ def prove_models(models: Models, prompts: Sequence[Prompt]) -> Proof:
 
 
 def open_theirs(folder: Path, model: ModelConfig) -> Any:
-    """A model of transformers in fp32 whose attention is plain, read from a folder alone."""
+    """A model of transformers in fp32 whose attention is plain, read from a folder alone.
+
+    Of one of more than text the language part.
+    """
     import transformers
 
-    kind = getattr(transformers, _class_of(model))
+    part = LANGUAGE_PARTS.get(read_json(folder / CONFIG).get("model_type", ""))
+    kind = getattr(transformers, part or _class_of(model))
     return kind.from_pretrained(
         folder,
+        key_mapping=LANGUAGE_NAMES if part else None,
         dtype=torch.float32,
         attn_implementation="eager",
         local_files_only=True,

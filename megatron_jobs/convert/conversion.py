@@ -109,7 +109,7 @@ class Conversion:
             "family": self.planned.family.name if self.planned.family else "",
             "tensors": len(tensors),
             "left_out": list(self.source.left_out),
-            "remarks": list(self.planned.remarks),
+            "remarks": [*self.source.remarks, *self.planned.remarks],
             "numbers": numbers_of(tensors),
             "bytes_written": self.bytes,
             "largest_tensor_bytes": largest_bytes(tensors),

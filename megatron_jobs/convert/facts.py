@@ -128,6 +128,9 @@ def source_problems(config: ConversionSettings) -> Iterator[Problem]:
     if kind == "onnx" and source.kind != "hugging_face":
         found = f"onnx is made of a Hugging Face folder, and {source.path} is of kind {source.kind}"
         yield "to", f"{found}; convert it to hugging_face first"
+    if kind == "onnx" and source.part_of:
+        found = f"onnx is made of a whole folder, and {source.path} holds more than text"
+        yield "to", f"{found}; convert it to hugging_face first, which takes its language part"
     if kind == "checkpoint":
         problems = source.model.mesh_problems(config.mesh)
         yield from (("mesh", f"model.{name}: {sentence}") for name, sentence in problems)

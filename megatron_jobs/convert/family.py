@@ -61,6 +61,10 @@ class Family:
     """(config.json, names of all tensors) -> settings that config.json alone leaves open."""
     renamed: Callable[[str, ModelConfig], str] | None = None
     """A name of theirs, perhaps of an older version or another prefix -> as the table has it."""
+    larger: str = ""
+    """model_type of a model of more than text, whose language part is one of these."""
+    language_part: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    """The config.json of the larger model -> that of its language part."""
 
 
 def settings_of(
@@ -105,7 +109,7 @@ def to_ours(
         precision: what all will be converted to; None: parts of one tensor must be of one format.
     Raises: DataError when one of theirs is missing, odd or left over.
     """
-    theirs = dequantised(_as_in_table(theirs, family, model))
+    theirs = dequantised(as_in_table(theirs, family, model))
     ours: dict[str, Matrix] = {}
     used: set[str] = set()
     copies: set[str] = set()
@@ -142,9 +146,10 @@ def to_theirs(ours: Mapping[str, Matrix], family: Family, model: ModelConfig) ->
     return theirs
 
 
-def _as_in_table(
+def as_in_table(
     theirs: Mapping[str, Matrix], family: Family, model: ModelConfig
 ) -> Mapping[str, Matrix]:
+    """Their tensors under the names of the table; DataError for two that would have one name."""
     if family.renamed is None:
         return _with_prefix(theirs, family)
     found: dict[str, Matrix] = {}

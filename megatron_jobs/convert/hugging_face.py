@@ -53,7 +53,9 @@ class Described:
     family: Family
     model: ModelConfig
     config: dict[str, Any]
-    """config.json as it is."""
+    """config.json as it is, or of the language part as it would be."""
+    part_of: str = ""
+    """The model_type of a model of more than text, of which that part is meant."""
 
 
 def read_described(
@@ -99,7 +101,9 @@ def described(
         raise DataError(f"{where}: not the settings of a model: {error}") from error
     for setting, sentence in all_problems(model):
         raise DataError(f"{where}: {setting}: {sentence}")
-    return Described(family, model, config)
+    if family.language_part is None or config["model_type"] != family.larger:
+        return Described(family, model, config)
+    return Described(family, model, dict(family.language_part(config)), part_of=family.larger)
 
 
 def _settings(
@@ -116,10 +120,23 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
     """The table of a config.json; UserError when there is none."""
     kind = config.get("model_type")
     for family in FAMILIES.values():
-        if family.model_type == kind:
+        if kind is not None and kind in (family.model_type, family.larger):
             return family
     known = ", ".join(sorted(FAMILIES))
-    raise UserError(f"{where}: model_type {kind!r}: no table; there are {known}")
+    hint = _language_hint(config)
+    raise UserError(f"{where}: model_type {kind!r}: no table; there are {known}{hint}")
+
+
+def _language_hint(config: Mapping[str, Any]) -> str:
+    """What would work for a model of more than text."""
+    text = config.get("text_config")
+    if not isinstance(text, Mapping):
+        return ""
+    kind = text.get("model_type")
+    known = [family for family in FAMILIES.values() if family.model_type == kind]
+    if not known:
+        return f"; its text_config is {kind!r}, which has none either"
+    return f"; its language part would work, saved by itself as a {known[0].architecture}"
 
 
 def fitting_family(model: ModelConfig, wanted: str | None) -> Family:

@@ -15,7 +15,7 @@ import numpy as np
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.convert.bin_files import open_bin_folder
-from megatron_jobs.convert.family import Family, ignored_names, rows_of, to_ours
+from megatron_jobs.convert.family import Family, as_in_table, ignored_names, rows_of, to_ours
 from megatron_jobs.convert.gguf_file import GGUFFile
 from megatron_jobs.convert.gguf_in import open_gguf
 from megatron_jobs.convert.gguf_parts import gguf_in
@@ -66,6 +66,8 @@ class Source:
     """Tensors of theirs that our model has no use for: buffers, layers of another purpose."""
     packed_tokenizer: GGUFFile | None = None
     """A file that has the tokenizer within."""
+    part_of: str = ""
+    """The model_type of a model of more than text, of which this is the language part."""
 
     @property
     def precision(self) -> Precision:
@@ -76,6 +78,14 @@ class Source:
         most = counts.most_common(1)[0][0]
         known: dict[np.dtype[Any], Precision] = {dtype: name for name, dtype in DTYPES.items()}
         return known.get(most, "fp32")
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of how it was read: a sentence each."""
+        if not self.part_of:
+            return ()
+        count = f"{len(self.left_out)} tensors of other parts are left out"
+        return (f"the language part of a model of {self.part_of} alone; {count}",)
 
     def files(self) -> list[Path]:
         """All that it is read from."""
@@ -178,12 +188,14 @@ def _open_hugging_face(folder: Path, pad_vocab_to: int, precision: Precision | N
     theirs = open_folder(folder) if weight_files(folder) else open_bin_folder(folder)
     found = read_described(folder, pad_vocab_to, theirs)
     tensors = to_ours(theirs, found.family, found.model, precision)
-    _check_copies(theirs, found.family, found.model, folder)
+    named = as_in_table(theirs, found.family, found.model)
+    _check_copies(named, found.family, found.model, folder)
     hash_ = file_hash(folder / TOKENIZER) if (folder / TOKENIZER).is_file() else None
     beside = folder if tokenizer_files(folder) else None
     return Source(
         "hugging_face", folder, tensors, found.model, found.family, found.config, beside, hash_,
         left_out=tuple(ignored_names(theirs, found.family, found.model)),
+        part_of=found.part_of,
     )  # fmt: skip
 
 

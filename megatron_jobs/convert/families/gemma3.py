@@ -1,5 +1,9 @@
-"""Gemma 3 without pictures: Gemma 2 with norms of queries and keys, and two kinds of angles."""
+"""Gemma 3 without pictures: Gemma 2 with norms of queries and keys, and two kinds of angles.
 
+Of a model that sees pictures (`gemma3`: 4B, 12B and 27B) the language part is taken.
+"""
+
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,10 +25,27 @@ FIXED = {**gemma2.FIXED, "qk_norm": True}
 FREE = gemma2.FREE - {"attention_softcap"} | {"local_rope_base"}
 BASES = {FULL: 1_000_000, SLIDING: 10_000}
 """Where config.json says nothing."""
+LARGER, MODEL_TYPE, ARCHITECTURE = "gemma3", "gemma3_text", "Gemma3ForCausalLM"
+UNSAID: dict[str, Any] = {
+    "vocab_size": 262_208,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 131_072,
+}
+"""Sizes that a `text_config` need not say: those of Gemma3TextConfig of transformers."""
+OF_BOTH = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""Those of the larger model count."""
+LANGUAGE = re.compile(r"^(?:model\.)?language_model\.(?:model\.)?(?!lm_head\.)")
+"""Before the names of the language part, in older files and in newer; but its output layer."""
+PICTURES = r"(?:model\.)?(?:vision_tower|multi_modal_projector)\..+"
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Our settings from config.json."""
+    config = language_part(config)
     if config.get("attn_logit_softcapping") is not None:
         found = config["attn_logit_softcapping"]
         raise UserError(f"config.json: attn_logit_softcapping {found}: Gemma 3 has none")
@@ -36,6 +57,28 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "logit_softcap": config.get("final_logit_softcapping"),
         "qk_norm": True,
     }
+
+
+def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """config.json of the language part of one that sees pictures; any other as it is."""
+    if config.get("model_type") != LARGER:
+        return config
+    text = config["text_config"]
+    if text.get("model_type", MODEL_TYPE) != MODEL_TYPE:
+        found = f"config.json: text_config.model_type {text['model_type']!r}"
+        raise UserError(f"{found}: only {MODEL_TYPE!r} can be computed")
+    only(config, tie_word_embeddings=text.get("tie_word_embeddings", True))
+    kept = {key: config[key] for key in OF_BOTH if key in config}
+    own = {"architectures": [ARCHITECTURE], "model_type": MODEL_TYPE}
+    return UNSAID | dict(text) | kept | own
+
+
+def renamed(name: str, _: ModelConfig) -> str:
+    """Without what stands before it in a larger model, with what a model without head lacks."""
+    if re.fullmatch(PICTURES, name):
+        return name
+    name = LANGUAGE.sub("model.", name, count=1).removeprefix("language_model.")
+    return name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
 
 
 def angles(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,4 +123,16 @@ def misfit(model: ModelConfig) -> str:
     return unusual(model, FIXED, free=FREE) or gemma2.odd_scales(model)
 
 
-GEMMA3 = Family("gemma3", "gemma3_text", "Gemma3ForCausalLM", TABLE, settings, config, misfit)
+GEMMA3 = Family(
+    "gemma3",
+    MODEL_TYPE,
+    ARCHITECTURE,
+    TABLE,
+    settings,
+    config,
+    misfit,
+    ignored=(PICTURES,),
+    renamed=renamed,
+    larger=LARGER,
+    language_part=language_part,
+)

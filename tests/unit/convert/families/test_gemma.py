@@ -3,12 +3,15 @@
 from typing import Any
 
 import pytest
+import torch
+from transformers import Gemma3Config, Gemma3ForCausalLM
 
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.rope import RopeScaling
 from megatron_jobs.convert.families.gemma2 import GEMMA2
-from megatron_jobs.convert.families.gemma3 import GEMMA3
+from megatron_jobs.convert.families.gemma3 import GEMMA3, renamed
 from megatron_jobs.convert.family import Family
+from megatron_jobs.convert.hugging_face import described
 from megatron_jobs.errors import UserError
 
 GEMMA2_27B: dict[str, Any] = {
@@ -82,6 +85,103 @@ def test_an_old_stretch_is_of_the_layers_that_see_everything() -> None:
     model = ModelConfig(**GEMMA3.settings(stretched))
     assert model.rope_scaling == RopeScaling(kind="linear", factor=8.0)
     assert (model.rope_base, model.local_rope_base) == (1_000_000, 10_000)
+
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "4b": {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34},
+    "12b": {
+        "hidden_size": 3840,
+        "intermediate_size": 15360,
+        "num_hidden_layers": 48,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+    },
+    "27b": {
+        "head_dim": 128,
+        "hidden_size": 5376,
+        "intermediate_size": 21504,
+        "num_hidden_layers": 62,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 16,
+        "query_pre_attn_scalar": 168,
+    },
+}
+"""What their text_config says beside the angles and the window, and no more."""
+
+
+def with_pictures(size: str, **text: Any) -> dict[str, Any]:
+    """config.json of a published model."""
+    said = {
+        "model_type": "gemma3_text",
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    }
+    own = {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"]}
+    return own | {"eos_token_id": [1, 106], "text_config": said | PUBLISHED[size] | text}
+
+
+@pytest.mark.parametrize("size", PUBLISHED)
+def test_the_language_part_of_published_ones(size: str) -> None:
+    """What they leave out is what transformers takes, asked itself; weights are counted by it."""
+    found = described(with_pictures(size), "config.json", pad_vocab_to=1)
+    theirs = Gemma3Config(**with_pictures(size)).text_config
+    with torch.device("meta"):
+        whole = Gemma3ForCausalLM(theirs)
+    model = found.model
+    assert model.parameters() == sum(parameter.numel() for parameter in whole.parameters())
+    assert (found.family, found.part_of) == (GEMMA3, "gemma3")
+    assert (found.config["model_type"], found.config["eos_token_id"]) == ("gemma3_text", [1, 106])
+    assert (model.heads, model.kv_heads) == (theirs.num_attention_heads, theirs.num_key_value_heads)
+    assert (model.seq_len, model.vocab_size) == (theirs.max_position_embeddings, theirs.vocab_size)
+    near = [kind == "sliding_attention" for kind in theirs.layer_types]
+    assert [model.window_of(n) is not None for n in range(model.layers)] == near
+    assert model.rope_scaling == RopeScaling(kind="linear", factor=8.0)
+    scale = model.attention_scale or model.head_size() ** -0.5
+    assert scale == theirs.query_pre_attn_scalar**-0.5
+
+
+def test_names_of_any_age() -> None:
+    same = {
+        "model.layers.0.mlp.up_proj.weight": (
+            "language_model.model.layers.0.mlp.up_proj.weight",
+            "model.language_model.layers.0.mlp.up_proj.weight",
+            "language_model.layers.0.mlp.up_proj.weight",
+            "layers.0.mlp.up_proj.weight",
+        ),
+        "lm_head.weight": ("language_model.lm_head.weight", "lm_head.weight"),
+        "vision_tower.x": ("vision_tower.x",),
+        "model.multi_modal_projector.x": ("model.multi_modal_projector.x",),
+    }
+    model = ModelConfig(**GEMMA3.settings(GEMMA3_1B))
+    for name, others in same.items():
+        assert {renamed(other, model) for other in (name, *others)} == {name}
+
+
+LARGER = {
+    "language_model_of_another": (
+        with_pictures("4b", model_type="gemma2"),
+        "text_config.model_type 'gemma2': only 'gemma3_text' can be computed",
+    ),
+    "tied_in_one": (
+        with_pictures("4b", tie_word_embeddings=False) | {"tie_word_embeddings": True},
+        "tie_word_embeddings True: only False can be computed",
+    ),
+    "known": (
+        {"model_type": "mistral3", "text_config": {"model_type": "mistral"}},
+        "its language part would work, saved by itself as a MistralForCausalLM",
+    ),
+    "unknown": (
+        {"model_type": "x", "text_config": {"model_type": "y"}},
+        "its text_config is 'y', which has none either",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_other_models_of_more_than_text_are_refused(name: str) -> None:
+    config, sentence = LARGER[name]
+    with pytest.raises(UserError, match=f"^here: .*{sentence}$"):
+        described(config, "here")
 
 
 REFUSED: list[tuple[Family, dict[str, Any], str]] = [
