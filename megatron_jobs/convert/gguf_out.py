@@ -31,6 +31,7 @@ from megatron_jobs.convert.gguf_rope import rope_in, rope_metadata
 from megatron_jobs.convert.gguf_settings import metadata_of
 from megatron_jobs.convert.gguf_tokens import tokenizer_metadata
 from megatron_jobs.convert.gguf_values import header_bytes, plain
+from megatron_jobs.convert.gguf_wordpiece import wordpiece_metadata
 from megatron_jobs.convert.hugging_face import described
 from megatron_jobs.convert.matrix import Converted, Matrix, Stored
 from megatron_jobs.errors import DataError, UserError
@@ -74,7 +75,9 @@ def plan_gguf(
     model = described(dict(config), "config.json", names=tensors).model
     _check_read_back(named, metadata, model, free=architecture.head_settings)
     if tokenizer is not None:
-        metadata |= tokenizer_metadata(tokenizer, named[EMBEDDING].rows)
+        rows = named[EMBEDDING].rows
+        words = wordpiece_metadata(tokenizer, rows)
+        metadata |= tokenizer_metadata(tokenizer, rows) if words is None else words
     kinds = {key: kind_for(key, matrix, form, named) for key, matrix in named.items()}
     written = {key: _in_kind(key, matrix, kinds[key]) for key, matrix in named.items()}
     shapes = {key: (matrix.shape, kinds[key]) for key, matrix in named.items()}

@@ -11,6 +11,7 @@ import numpy as np
 from megatron_jobs.convert.gguf_file import GGUFFile, Texts
 from megatron_jobs.convert.gguf_splitters import OTHERS, WHOLE_WORDS, splitter_json
 from megatron_jobs.convert.gguf_tokens import MODEL, ROLES
+from megatron_jobs.convert.gguf_wordpiece import wordpiece_state
 from megatron_jobs.convert.hugging_face import TOKENIZER
 from megatron_jobs.errors import DataError, UserError
 from megatron_jobs.text.sentencepiece_format import (
@@ -39,8 +40,11 @@ def tokenizer_files_of(file: GGUFFile) -> dict[str, bytes]:
             state = _byte_level(file, tokens, types)
         elif kind in ("llama", "t5"):
             state = _pieces(file, tokens, types, kind)
+        elif kind == "bert":
+            state, settings = wordpiece_state(file, tokens, types)
+            return {TOKENIZER: _json(state), "tokenizer_config.json": _json(settings)}
         else:
-            known = "gpt2, llama and t5 are read"
+            known = "bert, gpt2, llama and t5 are read"
             raise UserError(f"{file.path}: {MODEL}model: found {kind!r}; {known}")
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{file.path}: its tokenizer is none: {error}") from error

@@ -169,6 +169,6 @@ def test_a_tokenizer_that_lies_is_refused(tmp_path: Path) -> None:
     refused("tokens", type(words)(words.data, words.places[[4, 4]]), "comes twice")
     refused("token_type", np.ones(3, np.int32), "not one for each of 300 tokens")
     refused("tokens", 7, "tokenizer.ggml.tokens: missing")
-    refused("model", "rwkv", "found 'rwkv'; gpt2, llama and t5 are read")
+    refused("model", "rwkv", "found 'rwkv'; bert, gpt2, llama and t5 are read")
     refused("model", "llama", "scores: not one for each of 300 tokens")
     assert tokenizer_files_of(GGUFFile(file.path, {}, {}, {})) == {}
