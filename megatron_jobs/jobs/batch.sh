@@ -78,7 +78,7 @@ put_back_at_once() {
   unheard=
   if [[ $(reason_to_end) == 'over time' ]] && put_back; then
     echo "over its time limit: back in the queue"
-    leave_it_to_slurm
+    sleep 60 # as in leave_it_to_slurm; but TERM has come before this, and ranks are still there
   fi
 }
 
@@ -205,6 +205,7 @@ go_on() { # NODES that are to be left out
   fi
   away=$(possible "$1")
   if [[ -n $excluded ]]; then away=$excluded${away:+,$away}; fi
+  told=
   if [[ $again != requeue ]] || ! put_back; then
     submit_again "" "$away"
     return
@@ -217,8 +218,13 @@ go_on() { # NODES that are to be left out
   leave_it_to_slurm
 }
 
-# Slurm ends this script here; a status of its own would be taken for the job's.
-leave_it_to_slurm() { sleep 60; }
+# Slurm ends this script here; a status of its own would be taken for the job's. Its TERM may have
+# come already: that ends no sleep that begins after it, and KILL would be waited for.
+leave_it_to_slurm() {
+  sleep 60 &
+  while [[ -z $told ]] && kill -0 "$!" 2>/dev/null; do sleep 0.1 || true; done
+  if [[ -n $told ]]; then return 143; fi
+}
 
 # Of nodes to be left out, the oldest first, those that Slurm knows: one stranger, and it refuses all.
 # The oldest are taken back where fewer than the job needs would remain in the partition.

@@ -124,7 +124,7 @@ MailProg=$DIR/etc/mail
 ReturnToService=1
 SlurmdTimeout=10
 SlurmctldTimeout=10
-KillWait=3
+KillWait=10
 InactiveLimit=0
 MinJobAge=600
 MessageTimeout=30
@@ -162,7 +162,7 @@ slurm_conf_nodes() {
   done
   cat <<END
 PartitionName=main Nodes=ALL Default=YES MaxTime=7-0 DefaultTime=60 PriorityTier=10 PreemptMode=OFF
-PartitionName=low Nodes=ALL MaxTime=7-0 DefaultTime=60 PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
+PartitionName=low Nodes=ALL MaxTime=7-0 DefaultTime=60 PriorityTier=1 PreemptMode=REQUEUE GraceTime=30
 PartitionName=debug Nodes=node1 MaxTime=30 DefaultTime=5 PriorityTier=20 PreemptMode=OFF
 END
 }

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from megatron_jobs.runtime.files import wait_for
+
 ROOT = Path(__file__).parents[2]
 DEVCLUSTER = ROOT / "slurm" / "devcluster"
 NODES = 6
@@ -47,6 +49,31 @@ def _slurm_environment(pytestconfig: pytest.Config) -> Iterator[dict[str, str]]:
         subprocess.run([DEVCLUSTER / "down", "--purge"], env=environment, check=True)
 
 
+@pytest.fixture(scope="session")
+def discovery(
+    _slurm_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator["tuple[Path, subprocess.Popen[str]]"]:
+    """The profile's file that is to come, and `mj cluster discover` at work on it."""
+    folder = tmp_path_factory.mktemp("dis cover")
+    command = [sys.executable, "-m", "megatron_jobs.cli", "cluster", "discover"]
+    command += ["--output", "far.yaml"]
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("SLURM_")}
+    environment = kept | _slurm_environment | {"PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=pipe, stderr=pipe
+    ) as process:
+        yield folder / "far.yaml", process
+        process.terminate()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _what_waits_for_minutes(request: pytest.FixtureRequest) -> None:
+    """Begun before all tests, if it is to be tested: it waits for time limits of Slurm."""
+    if any("discovery" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("discovery")
+
+
 @pytest.fixture(autouse=True)
 def slurm(_slurm_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm's commands are those of the tests' cluster; jobs can import `tests.stages`."""
@@ -59,6 +86,31 @@ def module_slurm(_slurm_environment: dict[str, str]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_cluster(_slurm_environment, monkeypatch)
         yield
+
+
+@pytest.fixture
+def calm_nodes(slurm: None) -> None:
+    """Slurm gives out the first nodes first: all are up, and none still cleans up after a job."""
+    wait_for(nodes_are_calm, "six nodes without what jobs have left", seconds=120, every=0.2)
+
+
+def nodes_are_calm() -> bool:
+    words = ["sinfo", "--noheader", "--partition=main", "--states=idle,mixed,alloc", "--format=%D"]
+    counts = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    leaving = ["squeue", "--noheader", "--states=COMPLETING", "--format=%i"]
+    left = subprocess.run(leaving, capture_output=True, text=True, check=True).stdout
+    return sum(map(int, counts)) == NODES and not left.strip()
+
+
+@contextlib.contextmanager
+def nothing_starts() -> Iterator[None]:
+    """What is put back in the queue stays there until this ends: then it can be looked at."""
+    update = ["scontrol", "update", "partitionname=main"]
+    subprocess.run([*update, "state=down"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*update, "state=up"], check=True)
 
 
 def use_cluster(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ class Box:
             capture_output=True,
             text=True,
             check=check,
-            timeout=120,
+            timeout=240,
         )
 
     def call(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -108,15 +108,18 @@ def test_one_who_is_not_root_has_a_cluster(box: Box) -> None:
     assert box.run("srun", *asked).stdout == "0,1,2\n" * 2
     record = f"|{pwd.getpwuid(box.user).pw_name}|dev|COMPLETED"
     fields = "-aPojobid,user,account,state"
-    wait_for(lambda: record in box.run("sacct", fields).stdout, "accounting", seconds=20)
+    wait_for(lambda: record in box.run("sacct", fields).stdout, "accounting", seconds=60, every=0.2)
 
 
 def test_a_second_up_is_quick_and_changes_nothing(box: Box) -> None:
     before = box.pids(), contents(box.folder / "etc")
-    start = time.monotonic()
-    again = box.call("up")
-    assert again.returncode == 0, again.stderr
-    assert time.monotonic() - start < 5  # 0.7 s on an idle machine
+    seconds = []
+    for _ in range(3):  # 0.7 s on an idle machine
+        start = time.monotonic()
+        again = box.call("up")
+        seconds.append(time.monotonic() - start)
+        assert again.returncode == 0, again.stderr
+    assert min(seconds) < 5
     assert again.stdout.strip() == str(box.folder / "env.sh")
     assert (box.pids(), contents(box.folder / "etc")) == before
     assert len(before[0]) == 6
@@ -127,7 +130,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_two_clusters_do_not_see_each_other(box: Box) -> None:
-    asked = ["--parsable", "--job-name=only-there", "--output=/dev/null", "--wrap=sleep 100"]
+    asked = ["--parsable", "--job-name=only-there", "--output=/dev/null", "--wrap=sleep 1000"]
     there = box.run("sbatch", *asked).stdout.strip()
     try:
         here = subprocess.run(["squeue", "-ho%j"], capture_output=True, text=True, check=True)
@@ -136,20 +139,24 @@ def test_two_clusters_do_not_see_each_other(box: Box) -> None:
             ["sinfo", "-ho%D", "-pmain"], capture_output=True, text=True, check=True
         )
         assert nodes.stdout.split() == [str(NODES)]
-        assert box.run("squeue", "-ho%j").stdout.split() == ["only-there"]
+        queue = lambda: box.run("squeue", "-ho%j").stdout.split()  # noqa: E731
+        wait_for(lambda: queue() == ["only-there"], "the end of jobs before", seconds=60)
         assert box.run("sinfo", "-ho%D", "-pmain").stdout.split() == ["2"]
     finally:
         box.run("scancel", there)
 
 
 def test_a_node_is_killed_and_comes_back(box: Box) -> None:
-    box.run("sbatch", "-N2", "--output=/dev/null", "--wrap=srun sleep 100")
-    wait_for(lambda: running_on(box) == {"node1", "node2"}, "both tasks", seconds=20)
+    stays = ["--no-kill", "--output=/dev/null", "--wrap=srun --no-kill sleep 1000"]
+    box.run("sbatch", "-N2", *stays)
+    wait_for(lambda: running_on(box) == {"node1", "node2"}, "both tasks", seconds=60, every=0.2)
     assert box.call("node", "kill", "node2").returncode == 0
     assert running_on(box) == {"node1"}
     assert "slurmd.node2" not in box.pids()
     assert box.call("node", "start", "node2").returncode == 0
-    assert box.run("sinfo", "-hnnode2", "-pmain", "-o%t").stdout.strip() in ("idle", "mix", "alloc")
+    state = ["sinfo", "-hnnode2", "-pmain", "-o%t"]
+    up = lambda: box.run(*state).stdout.strip() in ("idle", "mix", "alloc")  # noqa: E731
+    wait_for(up, "node2", seconds=60, every=0.2)
     box.run("scancel", "--user", pwd.getpwuid(box.user).pw_name)
     wrong = box.call("node", "kill", "node7")
     assert "no such node: 'node7'; there are node1 to node2" in wrong.stderr
@@ -171,12 +178,13 @@ def running_on(box: Box) -> set[str]:
 
 def test_down_stops_its_own_and_purge_leaves_nothing(box: Box, tmp_path: Path) -> None:
     """Beside it: the tests' cluster, and a process with a daemon's name whose pid a file holds."""
+    wait_for(lambda: not running_on(box), "the end of jobs before", seconds=60, every=0.2)
     shutil.copy(shutil.which("sleep") or "", tmp_path / "slurmctld")
-    stranger = subprocess.Popen([tmp_path / "slurmctld", "100"])
+    stranger = subprocess.Popen([tmp_path / "slurmctld", "1000"])
     try:
         (box.folder / "run" / "slurmd.node9.pid").write_text(f"{stranger.pid}\n")
-        box.run("sbatch", "-N2", "--output=/dev/null", "--wrap=trap '' TERM; srun sleep 100")
-        wait_for(lambda: len(running_on(box)) == 2, "both tasks", seconds=20)
+        box.run("sbatch", "-N2", "--output=/dev/null", "--wrap=trap '' TERM; srun sleep 1000")
+        wait_for(lambda: len(running_on(box)) == 2, "both tasks", seconds=60, every=0.2)
         down = box.call("down", "--purge")
         assert down.returncode == 0, down.stderr
         assert not box.folder.exists()

@@ -40,7 +40,7 @@ def test_receipts_are_equal(tmp_path: Path) -> None:
     far, near = (load_plan(str(path), [], tmp_path / name) for name in ("far", "near"))
     submit_plan(far, load_cluster("devcluster"), dry_run=False)
     run_plan(near)
-    wait_for(lambda: not states(far) & {"waiting", "running"}, "the jobs", seconds=120, every=0.3)
+    wait_for(lambda: not states(far) & {"waiting", "running"}, "the jobs", seconds=300, every=0.3)
     assert states(far) == {"done"}, plan_status(far.run)
     for name in far.jobs:
         there, here = (read_receipt(plan.jobs[name].folder) for plan in (far, near))

@@ -22,6 +22,10 @@ NODE = str(Path(__file__).parents[2] / "slurm" / "devcluster" / "node")
 NO_PREFLIGHT = {"preflight": {"nodes": False, "links": False}}
 
 
+SLOW_ONCE = {"seconds": 600, "slow_once": True}
+"""A job that goes on until something happens to it; its next start ends at once."""
+
+
 def plan_of(tmp_path: Path, **jobs: dict[str, Any]) -> Plan:
     """A plan of echo jobs on two nodes with one rank each."""
     two = {"nodes": 2, "hours": 0.2}
@@ -43,14 +47,14 @@ def status(plan: Plan, job: str = "job") -> dict[str, Any]:
     return next(record for record in plan_status(plan.run) if record["job"] == job)
 
 
-def wait_for_state(plan: Plan, state: str, job: str = "job", seconds: float = 90) -> None:
+def wait_for_state(plan: Plan, state: str, job: str = "job", seconds: float = 240) -> None:
     try:
         wait_for(lambda: status(plan, job)["state"] == state, state, seconds=seconds, every=0.3)
     except Exception as error:
         raise AssertionError(f"{error}: {plan_status(plan.run)}") from error
 
 
-def wait_for_ranks(plan: Plan, starts: int = 1, seconds: float = 60) -> None:
+def wait_for_ranks(plan: Plan, starts: int = 1, seconds: float = 180) -> None:
     """Until both ranks of `job` have begun so many times."""
     folder = plan.jobs["job"].folder
     lines = lambda rank: folder.log(rank).read_text().count("rank ")  # noqa: E731
@@ -69,7 +73,7 @@ def accounted(slurm_id: str) -> list[str]:
 
 def wait_until_accounted(slurm_id: str, *wanted: str) -> None:
     wait_for(
-        lambda: accounted(slurm_id) == list(wanted), f"{wanted} in sacct", seconds=20, every=0.3
+        lambda: accounted(slurm_id) == list(wanted), f"{wanted} in sacct", seconds=60, every=0.3
     )
 
 
@@ -80,7 +84,7 @@ def happened(plan: Plan, job: str = "job") -> list[str]:
 @pytest.fixture(scope="module")
 def bereft(module_slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plan]:
     """A job that has just lost the node of its script: Slurm takes its time to miss it."""
-    plan = plan_of(tmp_path_factory.mktemp("bereft"), job={"seconds": 8})
+    plan = plan_of(tmp_path_factory.mktemp("bereft"), job=SLOW_ONCE)
     submit(plan, sbatch={"exclude": "node1,node2,node3"})
     wait_for_ranks(plan)
     try:
@@ -118,7 +122,7 @@ def test_a_job_that_makes_no_headway_is_stopped(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_job_put_back_by_hand_goes_on(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, job={"seconds": 3})
+    plan = plan_of(tmp_path, job=SLOW_ONCE)
     ids = submit(plan)
     wait_for_ranks(plan)
     call("scontrol", "requeue", ids["job"])
@@ -129,13 +133,15 @@ def test_a_job_put_back_by_hand_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_warning_that_comes_while_ranks_start_is_heard(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, job={"seconds": 4})
+    plan = plan_of(tmp_path, job=SLOW_ONCE)
     ids = submit(plan)
-    ends = {"stopped", "failed", "lost"}
-    for _ in range(600):  # one every few hundredths of a second, from before the ranks start
+
+    def ended() -> bool:
         subprocess.run(["scancel", "--signal=USR2", ids["job"]], check=False, capture_output=True)
-        if ends & set(happened(plan)):
-            break
+        return bool({"stopped", "failed", "lost"} & set(happened(plan)))
+
+    # one every few hundredths of a second, from before the ranks start
+    wait_for(ended, "the end of the first start", seconds=180, every=0.01)
     wait_for_state(plan, "done")
     assert happened(plan) == ["submit", "start", "stopped", "again", "start", "end"]
 
@@ -156,10 +162,15 @@ def test_the_kill_switch_keeps_a_stopped_job_from_going_on(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_where_nothing_can_be_put_back_a_successor_goes_on(tmp_path: Path) -> None:
     """Those that waited for the old id put themselves behind the new one."""
-    plan = plan_of(tmp_path, job={"seconds": 4}, later={"reads": "@job/words"})
+    hold = tmp_path / "hold"  # on the successor, until the other has put itself behind it
+    hold.touch()
+    slow = SLOW_ONCE | {"hold": str(hold)}
+    plan = plan_of(tmp_path, job=slow, later={"reads": "@job/words"})
     ids = submit(plan, again="submit")
     wait_for_ranks(plan)
     call("scancel", "--signal=USR2", ids["job"])
+    wait_for(lambda: "again" in happened(plan, "later"), "its wait", seconds=180, every=0.2)
+    hold.unlink()
     wait_for_state(plan, "done", "later")
     first, second = (plan.jobs[name].folder.slurm_ids() for name in ("job", "later"))
     assert len(first) == 2
@@ -175,7 +186,7 @@ def test_where_nothing_can_be_put_back_a_successor_goes_on(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_jobs_submitted_ahead_take_up_where_the_one_before_stopped(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, job={"seconds": 4}, later={"reads": "@job/words"})
+    plan = plan_of(tmp_path, job=SLOW_ONCE, later={"reads": "@job/words"})
     submit(plan, again="ahead", successors=2, environment=no_slurm_commands(tmp_path / "bin"))
     chain = plan.jobs["job"].folder.slurm_ids()
     assert len(chain) == 3
@@ -217,7 +228,7 @@ def no_slurm_commands(folder: Path) -> dict[str, str]:
 @pytest.mark.slow
 def test_a_job_that_lost_the_node_of_its_script_goes_on(bereft: Plan) -> None:
     """Nobody was left to say a word: Slurm puts the job back."""
-    wait_for_state(bereft, "done", seconds=120)
+    wait_for_state(bereft, "done")
     wait_until_accounted(bereft.jobs["job"].folder.slurm_ids()[0], "NODE_FAIL", "COMPLETED")
     assert happened(bereft) == ["submit", "start", "lost", "start", "end"]
 
@@ -225,7 +236,7 @@ def test_a_job_that_lost_the_node_of_its_script_goes_on(bereft: Plan) -> None:
 @pytest.mark.slow
 def test_a_job_that_is_killed_at_its_time_limit_goes_on(overdue: Plan) -> None:
     try:
-        wait_for_ranks(overdue, starts=2, seconds=120)
+        wait_for_ranks(overdue, starts=2, seconds=300)
     finally:
         call("scancel", *overdue.jobs["job"].folder.slurm_ids())
     events = read_events(overdue.jobs["job"].folder)

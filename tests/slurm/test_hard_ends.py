@@ -14,6 +14,7 @@ from megatron_jobs.jobs.plan import Plan
 from megatron_jobs.jobs.receipt import read_receipt
 from megatron_jobs.jobs.strikes import strike
 from tests.slurm.test_going_on import (
+    SLOW_ONCE,
     call,
     happened,
     plan_of,
@@ -53,7 +54,7 @@ def batch_log(plan: Plan) -> str:
 def overstayer(module_slurm: None, tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """A job whose ranks ignore every signal, begun early: it only waits for its time limit."""
     resources = {"nodes": 2, "hours": 1 / 60}
-    job = {"seconds": 400, "stubborn": True, "slow_once": True, "resources": resources}
+    job = {"seconds": 600, "stubborn": True, "slow_once": True, "resources": resources}
     plan = plan_of(tmp_path_factory.mktemp("overstayer"), job=job, later={"reads": "@job/words"})
     submit(plan)
     return plan
@@ -61,7 +62,7 @@ def overstayer(module_slurm: None, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.usefixtures("overstayer")
 def test_a_requeue_that_happens_though_it_seems_refused(tmp_path: Path, wrapped: Wrap) -> None:
-    plan = plan_of(tmp_path, job={"seconds": 3})
+    plan = plan_of(tmp_path, job=SLOW_ONCE)
     ids = submit(plan, **wrapped("scontrol"))
     wait_for_ranks(plan)
     call("scancel", "--signal=USR2", ids["job"])
@@ -72,7 +73,7 @@ def test_a_requeue_that_happens_though_it_seems_refused(tmp_path: Path, wrapped:
 
 
 def test_a_successor_that_is_taken_though_it_seems_refused(tmp_path: Path, wrapped: Wrap) -> None:
-    plan = plan_of(tmp_path, job={"seconds": 3})
+    plan = plan_of(tmp_path, job=SLOW_ONCE)
     submit(plan, again="submit", **wrapped("sbatch"))
     wait_for_ranks(plan)
     first = plan.jobs["job"].folder.slurm_ids()[0]
@@ -84,6 +85,8 @@ def test_a_successor_that_is_taken_though_it_seems_refused(tmp_path: Path, wrapp
     receipt = read_receipt(plan.jobs["job"].folder)
     assert receipt is not None
     assert receipt["slurm_job_ids"] == ids
+    for slurm_id in ids:
+        wait_until_accounted(slurm_id, "COMPLETED")
     began, ended = times(ids[1])[0], times(ids[0])[1]
     assert began >= ended  # never two at a time in one folder
 
@@ -97,7 +100,7 @@ def times(slurm_id: str) -> list[str]:
 def test_a_stranger_on_the_strike_list_keeps_no_other_in(tmp_path: Path, again: str) -> None:
     """Nodes that Slurm does not know any more would make it refuse the whole list."""
     strikes = tmp_path / "strikes"
-    plan = plan_of(tmp_path, job={"seconds": 3})
+    plan = plan_of(tmp_path, job=SLOW_ONCE)
     ids = submit(plan, again=again, strikes=str(strikes), sbatch={"exclude": "node[1-2]"})
     wait_for_ranks(plan)
     cluster = cluster_with(strikes)
@@ -114,7 +117,7 @@ def test_a_stranger_on_the_strike_list_keeps_no_other_in(tmp_path: Path, again: 
 
 def test_no_more_nodes_are_left_out_than_the_job_can_spare(tmp_path: Path) -> None:
     strikes = tmp_path / "strikes"
-    plan = plan_of(tmp_path, job={"seconds": 3})
+    plan = plan_of(tmp_path, job=SLOW_ONCE)
     ids = submit(plan, strikes=str(strikes), sbatch={"exclude": "node1"})
     wait_for_ranks(plan)
     for node in ("node6", "node5", "node4", "node3"):  # two must be left of node2 to node6
@@ -133,7 +136,7 @@ def cluster_with(strikes: Path) -> Cluster:
 def test_ranks_that_overstay_the_time_limit_are_gone_on_with(overstayer: Plan) -> None:
     """Slurm kills them together with the batch script."""
     folder = overstayer.jobs["job"].folder
-    wait_for_state(overstayer, "done", "later", seconds=240)
+    wait_for_state(overstayer, "done", "later", seconds=400)
     wait_until_accounted(folder.slurm_ids()[0], "REQUEUED", "COMPLETED")
     assert happened(overstayer) == ["submit", "start", "lost", "start", "end"]
     lost = read_events(folder)[2]

@@ -64,7 +64,7 @@ class Desk:
 
     def await_states(self, wanted: dict[str, str]) -> None:
         try:
-            wait_for(lambda: self.states() == wanted, "states", seconds=120, every=0.2)
+            wait_for(lambda: self.states() == wanted, "states", seconds=300, every=0.2)
         except Exception as error:
             raise AssertionError(f"{plan_status(self.run)}, wanted {wanted}") from error
 
@@ -90,13 +90,13 @@ def test_names_and_texts_reach_the_ranks_over_a_requeue(
     ids = desk.submit(
         {
             first: {"text": EVIL, "variables": variables},
-            second: {"text": EVIL, "seconds": 3},
+            second: {"text": EVIL, "seconds": 600},
             third: {"resources": ONE, "reads": f"@{first}/told", "text": f"{EVIL}\n"},
             fourth: {"resources": ONE, "after": [second, third], "text": EVIL[::-1]},
         }
     )
     log = desk.folder(second).log(1)
-    wait_for(lambda: log.exists() and "tells" in log.read_text(), "the rank", seconds=120)
+    wait_for(lambda: log.exists() and "tells" in log.read_text(), "the rank", seconds=240)
     subprocess.run(["scancel", "--signal=USR2", ids[second]], check=True)
     desk.await_states(dict.fromkeys(JOBS, "done"))
 
@@ -131,7 +131,7 @@ def test_failing_cancelled_and_submitted_again(
     jobs: Entries = {bad: {"bad": True, "text": EVIL}, long: {"resources": ONE, "seconds": 600}}
     last: Entries = {later: {"resources": ONE, "after": [bad]}}
     ids = desk.submit(jobs | last)
-    wait_for(lambda: desk.states()[bad] == "failed", "the failure", seconds=120, every=0.2)
+    wait_for(lambda: desk.states()[bad] == "failed", "the failure", seconds=240, every=0.2)
     desk.await_states({bad: "failed", long: "running", later: "cancelled"})
     capsys.readouterr()
     assert main(["cancel", str(desk.run), "--", long]) == 0

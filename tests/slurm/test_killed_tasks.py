@@ -5,6 +5,7 @@ import random
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -33,9 +34,9 @@ def corpus(folder: Path) -> Path:
     return path
 
 
-def plan_of(folder: Path, run: str, *, tasks: int, pause: float = 0) -> Plan:
+def plan_of(folder: Path, run: str, *, tasks: int, **settings: Any) -> Plan:
     shorten = {"stage": "tests.stages.shorten", "input": [str(folder / "corpus.jsonl")]}
-    shorten |= {"unit_mb": 0.01, "letters": 40, "pause": pause}
+    shorten |= {"unit_mb": 0.01, "letters": 40} | settings
     shorten |= {"resources": {"tasks": tasks, "hours": 0.1}}
     path = folder / f"{run}.yaml"
     path.write_text(yaml.safe_dump({"jobs": {"shorten": shorten}}))
@@ -52,11 +53,11 @@ def kill_some(draw: random.Random) -> list[str]:
     """Kill -9 all processes of tasks that run, one after the other."""
     killed: list[str] = []
     while len(killed) < KILLS:
-        wait_for(lambda: bool(running_tasks()), "a task that runs", seconds=60)
-        task = draw.choice(running_tasks())
+        wait_for(lambda: bool(set(running_tasks()) - {*killed}), "a task that runs", seconds=180)
         time.sleep(draw.random())
-        done = subprocess.run(["scancel", "--signal=KILL", "--full", task], check=False)
-        killed += [task] if done.returncode == 0 else []
+        task = draw.choice(sorted({*running_tasks()} - {*killed}))
+        subprocess.run(["scancel", "--signal=KILL", "--full", task], check=True)
+        killed.append(task)
     return killed
 
 
@@ -69,18 +70,22 @@ def test_killed_tasks_are_made_good(tmp_path: Path) -> None:
     near = plan_of(tmp_path, "near", tasks=1)
     run_plan(near)
 
-    far = plan_of(tmp_path, "far", tasks=TASKS, pause=0.02)
+    hold = tmp_path / "hold"
+    hold.touch()
+    held = {"hold": str(hold), "held_at": DOCUMENTS // TASKS // 2}
+    far = plan_of(tmp_path, "far", tasks=TASKS, pause=0.02, **held)
     cluster = tmp_path / "cluster.yaml"
     cluster.write_text(yaml.safe_dump(cluster_of_tests().model_dump(mode="json")))
     words = [str(tmp_path / "far.yaml"), "--cluster", str(cluster), "--run", str(far.run)]
     assert main(["submit", *words]) == 0
-    killed = kill_some(random.Random(4))
+    killed = kill_some(random.Random(4))  # none is through before it is released
+    hold.unlink()
     ended = ("done", "failed", "cancelled", "stopped")
-    wait_for(lambda: state_of(far) in ended, "the end", seconds=120, every=0.5)
+    wait_for(lambda: state_of(far) in ended, "the end", seconds=240, every=0.5)
     states = plan_status(far.run)[0]["tasks"]
     assert state_of(far) != "done", (killed, states)
     assert main(["resubmit", str(far.run)]) == 0
-    wait_for(lambda: state_of(far) == "done", "the end", seconds=120, every=0.5)
+    wait_for(lambda: state_of(far) == "done", "the end", seconds=240, every=0.5)
 
     here, there = (read_receipt(plan.jobs["shorten"].folder) for plan in (near, far))
     assert here is not None

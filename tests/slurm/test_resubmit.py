@@ -73,20 +73,24 @@ def over(run: Path) -> bool:
     return not {"waiting", "running"} & set(states(run))
 
 
+@pytest.mark.usefixtures("calm_nodes")
 def test_a_plan_whose_third_job_fails(
     tmp_path: Path, hook: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, profile, run = (tmp_path / name for name in ("plan.yaml", "site.yaml", "run"))
-    write_plan(plan, three={"trouble": "bug", "guilty": 1})
+    hold = tmp_path / "hold"
+    hold.touch()
+    write_plan(plan, one={"hold": str(hold)}, three={"trouble": "bug", "guilty": 1})
     write_profile(profile, hook)
     assert main(["submit", str(plan), "--run", str(run), "--cluster", str(profile)]) == 0
     assert main(["resubmit", str(run)]) == 2
     assert "still at work: one (" in capsys.readouterr().err
-    wait_for(lambda: over(run), "the failure", seconds=90, every=0.3)
+    hold.unlink()
+    wait_for(lambda: over(run), "the failure", seconds=240, every=0.3)
 
     assert states(run) == ["done", "done", "failed", "cancelled", "cancelled"], plan_status(run)
-    queued = subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True)
-    assert queued.stdout == ""
+    queue = ["squeue", "--noheader"]  # tells of what cleans up as well
+    wait_for(lambda: not subprocess.check_output(queue), "an empty queue", seconds=60, every=0.2)
     for name in NAMES[3:]:
         assert [event["event"] for event in read_events(JobFolder(run / name))] == ["submit"]
     postmortem = (run / "three/postmortem.md").read_text()
@@ -100,12 +104,12 @@ def test_a_plan_whose_third_job_fails(
     assert "a planted bug" in Hook.seen[2]["reason"]
     first = {name: (read_receipt(JobFolder(run / name)) or {}).get("ended") for name in NAMES[:2]}
 
-    write_plan(plan)
+    write_plan(plan, one={"hold": str(hold)})
     assert main(["resubmit", str(run), "five.text=again"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[:2] == ["one: done before", "two: done before"]
     assert len(printed) == 5
-    wait_for(lambda: over(run), "the end", seconds=90, every=0.3)
+    wait_for(lambda: over(run), "the end", seconds=240, every=0.3)
     assert states(run) == ["done"] * 5, plan_status(run)
     assert first == {n: (read_receipt(JobFolder(run / n)) or {})["ended"] for n in NAMES[:2]}
     assert (run / "five/words/0.txt").read_text() == "again\n"
@@ -119,7 +123,7 @@ def check_mails(run: Path) -> None:
     """Slurm's own: one for each job that ended, and for the one that failed."""
     log = Path(os.environ["SLURM_CONF"]).parents[1] / "log/mail.log"
     ids = {name: JobFolder(run / name).slurm_ids() for name in NAMES}
-    wait_for(lambda: len(log.read_text().splitlines()) >= 6, "the mails", seconds=20)
+    wait_for(lambda: len(log.read_text().splitlines()) >= 6, "the mails", seconds=60)
     mails = log.read_text()
     assert f"Job_id={ids['one'][0]} Name=run.one Ended" in mails
     assert f"Job_id={ids['three'][0]} Name=run.three Failed" in mails

@@ -34,6 +34,9 @@ NONE = {"nodes": False, "links": False}
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="root alone changes a task's root folder")
 
 
+pytestmark = pytest.mark.usefixtures("calm_nodes")
+
+
 def run_with(tmp_path: Path, job: dict[str, Any] | None = None, **changes: Any) -> Plan:
     """Run one job of 2 nodes x 1 rank to its end."""
     asked = {"nodes": 2, "hours": 0.2}
@@ -44,7 +47,7 @@ def run_with(tmp_path: Path, job: dict[str, Any] | None = None, **changes: Any) 
     cluster = Cluster.model_validate(load_cluster("devcluster").model_dump() | changes)
     submit_plan(plan, cluster, dry_run=False)
     state = lambda: plan_status(plan.run)[0]["state"]  # noqa: E731
-    wait_for(lambda: state() not in ("waiting", "running"), "its end", seconds=60, every=0.3)
+    wait_for(lambda: state() not in ("waiting", "running"), "its end", seconds=240, every=0.3)
     logs = plan.jobs["job"].folder.logs
     assert state() == "done", "\n".join(path.read_text() for path in logs.rglob("*.log"))
     return plan

@@ -17,6 +17,7 @@ from megatron_jobs.jobs.receipt import read_receipt
 from megatron_jobs.jobs.status import cancel_run, log_files, plan_status
 from megatron_jobs.jobs.submit import SKIPPED, submit_plan
 from megatron_jobs.runtime.files import wait_for
+from tests.slurm.conftest import nothing_starts
 
 HOSTILE = """a 'run' "of" $HOME `id` #1; ü\n--help\n"""
 TWO_BY_TWO = {"nodes": 2, "ranks": 2, "hours": 0.2}
@@ -47,7 +48,7 @@ def states(plan: Plan) -> list[str]:
     return [record["state"] for record in plan_status(plan.run)]
 
 
-def wait_until(holds: Callable[[], bool], plan: Plan, seconds: float = 60) -> None:
+def wait_until(holds: Callable[[], bool], plan: Plan, seconds: float = 240) -> None:
     try:
         wait_for(holds, "a state", seconds=seconds, every=0.2)
     except Exception as error:
@@ -71,6 +72,7 @@ def accounted(slurm_id: str, field: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.usefixtures("calm_nodes")
 def test_a_plan_runs_over_two_nodes_whatever_its_names(tmp_path: Path) -> None:
     first, second = "the 'first' $one\n", 'and "then" # two'
     entries = {first: {}, second: {"reads": f"@{first}/words", "text": "world"}}
@@ -107,6 +109,7 @@ def stored_script(slurm_id: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.usefixtures("calm_nodes")
 @pytest.mark.parametrize(
     ("trouble", "words"),
     [
@@ -146,11 +149,12 @@ def test_cancel(tmp_path: Path) -> None:
 
 def test_a_stopped_job_goes_on_after_a_requeue(tmp_path: Path) -> None:
     """The leader saves for longer than srun leaves ranks alive after one has failed."""
-    plan = plan_of(tmp_path, {"job": {"seconds": 4, "saving": 4}})
+    plan = plan_of(tmp_path, {"job": {"seconds": 600, "slow_once": True, "saving": 4}})
     ids = submit(plan)
     wait_until(lambda: all(log_of(plan, "job", rank) for rank in range(4)), plan)
-    subprocess.run(["scancel", "--signal=USR2", ids["job"]], check=True)
-    wait_for_states(plan, "waiting")
+    with nothing_starts():
+        subprocess.run(["scancel", "--signal=USR2", ids["job"]], check=True)
+        wait_for_states(plan, "waiting")
     wait_for_states(plan, "done")
     assert (plan.jobs["job"].folder.path / "saved").exists()
     for rank in range(4):
@@ -171,14 +175,16 @@ def test_a_job_is_not_put_back_for_ever(tmp_path: Path) -> None:
     wait_until(lambda: accounted(ids["job"], "ExitCode") == ["75:0"], plan)
 
 
+@pytest.mark.usefixtures("calm_nodes")
 def test_a_job_that_lost_its_node_is_not_at_its_end(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, {"job": {"seconds": 2}})
+    plan = plan_of(tmp_path, {"job": {"seconds": 600, "slow_once": True}})
     ids = submit(plan)
     wait_until(lambda: all(log_of(plan, "job", rank) for rank in range(4)), plan)
     node = "nodename=node2"
-    subprocess.run(["scontrol", "update", node, "state=down", "reason=test"], check=True)
-    wait_for_states(plan, "waiting")
-    subprocess.run(["scontrol", "update", node, "state=resume"], check=True)
+    with nothing_starts():
+        subprocess.run(["scontrol", "update", node, "state=down", "reason=test"], check=True)
+        wait_for_states(plan, "waiting")
+        subprocess.run(["scontrol", "update", node, "state=resume"], check=True)
     wait_for_states(plan, "done")
     wait_until(lambda: accounted(ids["job"], "State") == ["NODE_FAIL", "COMPLETED"], plan)
 

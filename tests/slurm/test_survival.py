@@ -41,7 +41,7 @@ index:
   valid_samples: 8
 """
 TRAINING = f"""
-resources: {{nodes: 4, ranks: 2, hours: 0.2}}
+resources: {{nodes: 4, ranks: 1, hours: 0.2}}
 model: {{preset: llama-tiny}}
 mesh: {{tensor: 2}}
 batch: {{global_size: 8, micro_size: 2}}
@@ -85,9 +85,9 @@ class Training:
         return list([event for event in self.events if event["event"] == "start"][-1]["nodes"])
 
     def await_steps(self, count: int) -> None:
-        self.wait(lambda: len(self.curve) >= count, f"step {count}", 120)
+        self.wait(lambda: len(self.curve) >= count, f"step {count}", 300)
 
-    def await_end(self, seconds: float = 180) -> None:
+    def await_end(self, seconds: float = 400) -> None:
         self.wait(lambda: self.state not in ("waiting", "running"), "the end", seconds)
 
     def wait(self, holds: Callable[[], bool], what: str, seconds: float) -> None:
@@ -113,7 +113,7 @@ def plan_of(folder: Path, jobs: dict[str, Any]) -> Plan:
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    """The data, and the training on this machine to which nothing happens: eight ranks as well."""
+    """The data, and the training on this machine to which nothing happens: four ranks as well."""
     jobs = yaml.safe_load(DATA)
     jobs["pretrain"] = {"stage": "pretrain", "index": "@index/index"} | yaml.safe_load(TRAINING)
     plan = plan_of(tmp_path_factory.mktemp("calm"), jobs)
@@ -135,19 +135,21 @@ def begin(calm: Plan, folder: Path, *, job: dict[str, Any], **changes: Any) -> T
 def limited(calm: Plan, tmp_path_factory: pytest.TempPathFactory) -> Training:
     """A training whose time limit is too short, begun early: it spends its life waiting."""
     job = {"pause": 5, "slow_starts": 2, "slow_steps": 6}
-    job["resources"] = {"nodes": 4, "ranks": 2, "hours": 2 / 60}
+    job["resources"] = {"nodes": 4, "ranks": 1, "hours": 2 / 60}
     away = {"exclude": ",".join(BREAKABLE)}
     return begin(calm, tmp_path_factory.mktemp("limited"), job=job, sbatch=away)
 
 
 @pytest.fixture
 def training(calm: Plan, limited: Training, tmp_path: Path) -> Iterator[Callable[..., Training]]:
-    """Begins a training that is slow at first, at least two nodes of which may be broken."""
+    """Begins a training that in its first start waits, half way, for what is to happen to it; at
+    least two nodes of which may be broken."""
     begun: list[Training] = []
 
     def start(**changes: Any) -> Training:
         away = {"sbatch": {"exclude": "node1,node2"}}
-        begun.append(begin(calm, tmp_path, job={"pause": 0.5}, **away | changes))
+        job = {"slow_steps": STEPS // 2, "until": str(tmp_path / "go on")}
+        begun.append(begin(calm, tmp_path, job=job, **away | changes))
         return begun[0]
 
     yield start
@@ -171,7 +173,7 @@ def check_end(training: Training, calm: Plan, *states: str) -> None:
     assert receipt["starts"] == len(states)
     sacct = ("sacct", "-DXnP", "-o", "State", "-j", training.slurm_id)
     told = lambda: call(*sacct).splitlines()  # noqa: E731
-    training.wait(lambda: told() == list(states), f"{states}, not {told()}", 20)
+    training.wait(lambda: told() == list(states), f"{states}, not {told()}", 60)
 
 
 def test_a_preempted_training(training: Callable[..., Training], calm: Plan) -> None:
@@ -189,6 +191,7 @@ def test_a_node_that_dies(training: Callable[..., Training], calm: Plan) -> None
     node = next(name for name in bereft.nodes()[1:] if name in BREAKABLE)
     try:
         call(NODE, "kill", node)
+        (bereft.plan.run.parent / "go on").touch()  # into a step that cannot be taken
         check_end(bereft, calm, "NODE_FAIL", "COMPLETED")
         assert node not in bereft.nodes()
     finally:
@@ -200,10 +203,10 @@ def test_a_node_that_dies(training: Callable[..., Training], calm: Plan) -> None
 def test_a_rank_that_is_killed(training: Callable[..., Training], calm: Plan) -> None:
     bereft = training()
     bereft.await_steps(4)
-    os.kill(rank_of(bereft.slurm_id, 5), signal.SIGKILL)
+    os.kill(rank_of(bereft.slurm_id, 3), signal.SIGKILL)
     check_end(bereft, calm, "REQUEUED", "COMPLETED")
     failed = bereft.events[2]
-    assert (failed["event"], failed["rank"], failed["decision"]) == ("failed", 5, "requeue")
+    assert (failed["event"], failed["rank"], failed["decision"]) == ("failed", 3, "requeue")
 
 
 def rank_of(slurm_id: str, rank: int) -> int:
@@ -234,10 +237,10 @@ def test_a_node_that_is_drained(training: Callable[..., Training], calm: Plan) -
 
 
 def test_a_time_limit_that_is_too_short_twice(limited: Training, calm: Plan) -> None:
-    limited.await_end(420)
+    limited.await_end(600)
     reached = [event["reached"] for event in limited.events if event["event"] == "start"]
     count = len(reached) - 1
-    assert count == 2
+    assert count >= 2  # on a slow machine the starts after that are too short as well
     assert reached[0] == 0 < reached[-1] < STEPS
     assert reached == sorted(reached)
     check_end(limited, calm, *["REQUEUED"] * count, "COMPLETED")

@@ -12,6 +12,7 @@ from megatron_jobs.jobs.status import plan_status
 from megatron_jobs.jobs.submit import submit_plan
 from megatron_jobs.runtime.files import wait_for
 from megatron_jobs.runtime.journal import read_journal
+from tests.slurm.conftest import nothing_starts
 
 BOOKS = Path(__file__).parents[2] / "megatron_jobs" / "plans" / "books.jsonl"
 STEPS = 16
@@ -26,7 +27,7 @@ jobs:
     train_samples: {STEPS * 8}
     valid_samples: 8
   pretrain:
-    stage: pretrain
+    stage: STAGE
     resources: {{nodes: 2, ranks: 2}}
     index: "@index/index"
     model: {{preset: llama-tiny}}
@@ -52,15 +53,18 @@ def states(plan: Plan) -> list[str]:
 @pytest.mark.slow
 def test_stopped_and_put_back_it_equals_a_local_run(tmp_path: Path) -> None:
     path = tmp_path / "plan.yaml"
-    path.write_text(PLAN)
-    far, near = (load_plan(str(path), [], tmp_path / name) for name in ("far", "near"))
+    path.write_text(PLAN.replace("STAGE", "pretrain"))
+    near = load_plan(str(path), [], tmp_path / "near")
+    path.write_text(PLAN.replace("STAGE", "tests.stages.paced") + f"    slow_steps: {STEPS // 2}\n")
+    far = load_plan(str(path), [], tmp_path / "far")
     ids = dict(submit_plan(far, load_cluster("devcluster"), dry_run=False))
-    wait_for(lambda: len(losses(far)) >= 2, f"two steps: {states(far)}", seconds=180, every=0.02)
-    subprocess.run(["scancel", "--signal=USR2", ids["pretrain"]], check=True)
-    wait_for(lambda: states(far)[-1] == "waiting", "the requeue", seconds=60, every=0.2)
-    stopped_at = losses(far)[-1][0]
+    wait_for(lambda: len(losses(far)) >= 2, f"two steps: {states(far)}", seconds=300, every=0.2)
+    with nothing_starts():
+        subprocess.run(["scancel", "--signal=USR2", ids["pretrain"]], check=True)
+        wait_for(lambda: states(far)[-1] == "waiting", "the requeue", seconds=180, every=0.2)
+        stopped_at = losses(far)[-1][0]
     run_plan(near)
-    wait_for(lambda: states(far)[-1] not in ("waiting", "running"), "the end", seconds=180)
+    wait_for(lambda: states(far)[-1] not in ("waiting", "running"), "the end", seconds=300)
     assert states(far) == ["done"] * 4, plan_status(far.run)
     assert 2 <= stopped_at < STEPS
     assert [step for step, _ in losses(far)] == list(range(1, STEPS + 1))

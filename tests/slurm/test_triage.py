@@ -36,9 +36,13 @@ def states(plan: Plan) -> list[str]:
 
 
 def wait_for_states(plan: Plan, *wanted: str) -> None:
-    wait_for(lambda: states(plan) == list(wanted), f"{wanted}: {plan_status(plan.run)}", seconds=60)
+    try:
+        wait_for(lambda: states(plan) == list(wanted), f"{wanted}", seconds=180, every=0.2)
+    except Exception as error:
+        raise AssertionError(f"{error}: {plan_status(plan.run)}") from error
 
 
+@pytest.mark.usefixtures("calm_nodes")
 def test_a_killed_rank_is_the_cause_not_those_that_srun_ends(tmp_path: Path) -> None:
     plan = submitted(tmp_path, max_restarts=0, trouble="kill", guilty=3)
     wait_for_states(plan, "failed", "cancelled")
@@ -55,8 +59,8 @@ def test_stopped_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     """It saves, is not put back in the queue, and is not begun again before the switch is gone."""
     plan = submitted(tmp_path, seconds=600)
     folder = plan.jobs["job"].folder
-    wait_for(lambda: all(folder.log(rank).exists() for rank in range(4)), "the ranks", seconds=60)
-    wait_for(lambda: all(folder.log(r).read_text() for r in range(4)), "their words", seconds=60)
+    wait_for(lambda: all(folder.log(rank).exists() for rank in range(4)), "the ranks", seconds=180)
+    wait_for(lambda: all(folder.log(r).read_text() for r in range(4)), "their words", seconds=180)
     assert main(["stop", str(plan.run), "job"]) == 0
     slurm_id = folder.slurm_ids()[-1]
     assert f"job: saves and stops, Slurm has told {slurm_id}" in capsys.readouterr().out
@@ -75,9 +79,12 @@ def test_stopped_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_stopped_before_it_began(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is there to be told; when its turn comes it does not begin."""
-    plan = submitted(tmp_path, seconds=3)
-    wait_for(lambda: states(plan)[0] == "running", "the first", seconds=60)
+    hold = tmp_path / "hold"
+    hold.touch()
+    plan = submitted(tmp_path, hold=str(hold))
+    wait_for(lambda: states(plan)[0] == "running", "the first", seconds=180)
     assert main(["stop", str(plan.run), "next"]) == 0
+    hold.unlink()
     assert "Slurm has told" not in capsys.readouterr().out
     wait_for_states(plan, "done", "stopped")
     folder = plan.jobs["next"].folder

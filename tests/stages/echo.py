@@ -10,7 +10,7 @@ from typing import Literal
 from megatron_jobs.config.resources import Resources
 from megatron_jobs.config.settings import InputPath, Settings
 from megatron_jobs.errors import Stopped, UserError
-from megatron_jobs.runtime.files import wait_for
+from megatron_jobs.runtime.files import read_json, wait_for
 from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.runtime.stop import deferred_stop
 
@@ -30,6 +30,8 @@ class Config(Settings):
     seconds: float = 0
     slow_once: bool = False
     """It takes `seconds` in its first start only."""
+    hold: str = ""
+    """A file: after that it waits as long as it is there."""
     stubborn: bool = False
     """Ends its work when it is asked to stop, instead of stopping."""
     saving: float = 0
@@ -43,7 +45,9 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
         _be_in_trouble(config, rank)
     try:
         with deferred_stop() if config.stubborn else contextlib.nullcontext():
-            time.sleep(0 if config.slow_once and rank.restart else config.seconds)
+            slow = not config.slow_once or is_first_start(folder)
+            time.sleep(config.seconds if slow else 0)
+            await_release(config.hold)
     except Stopped:
         _save(config, rank, folder)
         raise
@@ -53,6 +57,17 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     words.joinpath(f"{rank.index}.txt").write_text(before + config.text * config.count + "\n")
     wait_for(lambda: len(list(words.iterdir())) == rank.world, "all words", seconds=60)
     return {"ranks": rank.world, "nodes": rank.nodes}
+
+
+def is_first_start(folder: Path) -> bool:
+    """Whether the job, or task, of a folder was not started before, under whatever Slurm id."""
+    return len(read_json(folder / "started.json")["starts"]) == 1
+
+
+def await_release(hold: str) -> None:
+    """Wait as long as a file is there; empty: not at all."""
+    if hold:
+        wait_for(lambda: not Path(hold).exists(), f"the end of {hold}", seconds=600)
 
 
 def _save(config: Config, rank: Rank, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Ranks that add up a number over and over; one of them may hang, be stopped or be slow."""
 
+import itertools
 import os
 import signal
 import time
@@ -28,6 +29,8 @@ class Config(Settings):
     trouble: Literal["", "sleep", "stop", "slow"] = "sleep"
     at: int = 3
     """The step of the trouble; `slow`: of each step."""
+    hold: str = ""
+    """A file: after those steps it takes more, as long as the leader sees it."""
     attempts: int = 1
     """Starts that have the trouble; later ones go well."""
 
@@ -43,7 +46,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     ours = rank.index == config.guilty and rank.restart < config.attempts
     total = torch.zeros(1)
-    for step in range(1, config.steps + 1):
+    for step in itertools.count(1):
         beat(step, "data")
         began = time.perf_counter()
         read(config, step, ours)
@@ -51,11 +54,25 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
         beat(step, "agree", own_seconds=own)
         total += 1
         dist.all_reduce(total)
+        if step >= config.steps and not _is_held(config, rank):
+            break
     rest("end")
     close()
     if rank.leads:
         (folder / "sum.txt").write_text(f"{total.item()}\n")
     return {"steps": config.steps}
+
+
+def _is_held(config: Config, rank: Rank) -> bool:
+    """Whether the leader sees the file, as all ranks learn."""
+    import torch
+    import torch.distributed as dist
+
+    if not config.hold:
+        return False
+    seen = torch.tensor([float(rank.leads and Path(config.hold).exists())])
+    dist.all_reduce(seen)
+    return bool(seen.item())
 
 
 def read(config: Config, step: int, ours: bool) -> None:

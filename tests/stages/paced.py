@@ -15,7 +15,7 @@ from megatron_jobs.stages import pretrain
 
 OUTPUTS = pretrain.OUTPUTS
 RESOURCES = pretrain.RESOURCES
-LAYOUT = (*pretrain.LAYOUT, "pause", "slow_starts", "slow_steps")
+LAYOUT = (*pretrain.LAYOUT, "pause", "slow_starts", "slow_steps", "until")
 check, promise, foresee, describe = (
     pretrain.check,
     pretrain.promise,
@@ -32,7 +32,9 @@ class Config(pretrain.Config):
     slow_starts: int = 1
     """How many of the first starts are slow."""
     slow_steps: int | None = None
-    """Steps of each slow start, before the last of which it waits until it is asked to stop."""
+    """Steps of each slow start, before the last of which it waits until it is asked to stop..."""
+    until: str = ""
+    """... or, if a file is named, until that is there."""
 
 
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
@@ -46,7 +48,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
         time.sleep(config.pause)
         taken.append(time.monotonic())
         if len(taken) == config.slow_steps:
-            wait_for(asked_to_stop, "a signal to stop", seconds=600, every=0.2)
+            wait_for(lambda: may_go_on(config), "a signal to stop", seconds=600, every=0.2)
         return quick(*arguments)
 
     if rank.restart < config.slow_starts:
@@ -54,7 +56,7 @@ def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
     return pretrain.run(config, rank, folder)
 
 
-def asked_to_stop() -> bool:
-    """Whether a signal has come; a sign of life as well, for nothing is stuck here."""
+def may_go_on(config: Config) -> bool:
+    """Whether what is waited for has come; a sign of life as well, for nothing is stuck here."""
     pulse()
-    return bool(stop_reason())
+    return bool(stop_reason()) or bool(config.until and Path(config.until).exists())

@@ -13,11 +13,12 @@ from megatron_jobs.stages.documents import (
 )
 from megatron_jobs.text.record import Record
 from megatron_jobs.text.shards import Verdict
+from tests.stages.echo import await_release
 
 __all__ = ["GATHER", "LAYOUT", "OUTPUTS", "RESOURCES", "Config", "gather", "run"]
 RESOURCES = Resources(hours=0.1)
 GATHER = Resources(hours=0.05)
-LAYOUT = ("pause",)
+LAYOUT = ("pause", "hold", "held_at")
 
 
 class Config(DocumentSettings):
@@ -26,18 +27,24 @@ class Config(DocumentSettings):
     letters: int = 5
     pause: float = 0
     """Seconds that each record takes."""
+    hold: str = ""
+    """A file: nobody gets past record `held_at` as long as it is there."""
+    held_at: int = 0
 
 
 class _Shorten:
-    def __init__(self, letters: int, pause: float) -> None:
-        self.letters, self.pause, self.cut = letters, pause, 0
+    def __init__(self, config: Config) -> None:
+        self.config, self.cut, self.seen = config, 0, 0
 
     def treat(self, record: Record) -> Record | Verdict:
-        time.sleep(self.pause)
+        time.sleep(self.config.pause)
+        self.seen += 1
+        if self.seen == self.config.held_at:
+            await_release(self.config.hold)
         if not record.text:
             return Verdict("shorten.empty", 0, 1)
-        self.cut += len(record.text) > self.letters
-        record.text = record.text[: self.letters]
+        self.cut += len(record.text) > self.config.letters
+        record.text = record.text[: self.config.letters]
         return record
 
     def numbers(self) -> dict[str, int]:
@@ -46,7 +53,7 @@ class _Shorten:
 
 
 def run(config: Config, rank: Rank, folder: Path) -> dict[str, float]:
-    return run_documents(config, rank, folder, lambda: _Shorten(config.letters, config.pause))
+    return run_documents(config, rank, folder, lambda: _Shorten(config))
 
 
 def gather(config: Config, folder: Path, tasks: list[Path]) -> dict[str, float]:
