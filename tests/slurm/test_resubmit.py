@@ -93,10 +93,7 @@ def test_a_plan_whose_third_job_fails(
     wait_for(lambda: not subprocess.check_output(queue), "an empty queue", seconds=60, every=0.2)
     for name in NAMES[3:]:
         assert [event["event"] for event in read_events(JobFolder(run / name))] == ["submit"]
-    postmortem = (run / "three/postmortem.md").read_text()
-    assert "- **cause**: ZeroDivisionError: a planted bug (" in postmortem
-    assert "- **where**: rank 1 on node2\n" in postmortem
-    assert f"mend the code or its settings; then `mj resubmit {run}`" in postmortem
+    check_postmortem(run)
     assert main(["status", str(run)]) == 0
     assert "rank 1 on node2: ZeroDivisionError" in " ".join(capsys.readouterr().out.split())
     told = [(news["job"], news["event"]) for news in Hook.seen]
@@ -117,6 +114,13 @@ def test_a_plan_whose_third_job_fails(
     assert main(["resubmit", str(run)]) == 0
     assert capsys.readouterr().out.splitlines() == [f"{name}: done before" for name in NAMES]
     check_mails(run)
+
+
+def check_postmortem(run: Path) -> None:
+    postmortem = (run / "three/postmortem.md").read_text()
+    assert "- **cause**: ZeroDivisionError: a planted bug (" in postmortem
+    assert "- **where**: rank 1 on node2\n" in postmortem
+    assert f"mend the code or its settings; then `mj resubmit {run}`" in postmortem
 
 
 def check_mails(run: Path) -> None:
