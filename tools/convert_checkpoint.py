@@ -5,12 +5,14 @@ tools/convert_checkpoint.py --model-type GPT --loader hf --saver mcore --load-di
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from megatron_jobs.config.build import build_settings
 from megatron_jobs.convert.source import kind_of
 from megatron_jobs.errors import EXIT_DONE, EXIT_USER, DataError, UserError
 from megatron_jobs.stages.convert import Config, convert
@@ -34,18 +36,26 @@ SAVERS = {
     "gguf": "gguf",
     "onnx": "onnx",
 }
+FLAGS = {
+    "source": "load-dir",
+    "to": "saver",
+    "tokenizer": "tokenizer-model",
+    "pad_vocab_to": "make-vocab-size-divisible-by",
+    "gguf": "gguf-type",
+}
+"""Settings of the stage -> flags of another name."""
 
 
 def main(words: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 something the user can mend."""
     asked = flags().parse_args(words)
     try:
-        config = settings(asked)
-        found = convert(config, asked.save_dir, quiet if asked.quiet else show)
+        config, out = settings(asked), save_folder(asked.save_dir)
+        found = convert(config, out, quiet if asked.quiet else show)
     except (UserError, DataError) as error:
         print(f"\nconvert_checkpoint: {error}", file=sys.stderr)
         return EXIT_USER
-    tell(asked.save_dir, found)
+    tell(out, found)
     return EXIT_DONE
 
 
@@ -98,27 +108,46 @@ def settings(asked: argparse.Namespace) -> Config:
     """The settings of the stage; UserError for flags that do not fit each other."""
     if not asked.load_dir.exists():
         raise UserError(f"--load-dir: {asked.load_dir}: no such folder")
-    if asked.save_dir.exists():
-        raise UserError(f"--save-dir: {asked.save_dir}: is there already; nothing is overwritten")
     kind, _ = kind_of(asked.load_dir)
     if LOADERS[asked.loader] and kind not in LOADERS[asked.loader]:
         raise UserError(f"--loader {asked.loader}: {asked.load_dir} is of kind {kind}")
-    if asked.make_vocab_size_divisible_by < 1:
-        found = f"found {asked.make_vocab_size_divisible_by}, must be at least 1"
-        raise UserError(f"--make-vocab-size-divisible-by: {found}")
-    return Config(
-        source=asked.load_dir,
-        to=SAVERS[asked.saver],
-        model=model_settings(asked.model_config),
-        tokenizer=asked.tokenizer_model,
-        dtype=asked.dtype,
-        mesh=mesh_settings(asked),
-        pad_vocab_to=asked.make_vocab_size_divisible_by,
-        family=asked.family,
-        gguf=asked.gguf_type,
-        proof=asked.proof,
-        threads=asked.threads,
-    )
+    values = {
+        "source": asked.load_dir,
+        "to": SAVERS[asked.saver],
+        "model": model_settings(asked.model_config),
+        "tokenizer": asked.tokenizer_model,
+        "dtype": asked.dtype,
+        "mesh": mesh_settings(asked),
+        "pad_vocab_to": asked.make_vocab_size_divisible_by,
+        "family": asked.family,
+        "gguf": asked.gguf_type,
+        "proof": asked.proof,
+        "threads": asked.threads,
+    }
+    config, problems = build_settings(Config, values)
+    if config is None or problems:
+        raise UserError("\n".join(f"{flag_of(name, asked)}: {rule}" for name, rule in problems))
+    return config
+
+
+def flag_of(name: str, asked: argparse.Namespace) -> str:
+    """The flag that a setting came from; of the model's, the file and the setting in it."""
+    first, _, rest = name.partition(".")
+    if first == "model":
+        return f"--model-config: {asked.model_config}: {rest}"
+    if first == "mesh":
+        return f"--target-{rest}-parallel-size"
+    return f"--{FLAGS.get(first, first)}"
+
+
+def save_folder(place: Path) -> Path:
+    """Where the result goes, a/../b being b; UserError for what is there, if only as a link."""
+    if ".." in place.parts:
+        plain = place.name not in ("", "..")
+        place = place.parent.resolve() / place.name if plain else place.resolve()
+    if os.path.lexists(place):
+        raise UserError(f"--save-dir: {place}: is there already; nothing is overwritten")
+    return place
 
 
 def mesh_settings(asked: argparse.Namespace) -> dict[str, Any]:

@@ -64,7 +64,8 @@ def write_onnx(source: Path, folder: Path) -> float:
                 f"{folder}: not written: its logits differ by {error:.2g} of the largest"
             )
         for path in (source / CONFIG, *tokenizer_files(source)):
-            shutil.copyfile(path, part / path.name)
+            (part / path.relative_to(source)).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, part / path.relative_to(source))
     return error
 
 

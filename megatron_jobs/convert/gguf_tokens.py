@@ -10,34 +10,62 @@ from typing import Any
 import numpy as np
 
 from megatron_jobs.convert.gguf_splitters import splitter_name
-from megatron_jobs.convert.hugging_face import TOKENIZER, TOKENIZER_BYTES
+from megatron_jobs.convert.hugging_face import PIECES, TOKENIZER, TOKENIZER_BYTES
 from megatron_jobs.convert.json_file import read_limited_json
 from megatron_jobs.errors import DataError, UserError
-from megatron_jobs.text.sentencepiece_format import PieceType, read_model
+from megatron_jobs.text.sentencepiece_format import ModelType, PieceType, read_model
 
 MODEL = "tokenizer.ggml."
 ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 """Of tokenizer_config.json's `..._token` -> of the metadata's `..._token_id`."""
 TEMPLATE = "chat_template.jinja"
-PIECES = "tokenizer.model"
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder has what `tokenizer_metadata` reads."""
+    return (folder / TOKENIZER).is_file() or (folder / PIECES).is_file()
 
 
 def tokenizer_metadata(folder: Path, rows: int) -> dict[str, Any]:
-    """The metadata of a folder's tokenizer.
+    """The metadata of a folder's tokenizer: its tokenizer.json, else its tokenizer.model.
 
     Args:
         rows: V.
     Raises: UserError for one that llama.cpp cannot cut text like; DataError for a damaged one.
     """
-    state = _read(folder / TOKENIZER)
+    file = folder / (TOKENIZER if (folder / TOKENIZER).is_file() else PIECES)
     settings = _read(folder / "tokenizer_config.json", {})
     try:
+        state = _read(file) if file.name == TOKENIZER else _state_of_pieces(folder, settings)
         byte_level = '"ByteLevel"' in _kinds(state.get("pre_tokenizer"))
         made = _byte_level(state) if byte_level else _pieces(folder, state, settings)
         found = made | _tokens(state, made.pop("pieces", {}), rows)
         return found | _special(state, settings) | _template(folder, settings)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{folder / TOKENIZER}: not a tokenizer: {error!r}") from error
+        raise DataError(f"{file}: not a tokenizer: {error!r}") from error
+
+
+def _state_of_pieces(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """What tokenizer.json would say of a folder with tokenizer.model alone.
+
+    `settings` get the roles that only the model names, and what its class of transformers does
+    where nothing is said: a token before each text.
+    """
+    model = read_model(folder / PIECES)
+    kinds = [piece.type for piece in model.pieces]
+    unknown = kinds.index(PieceType.UNKNOWN) if PieceType.UNKNOWN in kinds else -1
+    ids = {"bos": model.bos_id, "eos": model.eos_id, "pad": model.pad_id, "unk": unknown}
+    for role, number in ids.items():
+        if number >= 0:
+            settings.setdefault(f"{role}_token", model.pieces[number].text)
+    settings.setdefault("add_bos_token", model.model_type == ModelType.BPE)
+    vocab = {piece.text: number for number, piece in enumerate(model.pieces)}
+    roles = {_text(settings.get(f"{role}_token")) for role in ROLES}
+    own = _read(folder / "added_tokens.json", {}).items()
+    added = {number: {"content": text, "special": text in roles} for text, number in own}
+    added |= {int(n): token for n, token in settings.get("added_tokens_decoder", {}).items()}
+    tokens = [{**token, "id": number} for number, token in added.items()]
+    return {"model": {"type": "pieces", "vocab": vocab}, "added_tokens": tokens}
 
 
 def _read(file: Path, default: Any = None) -> dict[str, Any]:
@@ -95,9 +123,7 @@ def _tokens(state: Mapping[str, Any], pieces: Mapping[int, Any], rows: int) -> d
     added = {token["id"]: token for token in state.get("added_tokens", [])}
     for text, number in [*own, *((token["content"], n) for n, token in added.items())]:
         if not 0 <= number < rows:
-            raise UserError(
-                f"tokenizer.json: token {text!r} has id {number}, the model {rows} rows"
-            )
+            raise UserError(f"tokenizer: token {text!r} has id {number}, the model {rows} rows")
         texts[number], types[number] = text, PieceType.NORMAL
     for number, piece in pieces.items():
         if number < rows:

@@ -14,6 +14,7 @@ from megatron_jobs.config.settings import all_problems
 from megatron_jobs.convert.families import FAMILIES
 from megatron_jobs.convert.family import Family, settings_of
 from megatron_jobs.convert.json_file import read_limited_json
+from megatron_jobs.convert.safetensors import check_inside
 from megatron_jobs.errors import DataError, UserError
 
 CONFIG = "config.json"
@@ -25,20 +26,31 @@ HEAD_BYTES = 8 << 20
 """Of a tokenizer.json, in which the added tokens are looked for."""
 ADDED = re.compile(r'"added_tokens"\s*:\s*\[')
 TOKENIZER = "tokenizer.json"
+PIECES = "tokenizer.model"
+"""A SentencePiece model, where a tokenizer is not, or not only, a tokenizer.json."""
 TOKENIZER_FILES = (
     TOKENIZER,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "chat_template.json",
     "generation_config.json",
     "merges.txt",
-    "tokenizer.model",
+    "bpe.codes",
+    PIECES,
+    "tiktoken.model",
+    "tekken.json",
     "vocab.json",
     "vocab.txt",
     "spiece.model",
+    "spm.model",
+    "sentencepiece.model",
+    "sentencepiece.bpe.model",
 )
 """What goes along with a model."""
+FURTHER_FILES = ("tokenizer.model.v*", "additional_chat_templates/*.jinja")
+"""Patterns of names of more."""
 DIVISOR = 128
 """Rows of an embedding: a multiple of it can be cut over any usual number of tensor ranks."""
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -181,7 +193,7 @@ def written_config(
         told = special_ids(tokenizer).items()
         ids |= {k: v for k, v in told if v is not None and (other_tokenizer or k not in kept)}
     own = {"architectures": [family.architecture], "model_type": family.model_type}
-    return own | kept | family.config(model) | ids | {"dtype": dtype}
+    return own | kept | family.config(model) | ids | {"dtype": dtype, "torch_dtype": dtype}
 
 
 def special_ids(tokenizer: Path) -> dict[str, int | None]:
@@ -217,22 +229,25 @@ def _added_tokens(file: Path) -> dict[str, int]:
 def tokenizer_folder(path: Path) -> Path:
     """The folder of a tokenizer, named by itself or by its tokenizer.json; UserError if it is none.
 
-    A Hugging Face folder holds more of a tokenizer than that one file.
+    A Hugging Face folder holds more of a tokenizer than that one file. Raises as `tokenizer_files`.
     """
     folder = path.parent if path.name == TOKENIZER else path
     if not (folder / TOKENIZER).is_file():
         raise UserError(f"tokenizer: {folder}: no {TOKENIZER} in it; name the folder that holds it")
+    tokenizer_files(folder)
     return folder
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """What of a folder belongs to a tokenizer, chat template and generation settings included."""
+    """What of a folder belongs to a tokenizer, chat templates and generation settings included.
+
+    Raises: DataError for a link that leads out of the folder, or nowhere.
+    """
     found = [folder / name for name in TOKENIZER_FILES]
-    return [path for path in found if path.is_file() and _lies_in(path, folder)]
+    found += [path for pattern in FURTHER_FILES for path in sorted(folder.glob(pattern))]
+    return [check_inside(path, folder, folder) for path in found if path.is_file() or _leads(path)]
 
 
-def _lies_in(path: Path, folder: Path) -> bool:
-    """Whether a file is one of the folder's own; a cache of Hugging Face's links to ../../blobs."""
-    place = path.resolve()
-    inside = place.is_relative_to(folder.resolve())
-    return inside or "blobs" in place.parts
+def _leads(path: Path) -> bool:
+    """Whether it is a link to something else than a folder."""
+    return path.is_symlink() and not path.is_dir()

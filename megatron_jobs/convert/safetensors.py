@@ -227,17 +227,24 @@ def weight_map(folder: Path, index_name: str) -> dict[str, str]:
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
         rule = "needs weight_map: names of tensors to names of files"
         raise DataError(f"{folder / index_name}: {rule}")
+    if not found:
+        raise DataError(f"{folder / index_name}: weight_map: is empty, it names no tensor")
     return found
 
 
 def file_inside(folder: Path, name: str, where: Path) -> Path:
-    """A file of the folder; DataError when its name, or a link, leads out of it.
+    """A file of the folder; DataError when its name, or a link, leads out of it."""
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise DataError(f"{where}: names {name!r}, which is no file of this folder")
+    return check_inside(folder / name, folder, where)
+
+
+def check_inside(path: Path, folder: Path, where: Path) -> Path:
+    """The path, a file below the folder; DataError when a link leads out of it, or nowhere.
 
     Links into `blobs` beside `snapshots` are how the cache of Hugging Face's hub is laid out.
     """
-    path = folder / name
-    if Path(name).name != name or name in ("", ".", ".."):
-        raise DataError(f"{where}: names {name!r}, which is no file of this folder")
+    name = path.relative_to(folder)
     real, home = path.resolve(), folder.resolve()
     blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
     if not (real.is_relative_to(home) or real.is_relative_to(blobs)):

@@ -14,8 +14,10 @@ from megatron_jobs.convert.family import Family, to_theirs
 from megatron_jobs.convert.files import FilePlan, Item
 from megatron_jobs.convert.gguf_check import check_gguf
 from megatron_jobs.convert.gguf_out import gguf_remarks, plan_gguf
+from megatron_jobs.convert.gguf_tokens import has_tokenizer
 from megatron_jobs.convert.hugging_face import (
     CONFIG,
+    PIECES,
     TOKENIZER,
     fitting_family,
     tokenizer_files,
@@ -33,6 +35,10 @@ from megatron_jobs.errors import DataError
 STEP = "step-00000000"
 TORCH_NAMES: dict[Precision, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 GGUF_NAME = "model.gguf"
+NO_TOKENIZER = (
+    f"no tokenizer in it, which llama.cpp cannot do without: no {TOKENIZER} and no {PIECES} came "
+    "with the model; name a folder with one as its tokenizer"
+)
 
 
 @dataclass(frozen=True)
@@ -89,9 +95,9 @@ def plan_target(source: Source, target: Target, tokenizer: Path | None) -> Plann
         other_tokenizer=tokenizer != source.tokenizer and source.packed_tokenizer is None,
     )
     if target.kind == "gguf":
-        within = tokenizer if tokenizer and (tokenizer / TOKENIZER).is_file() else None
+        within = tokenizer if tokenizer and has_tokenizer(tokenizer) else None
         files = plan_gguf(theirs, config, GGUF_NAME, form=target.gguf, tokenizer=within)
-        said = tuple(gguf_remarks(theirs, config, target.gguf))
+        said = (*gguf_remarks(theirs, config, target.gguf), *(() if within else (NO_TOKENIZER,)))
         return Planned(target, files, theirs, family, said)
     files = plan_safetensors(theirs, shard_bytes=target.shard_bytes)
     files.append(_text(CONFIG, config))
@@ -145,8 +151,8 @@ def _text(name: str, value: Any) -> FilePlan:
 def _copied(prefix: str, tokenizer: Path | None) -> list[FilePlan]:
     if tokenizer is None:
         return []
-    found = tokenizer_files(tokenizer)
-    return [FilePlan(f"{prefix}{path.name}", [_bytes_of(path)]) for path in found]
+    found = {path.relative_to(tokenizer): path for path in tokenizer_files(tokenizer)}
+    return [FilePlan(f"{prefix}{name.as_posix()}", [_bytes_of(p)]) for name, p in found.items()]
 
 
 def _bytes_of(path: Path) -> Item:

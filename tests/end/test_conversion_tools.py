@@ -25,13 +25,44 @@ def call(tool: str, *words: object) -> tuple[int, str, str]:
 
 
 def test_the_flags_of_megatron(tmp_path: Path) -> None:
-    source, ours = tmp_path / "theirs", tmp_path / "ours"
-    saved_model("llama", source)
-    there = ["--model-type", "GPT", "--loader", "hf", "--saver", "mcore", "--proof", "tensors"]
-    there += ["--load-dir", source, "--save-dir", ours]
+    ours = tmp_path / "ours"
+    there = flags_of(tmp_path, ours)
+    more = ["--target-tensor-parallel-size", 2, "--make-vocab-size-divisible-by", 25]
+    more += ["--save-dir", tmp_path / "zz" / ".." / "ours"]
+    status, out, error = call("convert_checkpoint.py", *there, *more)
+    assert status == 0, error
+    assert out.startswith(f"{ours}: 27 tensors, 27 read back")
+    assert not (tmp_path / "zz").exists()
+    assert model_of(ours).padded_vocab() == 300
+    assert len(list((ours / "step-00000000").glob("*.distcp"))) == 2
+    status, _, error = call("convert_checkpoint.py", *there)
+    assert status == 2
+    assert "is there already; nothing is overwritten" in error
+
+
+def flags_of(tmp_path: Path, out: Path) -> list[object]:
+    """Of a conversion that can be done."""
+    saved_model("llama", tmp_path / "theirs")
+    there: list[object] = ["--model-type", "GPT", "--loader", "hf", "--saver", "mcore"]
+    return [*there, "--proof", "tensors", "--load-dir", tmp_path / "theirs", "--save-dir", out]
+
+
+def test_flags_that_cannot_work_are_named(tmp_path: Path) -> None:
+    there = flags_of(tmp_path, tmp_path / "ours")
+    wrong, odd, link = tmp_path / "wrong.yaml", tmp_path / "odd.yaml", tmp_path / "link"
+    wrong.write_text("{layerz: 2, hidden: wide}")
+    odd.write_text("{layers: 2, hidden: 65, heads: 4, vocab_size: 100}")
+    link.symlink_to(tmp_path / "nowhere")
+    positive = ["--target-pipeline-parallel-size", "--make-vocab-size-divisible-by", "--threads"]
     cases: list[tuple[list[object], str]] = [
         (["--target-tensor-parallel-size", 3], "4 heads cannot be cut over 3 tensor ranks"),
-        (["--make-vocab-size-divisible-by", 0], "divisible-by: found 0, must be at least 1"),
+        (
+            [word for flag in positive for word in (flag, 0)],
+            "\n".join(f"{flag}: must be greater than 0, got 0" for flag in positive),
+        ),
+        (["--model-config", wrong], "wrong.yaml: layerz: no such setting: 'layerz'; did you mean"),
+        (["--model-config", odd], "odd.yaml: heads: 4 heads do not divide hidden = 65"),
+        (["--save-dir", link], "link: is there already; nothing is overwritten"),
         (["--loader", "gguf"], "theirs is of kind hugging_face"),
         (["--load-dir", tmp_path / "none"], "none: no such folder"),
         (["--load-dir", tmp_path], "no checkpoint that is known: there is no config.json, "),
@@ -41,15 +72,6 @@ def test_the_flags_of_megatron(tmp_path: Path) -> None:
         assert status == 2
         assert message in error
         assert "Traceback" not in error
-    more = ["--target-tensor-parallel-size", 2, "--make-vocab-size-divisible-by", 25]
-    status, out, error = call("convert_checkpoint.py", *there, *more)
-    assert status == 0, error
-    assert out.startswith(f"{ours}: 27 tensors, 27 read back")
-    assert model_of(ours).padded_vocab() == 300
-    assert len(list((ours / "step-00000000").glob("*.distcp"))) == 2
-    status, _, error = call("convert_checkpoint.py", *there)
-    assert status == 2
-    assert "is there already; nothing is overwritten" in error
 
 
 def test_what_is_inside(tmp_path: Path) -> None:

@@ -205,6 +205,7 @@ def folder_of(tmp_path: Path, weight_map: Any) -> Path:
         ({"a": "b.safetensors", "b": "b.safetensors"}, r"index.json: a: is not in b.safetensors"),
         ({"a": 5}, r"index.json: needs weight_map: names of tensors to names of files"),
         ([], r"index.json: needs weight_map"),
+        ({}, r"index.json: weight_map: is empty, it names no tensor"),
     ],
 )
 def test_an_index_that_lies(weight_map: Any, message: str, tmp_path: Path) -> None:
