@@ -16,6 +16,7 @@ from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.convert.bin_files import open_bin_folder
 from megatron_jobs.convert.family import Family, as_in_table, ignored_names, rows_of, to_ours
+from megatron_jobs.convert.fp8 import check_method, dequantised, of_activations, scheme_of
 from megatron_jobs.convert.gguf_file import GGUFFile
 from megatron_jobs.convert.gguf_in import open_gguf
 from megatron_jobs.convert.gguf_parts import gguf_in
@@ -27,6 +28,7 @@ from megatron_jobs.convert.hugging_face import (
     read_described,
     tokenizer_files,
 )
+from megatron_jobs.convert.json_file import read_limited_json
 from megatron_jobs.convert.legacy import open_legacy
 from megatron_jobs.convert.matrix import DTYPES, Matrix
 from megatron_jobs.convert.safetensors import open_folder, weight_files
@@ -186,6 +188,8 @@ def open_source(
 
 def _open_hugging_face(folder: Path, pad_vocab_to: int, precision: Precision | None) -> Source:
     theirs = open_folder(folder) if weight_files(folder) else open_bin_folder(folder)
+    left_out = of_activations(theirs)
+    theirs = _without_fp8(theirs, folder, precision)
     found = read_described(folder, pad_vocab_to, theirs)
     tensors = to_ours(theirs, found.family, found.model, precision)
     named = as_in_table(theirs, found.family, found.model)
@@ -194,9 +198,23 @@ def _open_hugging_face(folder: Path, pad_vocab_to: int, precision: Precision | N
     beside = folder if tokenizer_files(folder) else None
     return Source(
         "hugging_face", folder, tensors, found.model, found.family, found.config, beside, hash_,
-        left_out=tuple(ignored_names(theirs, found.family, found.model)),
+        left_out=(*ignored_names(theirs, found.family, found.model), *left_out),
         part_of=found.part_of,
     )  # fmt: skip
+
+
+def _without_fp8(
+    theirs: dict[str, Matrix], folder: Path, precision: Precision | None
+) -> dict[str, Matrix]:
+    """The same, weights in fp8 in the format that is asked for, else in that of config.json."""
+    config = read_limited_json(folder / CONFIG)
+    if not isinstance(config, dict):
+        return theirs  # `read_described` says it
+    check_method(theirs, config, str(folder))
+    said = config.get("dtype") or config.get("torch_dtype")
+    named: Precision | None = "fp16" if said == "float16" else "fp32" if said == "float32" else None
+    scheme = scheme_of(config, DTYPES[precision or named or "bf16"], str(folder / CONFIG))
+    return dict(dequantised(theirs, scheme))
 
 
 def _check_copies(
