@@ -1,12 +1,19 @@
 """The proof of one conversion: what was written answers as what was read."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from megatron_jobs.checkpoint.diagnosis import Models
 from megatron_jobs.checkpoint.fill import fill
-from megatron_jobs.checkpoint.gguf_models import open_gguf_model, without_heads
+from megatron_jobs.checkpoint.gguf_models import (
+    open_gguf_model,
+    rounded_matrices,
+    silent,
+    told,
+    without_heads,
+)
 from megatron_jobs.checkpoint.model import open_model
 from megatron_jobs.checkpoint.prompts import Prompt, fixed_prompts
 from megatron_jobs.checkpoint.proof import open_theirs, prove_models, rounded
@@ -14,6 +21,7 @@ from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
 from megatron_jobs.config.precision import Precision
 from megatron_jobs.convert.conversion import Conversion
+from megatron_jobs.convert.gguf_reread import UnreadableError, reread
 from megatron_jobs.convert.target import GGUF_NAME
 from megatron_jobs.model.build import build_model
 from megatron_jobs.parallel.groups import close, connect, open_groups
@@ -37,6 +45,8 @@ def prove_conversion(
 ) -> dict[str, Any]:
     """Run the model of ours and that of transformers, one of which was made of the other.
 
+    A GGUF file, read or written, is read by llama.cpp's package too.
+
     Args:
         prompts: see `prompts_of`.
         part: what was written, not yet under its name.
@@ -47,24 +57,47 @@ def prove_conversion(
     """
     target, model = conversion.planned.target, conversion.source.model
     model = without_heads(model) if target.kind == "gguf" else model
-    theirs = _theirs(conversion, part, model, out.parent)
+    theirs = _theirs(conversion, part, model)
     if theirs is None:
         return {"logits": "neither the source nor the result is a model of transformers"}
+    found = _reread(conversion, part)
+    round_ = partial(_rounded, conversion)
     connect(ALONE, part.parent)
     open_groups(Mesh(), 0)
     try:
-        dtype = _precision(conversion)
         models = Models(
-            lambda: rounded(_ours(conversion, part, model), dtype),
-            lambda: rounded(theirs(), dtype),
+            lambda: round_(_ours(conversion, part, model)),
+            lambda: round_(told(theirs, out)),
             model,
         )
-        proof = prove_models(models, prompts)
+        with silent():
+            proof = prove_models(models, prompts)
     finally:
         close()
     if target.kind != "gguf" or target.gguf in GGUF_PRECISIONS:
         proof.check(out)
-    return proof.record()
+    return proof.record() | found
+
+
+def _reread(conversion: Conversion, part: Path) -> dict[str, Any]:
+    """What llama.cpp's package reads in the files of GGUF; a source that it cannot read is told."""
+    found: dict[str, Any] = {}
+    if conversion.planned.target.kind == "gguf":
+        found["tensors_read_by_gguf"] = reread(part / GGUF_NAME)
+    if conversion.source.kind == "gguf":
+        try:
+            found["source_tensors_read_by_gguf"] = reread(conversion.source.path)
+        except UnreadableError as error:
+            found["remarks"] = [*conversion.planned.remarks, str(error)]
+    return found
+
+
+def _rounded(conversion: Conversion, module: Any) -> Any:
+    """A side, rounded as the result was."""
+    dtype = _precision(conversion)
+    if conversion.planned.target.kind == "gguf":
+        return rounded_matrices(module, dtype)
+    return rounded(module, dtype)
 
 
 def _precision(conversion: Conversion) -> Precision:
@@ -87,15 +120,15 @@ def _ours(conversion: Conversion, part: Path, model: ModelConfig) -> Any:
     return chunk
 
 
-def _theirs(conversion: Conversion, part: Path, model: ModelConfig, beside: Path) -> Open | None:
+def _theirs(conversion: Conversion, part: Path, model: ModelConfig) -> Open | None:
     """Opens the model of transformers; the result's where that is one, else the source's."""
     source, kind = conversion.source, conversion.planned.target.kind
     if kind == "hugging_face":
         return lambda: open_theirs(part, model)
     if kind == "gguf":
-        return lambda: open_gguf_model(part / GGUF_NAME, model, beside)
+        return lambda: open_gguf_model(part / GGUF_NAME)
     if source.kind == "hugging_face":
         return lambda: open_theirs(source.path, model)
     if source.kind == "gguf":
-        return lambda: open_gguf_model(source.path, model, beside)
+        return lambda: open_gguf_model(source.path)
     return None

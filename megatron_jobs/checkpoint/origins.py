@@ -6,6 +6,7 @@ head, R columns of a head that rotary angles turn.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ def origins(ours: Tensors, theirs: Tensors) -> dict[str, list[Origin | None]]:
 
 
 def _rows(tensor: Tensor) -> list[bytes]:
-    array = (tensor + 0.0).reshape(len(tensor), -1).numpy()  # no -0.0
+    array = (tensor + 0.0).reshape(len(tensor), prod(tensor.shape[1:])).numpy()  # no -0.0
     return [row.tobytes() for row in array]
 
 
