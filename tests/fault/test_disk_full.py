@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,34 +22,16 @@ from megatron_jobs.runtime.rank import Rank
 from megatron_jobs.train.loop import layout_of
 from megatron_jobs.train.step import build_engine, train_step
 from tests.batches import SEQ_LEN, VOCAB, micro_batches
+from tests.fault.conftest import ROOM
 from tests.ranks import on_ranks
 
 MODEL = ModelConfig(layers=2, hidden=64, heads=4, ffn=128, vocab_size=VOCAB, seq_len=SEQ_LEN)
 OPTIM = OptimConfig(lr=1e-3, min_lr=1e-4, decay_steps=10)
-ROOM = 9 << 20
 PAGE = 4096
 """What tmpfs deals out at a time."""
 LATEST = "the latest checkpoint is step-00000001"
 FILES = ("tensors", ".metadata", "metadata.json", "random.pt", "manifest.json", "latest")
 """In the order in which they are written."""
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with ROOM bytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    size = f"size={ROOM}"
-    command = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 Work = Callable[[Rank, Training, Path], list[str]]
