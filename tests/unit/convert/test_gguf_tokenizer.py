@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from tokenizers import (
 )
 
 from megatron_jobs.convert.gguf_file import GGUFFile, read_gguf
-from megatron_jobs.convert.gguf_splitters import PATTERNS, splitter_json, splitter_name
+from megatron_jobs.convert.gguf_splitters import LETTERS, PATTERNS, splitter_json, splitter_name
 from megatron_jobs.convert.gguf_tokenizer import tokenizer_files_of, write_tokenizer
 from megatron_jobs.convert.gguf_tokens import tokenizer_metadata
 from megatron_jobs.errors import DataError, UserError
@@ -32,6 +34,7 @@ TEXTS = [
     "Größe 你好\tend ",
     " a <|end|> b<think>c",
 ]
+LETTERS_OF_DEEPSEEK = 2729
 TEMPLATE = "{% for m in messages %}<s>{{ m['content'] }}<|end|>{% endfor %}"
 
 
@@ -104,6 +107,15 @@ def test_bytes_there_and_back(name: str, tmp_path: Path) -> None:
     assert said == "<s>hi<|end|>"
 
 
+def test_deepseeks_empty_normalizer_is_none(tmp_path: Path) -> None:
+    byte_level(tmp_path / "tok", "deepseek-v3")
+    file = tmp_path / "tok" / "tokenizer.json"
+    state = json.loads(file.read_text())
+    assert len(state["pre_tokenizer"]["pretokenizers"]) == 4
+    state["normalizer"] = {"type": "Sequence", "normalizers": []}
+    assert splitter_name(state) == "deepseek-v3"
+
+
 @pytest.mark.parametrize("name", ["gpt-2", "qwen2", "llama-bpe"])
 def test_transformers_reads_the_same_ids(name: str, tmp_path: Path) -> None:
     before = byte_level(tmp_path / "tok", name)
@@ -172,3 +184,15 @@ def test_a_tokenizer_that_lies_is_refused(tmp_path: Path) -> None:
     refused("model", "rwkv", "found 'rwkv'; bert, gpt2, llama and t5 are read")
     refused("model", "llama", "scores: not one for each of 300 tokens")
     assert tokenizer_files_of(GGUFFile(file.path, {}, {}, {})) == {}
+
+
+def test_letters_of_deepseek_have_two_forms() -> None:
+    """All of them, range after range; a few that Unicode got later, or never paired, it lacks."""
+    before, count = 0, 0
+    for first, last, alone in re.findall(r"(.)-(.)|(.)", LETTERS):
+        start, stop = ord(first or alone), ord(last or alone)
+        assert before < start <= stop
+        kinds = {unicodedata.category(chr(number)) for number in range(start, stop + 1)}
+        assert kinds <= {"Lu", "Ll", "Lt"}
+        before, count = stop, count + stop - start + 1
+    assert count == LETTERS_OF_DEEPSEEK
