@@ -79,9 +79,11 @@ def kind_mesh_problems(model: ModelConfig, mesh: Mesh) -> Iterator[Problem]:
         ranks = f"{mesh.context} context ranks"
         yield "kind", f"{NAMES[model.kind]} cannot be cut over {ranks}; mesh.context: 1 works"
     if model.kind == "encoder_decoder" and mesh.pipeline > 1:
-        why = "every layer of the decoder reads the encoder's end"
+        why = "megatron-core's schedules hand on what the stage before has made alone, and every "
+        why += "layer of the decoder reads the encoder's end too"
         stages = f"{mesh.pipeline} pipeline stages"
-        yield "kind", f"an encoder_decoder cannot be cut into {stages}: {why}; mesh.pipeline: 1"
+        works = "mesh.pipeline: 1 works, and mesh.tensor cuts it"
+        yield "kind", f"an encoder_decoder cannot be cut into {stages}: {why}; {works}"
 
 
 def only_decoders(kind: str, what: str) -> str:

@@ -68,11 +68,20 @@ def test_axes_that_cannot_cut_it() -> None:
     both, encoder = ModelConfig(**BOTH), ModelConfig(**ENCODER)
     assert not list(both.mesh_problems(Mesh(tensor=2)))
     assert not list(encoder.mesh_problems(Mesh(tensor=2, pipeline=2)))
-    why = "every layer of the decoder reads the encoder's end"
-    stages = f"an encoder_decoder cannot be cut into 2 pipeline stages: {why}; mesh.pipeline: 1"
+    why = "megatron-core's schedules hand on what the stage before has made alone, and every "
+    why += "layer of the decoder reads the encoder's end too"
+    works = "mesh.pipeline: 1 works, and mesh.tensor cuts it"
+    stages = f"an encoder_decoder cannot be cut into 2 pipeline stages: {why}; {works}"
     assert list(both.mesh_problems(Mesh(pipeline=2))) == [("kind", stages)]
     ranks = "an encoder cannot be cut over 2 context ranks; mesh.context: 1 works"
     assert list(encoder.mesh_problems(Mesh(context=2))) == [("kind", ranks)]
+
+
+def test_megatron_core_knows_no_pipeline_of_an_encoder_and_a_decoder() -> None:
+    """When it does, the refusal of one is to go."""
+    from megatron.core.enums import ModelType
+
+    assert [kind.name for kind in ModelType] == ["encoder_or_decoder"]
 
 
 def test_parameters_by_hand() -> None:
