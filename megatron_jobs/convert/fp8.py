@@ -22,7 +22,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from megatron_jobs.convert.matrix import DTYPES, Array, Matrix, pieces
+from megatron_jobs.convert.matrix import DTYPES, FP16, Array, Converted, Matrix, pieces
 from megatron_jobs.errors import DataError, UserError
 
 Block = tuple[int, int]
@@ -197,6 +197,8 @@ def _dequantised(name: str, matrix: Matrix, theirs: Mapping[str, Matrix], scheme
     block = _block_of(scales.shape, matrix, scheme, plain=plain)
     if block is None:
         raise DataError(f"{name}: {_odd(scales.shape, matrix, scheme, plain=plain)}")
+    if scheme.dtype == FP16:  # which says what it cannot hold
+        return Converted(Dequantised(matrix, scales, block, DTYPES["fp32"]), FP16, name)
     return Dequantised(matrix, scales, block, scheme.dtype)
 
 

@@ -196,3 +196,14 @@ def test_without_fp8_nothing_is_touched() -> None:
     named: dict[str, Matrix] = {"a.k_scale": Stored(np.ones(1, np.float32))}
     assert dequantised(named, Scheme(())) is named
     assert of_activations(named) == []
+
+
+def test_fp16_that_cannot_hold_a_number_is_refused() -> None:
+    named: dict[str, Matrix] = {"w": Stored(np.full((2, 3), 448, FP8))}
+    named["w_scale"] = Stored(np.full(1, 200, np.float32))
+    (found,) = dequantised(named, Scheme(dtype=np.dtype(np.float16))).values()
+    with pytest.raises(DataError, match="w: found 89600; fp16 ends at 65504; use bf16 or fp32"):
+        found.array()
+    named["w_scale"] = Stored(np.full(1, 0.25, np.float32))
+    (found,) = dequantised(named, Scheme(dtype=np.dtype(np.float16))).values()
+    assert np.array_equal(found.array(), np.full((2, 3), 112, np.float16))
