@@ -188,6 +188,16 @@ echo "$name" >>calls
 case ${name%=*} in begin | after) [[ -z 'LINE' ]] || echo 'LINE' >next ;; esac
 case ${name%=*} in CASES esac
 """
+
+
+def stand_in(folder: Path, names: str, cases: str, line: str) -> None:
+    """Commands that note their calls; `line` is what is decided."""
+    for name in names.split():
+        text = STAND_IN.replace("CASES", cases).replace("LINE", line)
+        folder.joinpath(name).write_text(text)
+        folder.joinpath(name).chmod(0o755)
+
+
 IF_IT_EXCLUDES = "$([[ $* != *--exclude* ]]; echo $?)"
 STEP_CASES: list[tuple[dict[str, int | str], tuple[int, str, str]]] = [
     ({"begin": 3}, (0, "its receipt holds: nothing to do", "begin")),
@@ -239,10 +249,7 @@ def test_the_script_does_what_its_steps_decide(
 ) -> None:
     line = answers.get("next", "")
     cases = "".join(f"{name}) exit {status};;" for name, status in answers.items())
-    for name in ("python", "srun", "scontrol", "sbatch", "sleep"):
-        text = STAND_IN.replace("CASES", cases).replace("LINE", str(line))
-        tmp_path.joinpath(name).write_text(text)
-        tmp_path.joinpath(name).chmod(0o755)
+    stand_in(tmp_path, "python srun scontrol sbatch sleep", cases, str(line))
     tmp_path.joinpath("next").write_text("stop 99\n")  # of an earlier start
     changes = {"watch": Watch(drain_seconds=0), "preflight": Preflight(nodes=False, links=False)}
     cluster = load_cluster("devcluster").model_copy(update=changes)
@@ -257,10 +264,7 @@ def test_the_script_does_what_its_steps_decide(
 @pytest.mark.parametrize("task", ["", "3"])
 def test_tasks_do_not_ask_slurm_for_drained_nodes(plan: Plan, tmp_path: Path, task: str) -> None:
     """A thousand that run side by side would never leave the controller alone."""
-    text = STAND_IN.replace("LINE", "end 0").replace("CASES", "srun) /bin/sleep 1.5 ;;")
-    for name in ("python", "srun", "sinfo", "scancel"):
-        tmp_path.joinpath(name).write_text(text)
-        tmp_path.joinpath(name).chmod(0o755)
+    stand_in(tmp_path, "python srun sinfo scancel", "srun) /bin/sleep 1.5 ;;", "end 0")
     changes = {"watch": Watch(drain_seconds=1), "preflight": Preflight(nodes=False, links=False)}
     cluster = load_cluster("devcluster").model_copy(update=changes)
     submission = Submission(plan.jobs["first"], cluster, tmp_path, str(tmp_path / "python"))
@@ -270,12 +274,19 @@ def test_tasks_do_not_ask_slurm_for_drained_nodes(plan: Plan, tmp_path: Path, ta
     assert ("sinfo" in tmp_path.joinpath("calls").read_text()) == (not task)
 
 
-def test_what_is_decided_is_done_before_all_have_been_told(plan: Plan, tmp_path: Path) -> None:
-    """As when the name of a webhook's host cannot be found: the step hangs after its decision."""
-    for name in ("python", "srun", "scontrol", "sleep"):
-        text = STAND_IN.replace("CASES", "after) exec /bin/sleep 60 ;;").replace("LINE", "again ")
-        tmp_path.joinpath(name).write_text(text)
-        tmp_path.joinpath(name).chmod(0o755)
+@pytest.mark.parametrize(
+    ("names", "cases"),
+    [
+        ("python srun scontrol sleep", "after) exec /bin/sleep 60 ;;"),
+        ("python srun scontrol", 'update) kill "$PPID" ;;'),
+    ],
+)
+def test_what_is_decided_is_done_at_once(
+    plan: Plan, tmp_path: Path, names: str, cases: str
+) -> None:
+    """The step hangs after its decision, as when a webhook's host cannot be found; or Slurm's TERM
+    comes before the script sleeps: no other will, and KILL only after KillWait."""
+    stand_in(tmp_path, names, cases, "again ")
     cluster = load_cluster("devcluster").model_copy(
         update={"preflight": Preflight(nodes=False, links=False)}
     )
