@@ -8,6 +8,13 @@ namespace mj {
 
 namespace {
 
+// Of one row and column of packs: what is activated, what that is multiplied with, and the gradient
+// of the product.
+template <typename T, int V>
+struct Read {
+  Pack<T, V> first, second, dy;
+};
+
 template <typename T, int V>
 struct Biased {
   float at[V];
@@ -21,7 +28,7 @@ struct Biased {
 // a_rj = x_rj + bias_j
 // y_rf = f(a_rf) a_r,F+f where it is gated, else f(a_rf); r rows, f columns, F of them.
 template <typename T, int V, bool kGated>
-__global__ void MJ_BOUNDS(kTile) activate(ActivationForward task, int across) {
+__global__ void MJ_BOUNDS(kTile, kGated ? 3 : 4) activate(ActivationForward task, int across) {
   const Place place(across);
   const int packs = static_cast<int>(task.rule.columns / V);
   if (place.column >= packs) return;
@@ -31,20 +38,23 @@ __global__ void MJ_BOUNDS(kTile) activate(ActivationForward task, int across) {
     bias = all[place.column];
     if constexpr (kGated) value_bias = all[packs + place.column];
   }
-  for (int64_t row = place.row; row < task.rule.rows; row += place.step) {
+  const auto read = [&](int64_t row) {
     const Pack<T, V>* x = row_of<T, V>(task.x, row, kGated ? 2 * packs : packs);
+    Read<T, V> in{};
+    in.first = x[place.column];
+    if constexpr (kGated) in.second = x[packs + place.column];
+    return in;
+  };
+  each_row<2>(place, task.rule.rows, read, [&](int64_t row, const Read<T, V>& in) {
+    const Biased<T, V> a(in.first, bias), value(in.second, value_bias);
     Pack<T, V> out;
-    const Pack<T, V> first = x[place.column];
-    Pack<T, V> second{};
-    if constexpr (kGated) second = x[packs + place.column];
-    const Biased<T, V> a(first, bias), value(second, value_bias);
 #pragma unroll
     for (int i = 0; i < V; ++i) {
       const float active = activated(task.rule.function, a.at[i]).value;
       out.set(i, kGated ? active * value.at[i] : active);
     }
     row_of<T, V>(task.y, row, packs)[place.column] = out;
-  }
+  });
 }
 
 // dx_rf = dy_rf f'(a_rf) a_r,F+f,  dx_r,F+f = dy_rf f(a_rf) where it is gated,
@@ -52,7 +62,7 @@ __global__ void MJ_BOUNDS(kTile) activate(ActivationForward task, int across) {
 // partial_bj = sum_r dx_rj (not rounded) over the rows r of the blocks b at one height; in an order
 // that depends on the shape alone, without atomics.
 template <typename T, int V, bool kGated>
-__global__ void MJ_BOUNDS(kTile) activation_gradients(ActivationBackward task, int across) {
+__global__ void MJ_BOUNDS(kTile, 3) activation_gradients(ActivationBackward task, int across) {
   const Place place(across);
   const int packs = static_cast<int>(task.rule.columns / V);
   const int width = kGated ? 2 * packs : packs;
@@ -64,18 +74,23 @@ __global__ void MJ_BOUNDS(kTile) activation_gradients(ActivationBackward task, i
     if constexpr (kGated) value_bias = all[packs + place.column];
   }
   float sums[V] = {}, value_sums[V] = {};
-  for (int64_t row = place.row; inside && row < task.rule.rows; row += place.step) {
+  const auto read = [&](int64_t row) {
     const Pack<T, V>* x = row_of<T, V>(task.x, row, width);
-    const Pack<T, V> dy = row_of<T, V>(task.dy, row, packs)[place.column];
-    const Pack<T, V> first = x[place.column];
-    Pack<T, V> second{}, out, value_out;
-    if constexpr (kGated) second = x[packs + place.column];
-    const Biased<T, V> a(first, bias), value(second, value_bias);
+    Read<T, V> in{};
+    in.first = x[place.column];
+    if constexpr (kGated) in.second = x[packs + place.column];
+    in.dy = row_of<T, V>(task.dy, row, packs)[place.column];
+    return in;
+  };
+  const int64_t rows = inside ? task.rule.rows : 0;
+  each_row<kGated ? 1 : 2>(place, rows, read, [&](int64_t row, const Read<T, V>& in) {
+    const Biased<T, V> a(in.first, bias), value(in.second, value_bias);
+    Pack<T, V> out, value_out;
 #pragma unroll
     for (int i = 0; i < V; ++i) {
       const ValueSlope f = activated(task.rule.function, a.at[i]);
-      const float gradient = dy[i] * f.slope * (kGated ? value.at[i] : 1.0f);
-      const float value_gradient = dy[i] * f.value;
+      const float gradient = in.dy[i] * f.slope * (kGated ? value.at[i] : 1.0f);
+      const float value_gradient = in.dy[i] * f.value;
       out.set(i, gradient);
       value_out.set(i, value_gradient);
       sums[i] += gradient;
@@ -84,7 +99,7 @@ __global__ void MJ_BOUNDS(kTile) activation_gradients(ActivationBackward task, i
     Pack<T, V>* dx = row_of<T, V>(task.dx, row, width);
     dx[place.column] = out;
     if constexpr (kGated) dx[packs + place.column] = value_out;
-  }
+  });
   if (task.dbias == nullptr) return;
   float* partial = task.partial + (int64_t{blockIdx.y} * width + place.column) * V;
   if (add_rows(sums, across) && inside) {

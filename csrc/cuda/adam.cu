@@ -70,7 +70,7 @@ MJ_DEVICE void write_rounded(void* to, int dtype, int at, const Pack<float, V>& 
 // parameter_i = (1 - lr decay) parameter_i - rate first_i / (sqrt(second_i) unbias + eps)
 // g_i = factor gradient_i; i numbers of a tensor. A block has one chunk.
 template <typename G>
-__global__ void MJ_BOUNDS(kChunkThreads)
+__global__ void MJ_BOUNDS(kChunkThreads, 2)
     move(Chunks<5> chunks, AdamNumbers rule, int rounded_dtype, const float* factor,
          const float* stop) {
   if (stop != nullptr && *stop != 0.0f) return;
@@ -104,7 +104,7 @@ __global__ void MJ_BOUNDS(kChunkThreads)
 // partial_c = sum_i x_i^2 over the numbers i of chunk c, in fp32: of a thread first, then of the
 // block, in an order that depends on the sizes alone.
 template <typename T>
-__global__ void MJ_BOUNDS(kChunkThreads) add_squares(Chunks<1> chunks, float* partial) {
+__global__ void MJ_BOUNDS(kChunkThreads, 2) add_squares(Chunks<1> chunks, float* partial) {
   __shared__ float scratch[32];
   const T* const x = start_of<T>(chunks, 0);
   float sum = 0.0f;
@@ -118,7 +118,7 @@ __global__ void MJ_BOUNDS(kChunkThreads) add_squares(Chunks<1> chunks, float* pa
 }
 
 // sum = sum_c partial_c in fp64: thread t adds the chunks t, t + 512, ..., then the threads in order.
-__global__ void MJ_BOUNDS(kChunkThreads) add_chunks(const float* partial, int64_t count, double* sum) {
+__global__ void MJ_BOUNDS(kChunkThreads, 1) add_chunks(const float* partial, int64_t count, double* sum) {
   __shared__ double sums[kChunkThreads];
   double own = 0.0;
   for (int64_t at = threadIdx.x; at < count; at += kChunkThreads) own += partial[at];
@@ -133,7 +133,7 @@ __global__ void MJ_BOUNDS(kChunkThreads) add_chunks(const float* partial, int64_
 
 // x_i *= factor where kScales; bad = 1 if any x_i was not finite (all who write it write the same).
 template <typename T, bool kScales>
-__global__ void MJ_BOUNDS(kChunkThreads)
+__global__ void MJ_BOUNDS(kChunkThreads, 3)
     look_at(Chunks<1> chunks, float factor, const float* factor_at, float* bad) {
   T* const x = start_of<T>(chunks, 0);
   if (factor_at != nullptr) factor *= *factor_at;

@@ -12,7 +12,7 @@ constexpr int kParts = 16;    // that a block adds at a time: one a warp
 // out_h = sum_p partial_ph, p parts, h columns: each warp adds the parts w, w + 16, w + 32, ... in
 // fp32, then the sums of the warps are added one after the other.
 template <typename T>
-__global__ void MJ_BOUNDS(kColumns * kParts) add_parts(ColumnSums task) {
+__global__ void MJ_BOUNDS(kColumns * kParts, 1) add_parts(ColumnSums task) {
   __shared__ float sums[kParts][kColumns];
   const int lane = static_cast<int>(threadIdx.x) % kColumns;
   const int warp = static_cast<int>(threadIdx.x) / kColumns;

@@ -29,7 +29,9 @@ struct Grid {
 
 #define MJ_BOTH __host__ __device__ __forceinline__
 #define MJ_DEVICE __device__ __forceinline__
-#define MJ_BOUNDS(threads) __launch_bounds__(threads, 1)
+// Threads of a block, and how many blocks a multiprocessor must hold at a time: registers are then
+// few enough. Some 40 kB read ahead on each keep the memory of a Hopper busy.
+#define MJ_BOUNDS(threads, blocks) __launch_bounds__(threads, blocks)
 
 namespace mj {
 
@@ -55,6 +57,8 @@ MJ_DEVICE T* shared_memory() {
 template <typename... P, typename... A>
 void launch(const char* name, void (*kernel)(P...), Grid grid, int threads, size_t shared,
             Stream stream, A... args) {
+  MJ_CHECK(grid.x < int64_t{1} << 31 && grid.y < 65536, name, ": a grid of ", grid.x, " x ",
+           grid.y, " blocks is beyond 2^31 x 65536");
   const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
   kernel<<<blocks, threads, shared, static_cast<cudaStream_t>(stream)>>>(args...);
   const cudaError_t error = cudaGetLastError();

@@ -21,7 +21,7 @@
 #define __restrict__ __restrict
 #define MJ_BOTH inline
 #define MJ_DEVICE inline
-#define MJ_BOUNDS(threads)
+#define MJ_BOUNDS(threads, blocks)
 
 namespace mj {
 

@@ -24,7 +24,7 @@ struct Own {
 
 // out_ph = x_source_p,h;  p places, h columns. A team has one place.
 template <typename T, int V>
-__global__ void MJ_BOUNDS(kMostTeam) gather(GatherRows task, int team) {
+__global__ void MJ_BOUNDS(kMostTeam, 1) gather(GatherRows task, int team) {
   const Own own(team, task.rows);
   if (!own.inside) return;
   const int width = static_cast<int>(task.columns / V);
@@ -46,7 +46,7 @@ __global__ void MJ_BOUNDS(kMostTeam) gather(GatherRows task, int team) {
 
 // y_th = sum_k weight_tk x_place_tk,h, in the order of k;  t tokens, h columns. A team has one token.
 template <typename T, int V>
-__global__ void MJ_BOUNDS(kMostTeam) combine(CombineForward task, int team) {
+__global__ void MJ_BOUNDS(kMostTeam, 1) combine(CombineForward task, int team) {
   const CombineRule& rule = task.rule;
   const Own own(team, rule.tokens);
   if (!own.inside) return;
@@ -73,7 +73,7 @@ __global__ void MJ_BOUNDS(kMostTeam) combine(CombineForward task, int team) {
 // dx_place_tk,h = weight_tk dy_th,  dweight_tk = sum_h dy_th x_place_tk,h
 // t tokens, k visits, h columns. A team has one token; fixed order of sums.
 template <typename T, int V>
-__global__ void MJ_BOUNDS(kMostTeam) combine_gradients(CombineBackward task, int team) {
+__global__ void MJ_BOUNDS(kMostTeam, 1) combine_gradients(CombineBackward task, int team) {
   __shared__ float scratch[32];
   const CombineRule& rule = task.rule;
   const Own own(team, rule.tokens);

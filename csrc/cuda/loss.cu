@@ -85,7 +85,7 @@ MJ_DEVICE void put_gradient(const LossRule& rule, const Pack<T, V>* x, Pack<T, V
 // parts_0r = max_j x_rj,  parts_1r = sum_j exp(x_rj - parts_0r),  parts_2r = x_r,target,
 // parts_3r = sum_j x_rj;  r rows, j columns. A block has one row; sums in fp32, in a fixed order.
 template <typename T, int V>
-__global__ void MJ_BOUNDS(kMost) add_row_parts(LossParts task) {
+__global__ void MJ_BOUNDS(kMost, 1) add_row_parts(LossParts task) {
   const LossRule& rule = task.rule;
   const int64_t row = blockIdx.x;
   const int packs = static_cast<int>(rule.columns / V);
@@ -101,7 +101,7 @@ __global__ void MJ_BOUNDS(kMost) add_row_parts(LossParts task) {
 // gradient_rj = weight_r (p_rj (1 + 2 z l_r) - (1 - s) [j = target_r] - s / vocab) dx_rj/dlogit_rj
 // p_rj = exp(x_rj - l_r), s smoothing, z z_loss; 0 where the target is ignored. A block has one row.
 template <typename T, int V>
-__global__ void MJ_BOUNDS(kMost) put_row_gradient(LossGradient task) {
+__global__ void MJ_BOUNDS(kMost, 1) put_row_gradient(LossGradient task) {
   const int64_t row = blockIdx.x;
   const int packs = static_cast<int>(task.rule.columns / V);
   const RowSlope slope(task.rule, task.logsum[row], task.weights[row]);
@@ -112,7 +112,7 @@ __global__ void MJ_BOUNDS(kMost) put_row_gradient(LossGradient task) {
 // l_r = log(sum_j exp(x_rj)),  loss_r = l_r - (1 - s) x_r,target - s mean_j(x_rj) + z l_r^2, then the
 // gradient of weight_r loss_r over the logits, as in put_row_gradient. A block has one row.
 template <typename T, int V>
-__global__ void MJ_BOUNDS(kMost) put_row_loss(LossWhole task) {
+__global__ void MJ_BOUNDS(kMost, 1) put_row_loss(LossWhole task) {
   __shared__ float chosen;
   const LossRule& rule = task.rule;
   const int64_t row = blockIdx.x;

@@ -75,7 +75,7 @@ MJ_DEVICE Pack<T, V> gradient(const Pack<T, V>& dy, const Pack<T, V>& x, const P
 // r rows, h columns, H of them. Rows go to teams in turn, by the shape alone; sums in fp32, in a
 // fixed order, without atomics.
 template <typename T, int V, bool kCentred>
-__global__ void MJ_BOUNDS(kMostTeam) norm_gradients(NormBackward task, int team) {
+__global__ void MJ_BOUNDS(kMostTeam, 1) norm_gradients(NormBackward task, int team) {
   constexpr int kOwn = kHeld<kCentred>;
   __shared__ Two scratch[32];
   const int lane = static_cast<int>(threadIdx.x) % team;

@@ -31,7 +31,7 @@ MJ_DEVICE Pack<T, V> added(Pack<T, V> a, const Pack<T, V>& b) {
 // y_rh = (s_rh - m_r) a_r (weight_h + offset) + bias_h
 // r rows, h columns, H of them. A team of threads has one row; sums in fp32, in a fixed order.
 template <typename T, int V, bool kCentred>
-__global__ void MJ_BOUNDS(kMostTeam) norm_rows(NormForward task, int team) {
+__global__ void MJ_BOUNDS(kMostTeam, 1) norm_rows(NormForward task, int team) {
   __shared__ float scratch[32];
   const int lane = static_cast<int>(threadIdx.x) % team;
   const int64_t row = int64_t{blockIdx.x} * (blockDim.x / team) + threadIdx.x / team;

@@ -11,7 +11,7 @@ namespace {
 // y_rh = k_rh (x_rh + bias_h) + residual_rh; k_rh is 0 where 16 bits that Philox draws from the seed
 // and the place r H + h say so, else 1 / (share kept). r rows, h columns, H of them.
 template <typename T, int V, bool kDrops>
-__global__ void MJ_BOUNDS(kTile) add_to_stream(ResidualForward task, int across) {
+__global__ void MJ_BOUNDS(kTile, 5) add_to_stream(ResidualForward task, int across) {
   const Place place(across);
   const int packs = static_cast<int>(task.rule.columns / V);
   if (place.column >= packs) return;
@@ -37,14 +37,15 @@ __global__ void MJ_BOUNDS(kTile) add_to_stream(ResidualForward task, int across)
 // dx_rh = k_rh dy_rh,  partial_bh = sum_r dx_rh (not rounded) over the rows r of the blocks b at one
 // height; in an order that depends on the shape alone, without atomics.
 template <typename T, int V, bool kDrops>
-__global__ void MJ_BOUNDS(kTile) stream_gradients(ResidualBackward task, int across) {
+__global__ void MJ_BOUNDS(kTile, kDrops ? 5 : 4) stream_gradients(ResidualBackward task, int across) {
   const Place place(across);
   const int packs = static_cast<int>(task.rule.columns / V);
   const bool inside = place.column < packs;
   const int64_t seed = kDrops ? *task.rule.seed : 0;
   float sums[V] = {};
-  for (int64_t row = place.row; inside && row < task.rule.rows; row += place.step) {
-    const Pack<T, V> dy = row_of<T, V>(task.dy, row, packs)[place.column];
+  const auto read = [&](int64_t row) { return row_of<T, V>(task.dy, row, packs)[place.column]; };
+  const int64_t rows = inside ? task.rule.rows : 0;
+  each_row<kDrops ? 2 : 4>(place, rows, read, [&](int64_t row, const Pack<T, V>& dy) {
     if constexpr (kDrops) {
       const Kept<V> kept(task.rule.dropout, seed, (row * packs + place.column) * V);
       Pack<T, V> dx;
@@ -59,7 +60,7 @@ __global__ void MJ_BOUNDS(kTile) stream_gradients(ResidualBackward task, int acr
 #pragma unroll
       for (int i = 0; i < V; ++i) sums[i] += dy[i];
     }
-  }
+  });
   if (task.dbias == nullptr) return;
   if (!add_rows(sums, across) || !inside) return;
   float* partial = task.partial + (int64_t{blockIdx.y} * packs + place.column) * V;

@@ -62,7 +62,8 @@ MJ_DEVICE void turn_neighbours(const Rope& task, const T* x, T* y, const T* cos,
 // y_sbnj = x_sbnj cos_sj -+ x_sbnk sin, with k the other column of j's pair: see Rope. s positions,
 // b sequences, n heads, j columns; y_sbnj = x_sbnj for j >= R. A block has one (s, b).
 template <typename T, int V, bool kInterleaved>
-__global__ void MJ_BOUNDS(kRopeThreads) turn_heads(Rope task, RopePlan plan) {
+__global__ void MJ_BOUNDS(kRopeThreads, sizeof(T) == 4 ? 3 : kInterleaved ? 5 : 4)
+    turn_heads(Rope task, RopePlan plan) {
   constexpr int kCopied = V == 2 ? 1 : V;
   const int64_t position = blockIdx.x / task.sequences, sequence = blockIdx.x % task.sequences;
   const int lane = static_cast<int>(threadIdx.x) % plan.lanes;

@@ -135,7 +135,7 @@ MJ_DEVICE void keep_groups(const RouterRule& rule, const Token<kSlots>& token,
 // s_te + bias_e, where kGrouped of the best groups;  weight_tk = scale s_t,chosen, or that over sum_k s_t,chosen + 1e-20
 // t tokens, e experts, k visits. A warp has one token.
 template <int kSlots, bool kGrouped>
-__global__ void MJ_BOUNDS(kWarps * 32) choose_experts(RouterForward task) {
+__global__ void MJ_BOUNDS(kWarps * 32, 1) choose_experts(RouterForward task) {
   const RouterRule& rule = task.rule;
   const Token<kSlots> token(rule, task.logits);
   float choices[kSlots];
@@ -180,7 +180,7 @@ __global__ void MJ_BOUNDS(kWarps * 32) choose_experts(RouterForward task) {
 // dlogit_te = s_te (ds_te - sum_j ds_tj s_tj), or ds_te s_te (1 - s_te) of a sigmoid
 // t tokens, e experts, k and j visits. A warp has one token.
 template <int kSlots>
-__global__ void MJ_BOUNDS(kWarps * 32) router_gradients(RouterBackward task) {
+__global__ void MJ_BOUNDS(kWarps * 32, 1) router_gradients(RouterBackward task) {
   const RouterRule& rule = task.rule;
   const Token<kSlots> token(rule, task.logits);
   const int64_t in = token.index * rule.visits;

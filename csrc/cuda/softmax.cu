@@ -71,7 +71,7 @@ MJ_DEVICE int packs_before(int end) {
 // w_rk = exp(s_rk - max_j s_rj) / sum_j exp(s_rj - max_j s_rj)
 // r rows (sequence, head, query), k and j keys. A team of threads has one row; fixed order of sums.
 template <typename T, int V>
-__global__ void MJ_BOUNDS(kMostTeam) softmax_rows(SoftmaxForward task, int team) {
+__global__ void MJ_BOUNDS(kMostTeam, 1) softmax_rows(SoftmaxForward task, int team) {
   __shared__ float scratch[32];
   const SoftmaxRule& rule = task.rule;
   const int lane = static_cast<int>(threadIdx.x) % team;
@@ -157,7 +157,7 @@ MJ_DEVICE bool saw_nothing(const SoftmaxRule& rule, const Pack<T, V>* x, int pac
 // dx_rk = w_rk (dw_rk - sum_j dw_rj w_rj) ds/dx for the keys k and j up to a causal row's own place,
 // 0 after them; 0 for a row that sees nothing, whose weights are NaN;  r rows. A team has one row.
 template <typename T, int V>
-__global__ void MJ_BOUNDS(kMostTeam) softmax_gradients(SoftmaxBackward task, int team) {
+__global__ void MJ_BOUNDS(kMostTeam, 1) softmax_gradients(SoftmaxBackward task, int team) {
   __shared__ float scratch[32];
   const SoftmaxRule& rule = task.rule;
   const int lane = static_cast<int>(threadIdx.x) % team;

@@ -49,6 +49,23 @@ struct Place {
         step(int64_t{gridDim.y} * (kTile / across)) {}
 };
 
+// Calls work(row, read(row)) for the rows of this thread, in order; kAhead of them are read before
+// there is work on the first.
+template <int kAhead, typename Read, typename Work>
+MJ_DEVICE void each_row(const Place& place, int64_t rows, const Read& read, const Work& work) {
+  for (int64_t first = place.row; first < rows; first += kAhead * place.step) {
+    decltype(read(first)) ahead[kAhead];
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      if (first + k * place.step < rows) ahead[k] = read(first + k * place.step);
+    }
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) {
+      if (first + k * place.step < rows) work(first + k * place.step, ahead[k]);
+    }
+  }
+}
+
 // Add up V sums of the threads of a block that have the same columns, from the first row to the
 // last; the last thread's are then the whole. Returns whether this is that thread. All call it.
 template <int V>
