@@ -301,10 +301,7 @@ def main() -> None:
     results: list[Result] = []
     for group in (layers, heads, lists):
         with parts(group.__name__):
-            for kernel in group():
-                if asked.only in kernel.name:
-                    with parts(kernel.name):
-                        results.append(of_copy(kernel, rate, asked.rounds))
+            results += of_group(group(), parts, rate, asked)
         torch.cuda.empty_cache()
         keep(asked.json, results)
     for pair in (each for each in PAIRS if asked.only in each.name):
@@ -314,6 +311,17 @@ def main() -> None:
             report(results[-1])
         keep(asked.json, results)
     parts.end()
+
+
+def of_group(
+    kernels: Iterator[Kernel], parts: Parts, rate: float, asked: argparse.Namespace
+) -> Iterator[Result]:
+    """Those of its kernels that are asked for and can be run."""
+    for kernel in kernels:
+        if asked.only not in kernel.name:
+            continue
+        with parts(kernel.name):
+            yield of_copy(kernel, rate, asked.rounds)
 
 
 def of_copy(kernel: Kernel, rate: float, rounds: int) -> Result:
