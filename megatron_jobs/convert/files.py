@@ -100,8 +100,7 @@ def write_files(
         unchanged: raises DataError when a source is not what it was; asked before each file is
             noted as finished, and before the folder appears.
     Returns: sizes and hashes of all files, in the order of the plans.
-    Raises: UserError when the disk is full or refuses, or the folder is there; DataError when a
-        source changed.
+    Raises: UserError when the disk refuses or the folder is there; DataError for a changed source.
     """
     _check_plans(plans, folder)
     part = folder.with_name(folder.name + PARTIAL)
