@@ -55,6 +55,11 @@ def main(words: list[str] | None = None) -> int:
     except (UserError, DataError) as error:
         print(f"\nconvert_checkpoint: {error}", file=sys.stderr)
         return EXIT_USER
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"\nconvert_checkpoint: {error.filename}: {error.strerror}", file=sys.stderr)
+        return EXIT_USER
     tell(out, found)
     return EXIT_DONE
 

@@ -30,6 +30,11 @@ def main(words: list[str] | None = None) -> int:
     except (UserError, DataError) as error:
         print(f"inspect_checkpoint: {error}", file=sys.stderr)
         return EXIT_USER
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"inspect_checkpoint: {error.filename}: {error.strerror}", file=sys.stderr)
+        return EXIT_USER
     print(json.dumps(found, indent=2) if asked.json else "\n".join(lines(found)))
     return EXIT_DONE
 

@@ -65,6 +65,7 @@ def test_flags_that_cannot_work_are_named(tmp_path: Path) -> None:
         (["--save-dir", link], "link: is there already; nothing is overwritten"),
         (["--loader", "gguf"], "theirs is of kind hugging_face"),
         (["--load-dir", tmp_path / "none"], "none: no such folder"),
+        (["--load-dir", "a" * 300], "aaa: File name too long\n"),
         (["--load-dir", tmp_path], "no checkpoint that is known: there is no config.json, "),
     ]
     for more, message in cases:
@@ -72,6 +73,10 @@ def test_flags_that_cannot_work_are_named(tmp_path: Path) -> None:
         assert status == 2
         assert message in error
         assert "Traceback" not in error
+    status, _, error = call("inspect_checkpoint.py", "a" * 300)
+    assert status == 2
+    assert error.startswith("inspect_checkpoint: aaa")
+    assert error.endswith("aaa: File name too long\n")
 
 
 def test_what_is_inside(tmp_path: Path) -> None:
