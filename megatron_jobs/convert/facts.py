@@ -14,8 +14,8 @@ from megatron_jobs.errors import DataError, UserError
 MIB, GIB = 2**20, 2**30
 INTERPRETER = 48 * MIB
 """Python with numpy and the settings of a job, measured."""
-TENSOR = 9 << 10
-"""Kept of each of our tensors while the metadata of all is read back; measured: 6.4 to 7.9 kB."""
+TENSOR = 6 << 10
+"""Kept of each of our tensors while the metadata of all is read back; measured: 2 to 5 kB."""
 VOCABULARY = 160 * MIB
 """A tokenizer taken to pieces for a GGUF file or out of one: 600 bytes a token, of 256,000."""
 PROOF_LIBRARIES = int(1.25 * GIB)

@@ -82,9 +82,9 @@ _made(b"S", lambda m: _quoted(m.line()))
 _made(b"T", lambda m: _old_text(m.take(m.number(4))))
 _made(b"U", lambda m: _old_text(m.take(m.number(1))))
 _made(b"V", lambda m: m.line().decode("raw-unicode-escape"))
-_made(b"X", lambda m: _text(m.take(m.number(4))))
-_made(b"\x8c", lambda m: _text(m.take(m.number(1))))
-_made(b"\x8d", lambda m: _text(m.take(m.number(8))))
+_made(b"X", lambda m: m.text(m.number(4)))
+_made(b"\x8c", lambda m: m.text(m.number(1)))
+_made(b"\x8d", lambda m: m.text(m.number(8)))
 _made(b"B", lambda m: m.take(m.number(4)))
 _made(b"C", lambda m: m.take(m.number(1)))
 _made(b"\x8e", lambda m: m.take(m.number(8)))
@@ -242,6 +242,6 @@ def _build(machine: Machine) -> None:
         machine.count(len(state))
         made.update(state)
     elif isinstance(made, Record):
-        made.state = state
+        made.state = machine.fields(state)
     elif not isinstance(made, dict):  # attributes of an OrderedDict are not needed
         raise Refused(f"its pickle sets attributes of a {type(made).__name__}; not read")

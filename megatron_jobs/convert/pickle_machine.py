@@ -4,7 +4,7 @@ import mmap
 from collections.abc import Callable
 from typing import Any
 
-from megatron_jobs.convert.pickle_names import CONTAINERS, Global, Record, global_of, make
+from megatron_jobs.convert.pickle_names import CONTAINERS, Fields, Global, Record, global_of, make
 
 MOST_BYTES = 64 << 20
 """Of a pickle; the largest known of a checkpoint's metadata has some ten million."""
@@ -14,6 +14,10 @@ MOST_LINE = 4096
 """Bytes of a number or name that ends with the line."""
 MOST_INTEGER = 1024
 """Bytes of an integer."""
+WORD, MOST_WORDS = 40, 256
+"""Bytes of a string that is looked for among the latest, to be kept once, and how many they are."""
+MOST_FIELDS, MOST_KINDS = 8, 256
+"""Attributes of an object that are kept in a tuple, and sets of their names that are shared."""
 MOST_KEY = 16
 """Parts of a tuple that is a key."""
 FILLED = (tuple, list, dict, set, frozenset, bytes, bytearray)
@@ -36,6 +40,8 @@ class Machine:
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.left = MOST_OBJECTS
+        self.words: dict[bytes, str] = {}
+        self.kinds: dict[tuple[Any, ...], tuple[Any, ...]] = {}
 
     def take(self, count: int) -> bytes:
         """The next bytes."""
@@ -48,6 +54,27 @@ class Machine:
     def number(self, size: int, *, signed: bool = False) -> int:
         """The next integer, of so many bytes."""
         return int.from_bytes(self.take(size), "little", signed=signed)
+
+    def text(self, size: int) -> str:
+        """The next string, of so many bytes. Names of attributes come again with each object."""
+        data = self.take(size)
+        found = self.words.get(data)
+        if found is None:
+            found = data.decode("utf-8", "surrogatepass")
+            if size <= WORD:
+                if len(self.words) == MOST_WORDS:
+                    self.words.clear()
+                self.words[data] = found
+        return found
+
+    def fields(self, state: Any) -> Any:
+        """What an object is given as its attributes, in half the memory where they are few."""
+        if not isinstance(state, dict) or len(state) > MOST_FIELDS:
+            return state
+        names = tuple(state)
+        if len(self.kinds) < MOST_KINDS:
+            names = self.kinds.setdefault(names, names)
+        return Fields((self.kinds.get(names, names), *state.values()))
 
     def line(self) -> bytes:
         """What is left of a line."""

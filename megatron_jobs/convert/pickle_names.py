@@ -36,7 +36,7 @@ class Global:
     name: str
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Record:
     """An object of a class that is known by name alone."""
 
@@ -46,7 +46,20 @@ class Record:
 
     def field(self, name: str) -> Any:
         """One of its attributes; None where it has no such."""
+        if isinstance(self.state, Fields):
+            return self.state.field(name)
         return self.state.get(name) if isinstance(self.state, dict) else None
+
+
+class Fields(tuple[Any, ...]):
+    """Attributes: the names of all, in a tuple that objects of a kind share, and each value."""
+
+    __slots__ = ()
+
+    def field(self, name: str) -> Any:
+        """One of them; None where it has no such."""
+        names = self[0]
+        return self[1 + names.index(name)] if name in names else None
 
 
 class Attributes(dict[str, Any]):

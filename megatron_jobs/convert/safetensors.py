@@ -65,7 +65,7 @@ DTYPES: dict[str, np.dtype[np.generic]] = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A tensor of a header."""
 
@@ -89,8 +89,8 @@ def open_safetensors(path: Path) -> dict[str, Matrix]:
         data.madvise(mmap.MADV_SEQUENTIAL)
     found: dict[str, Matrix] = {}
     for entry in entries:
-        flat = np.frombuffer(data, np.uint8, entry.stop - entry.start, begin + entry.start)
-        found[entry.name] = Stored(flat.view(entry.dtype).reshape(entry.shape))
+        place = begin + entry.start
+        found[entry.name] = Stored(np.ndarray(entry.shape, entry.dtype, data, place))
     return found
 
 
@@ -111,8 +111,9 @@ def _read_header(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any],
 
 
 def _entries(header: dict[str, Any], size: int, path: Path) -> list[Entry]:
-    """The tensors of a header, by their bytes, which fill `size` without gaps."""
-    entries = [_entry(k, v, f"{path}: {k}") for k, v in header.items() if k != METADATA]
+    """The tensors of a header, by their bytes, which fill `size` without gaps. It is used up."""
+    header.pop(METADATA, None)
+    entries = [_entry(name, header.pop(name), f"{path}: {name}") for name in list(header)]
     entries.sort(key=lambda entry: (entry.start, entry.stop))
     end = 0
     for entry in entries:

@@ -44,7 +44,7 @@ PACKAGE = "torch.distributed.checkpoint"
 TENSOR, BYTES = (f"{PACKAGE}.metadata.{kind}StorageMetadata" for kind in ("Tensor", "Bytes"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a record lies."""
 
@@ -53,7 +53,7 @@ class Place:
     size: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Described:
     """A tensor as `.metadata` describes it."""
 
@@ -124,7 +124,9 @@ def _read_metadata(path: Path) -> tuple[dict[str, Described], Folder]:
 
 
 def _described(entries: Any) -> Iterator[tuple[str, Described]]:
-    for key, entry in entries.items():
+    """Tensors by key, but for the optimizer's; the entries are used up."""
+    for key in list(entries):
+        entry = entries.pop(key)
         if not isinstance(key, str) or len(key) > MOST_LETTERS:
             raise ValueError(f"{str(key)[:100]} is no name of a tensor")
         if entry.name not in (TENSOR, BYTES):
@@ -138,7 +140,9 @@ def _described(entries: Any) -> Iterator[tuple[str, Described]]:
 
 
 def _records(entries: Any) -> Iterator[tuple[tuple[str, tuple[int, ...]], Place]]:
-    for index, info in entries.items():
+    """Where each record lies; the entries are used up."""
+    while entries:
+        index, info = entries.popitem()
         file, at, size = (info.field(name) for name in ("relative_path", "offset", "length"))
         if not isinstance(file, str) or type(at) is not int or type(size) is not int:
             raise ValueError(f"{index.field('fqn')} lies nowhere")

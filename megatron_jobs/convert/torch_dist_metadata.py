@@ -14,6 +14,9 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
+from megatron_jobs.convert.matrix import Matrix
+from megatron_jobs.convert.packed import Packing
+
 PACKAGE = "torch.distributed.checkpoint"
 VERSION = "1.0.0"
 TORCH: dict[np.dtype[np.generic], str] = {
@@ -39,8 +42,8 @@ class Stored:
     dtype: np.dtype[np.generic] | None = None
 
 
-def metadata_pickle(stored: Sequence[Stored]) -> bytes:
-    """The whole file."""
+def metadata_pickle(stored: Sequence[Stored]) -> Matrix:
+    """The whole file, which says the same words for each record and so is kept compressed."""
     pieces: dict[str, list[Stored]] = {}
     for one in stored:
         pieces.setdefault(one.key, []).append(one)
@@ -59,20 +62,20 @@ def metadata_pickle(stored: Sequence[Stored]) -> bytes:
     made.write(text("storage_meta"), pickle.NONE, text("version"), text(VERSION))
     made.end()
     made.write(pickle.STOP)
-    return bytes(made.made)
+    return made.made.matrix()
 
 
 class _Pickle:
     """A pickle as far as it is written."""
 
     def __init__(self) -> None:
-        self.made = bytearray()
+        self.made = Packing()
         self.names: dict[str, bytes] = {}
 
     def write(self, *codes: bytes) -> None:
         """Put codes at the end."""
         for code in codes:
-            self.made += code
+            self.made.add(code)
 
     def name(self, module: str, name: str) -> None:
         """A class or a function, by name the first time."""

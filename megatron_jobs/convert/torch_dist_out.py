@@ -75,7 +75,7 @@ def plan_checkpoint(
 
     return [
         *files.plans(),
-        FilePlan(f"{folder}/.metadata", [Item(metadata_pickle(files.stored))]),
+        FilePlan(f"{folder}/.metadata", [Item(matrix=metadata_pickle(files.stored))]),
         FilePlan(f"{folder}/metadata.json", [Item(json.dumps(FORMAT).encode())]),
         FilePlan(f"{folder}/{NAME}", summary=manifest),
         FilePlan(LATEST, [Item(f"{folder}\n".encode())]),

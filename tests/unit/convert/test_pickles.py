@@ -193,3 +193,15 @@ def test_nothing_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", refuse)
     found, _ = read_pickle(b"cmegatron.core.enums\nModelType\nK\x01\x85R.", "w")
     assert (found.name, found.args) == ("megatron.core.enums.ModelType", (1,))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 8, 9, 300])
+def test_attributes_of_many_objects_are_kept_apart(count: int) -> None:
+    """Names that come again are kept once, also where more have been than are remembered."""
+    states = [{f"name{i}": (i, n) for i in range(count)} | {f"own{n}": n} for n in range(300)]
+    new = b"cmegatron.core.enums\nModelType\n)\x81"
+    made = b"".join(new + pickle.dumps(state, 2)[2:-1] + b"b" for state in states)
+    found, _ = read_pickle(b"\x80\x02](" + made + b"e.", "w")
+    for n, (record, state) in enumerate(zip(found, states, strict=True)):
+        assert {name: record.field(name) for name in state} == state
+        assert record.field(f"own{n + 1}") is None
