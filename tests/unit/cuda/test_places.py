@@ -99,13 +99,13 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def tensors_of(call: Callable[..., Any], far: str | None) -> dict[str, Tensor]:
     """Its arguments, `far` on the second GPU."""
     names = call.__code__.co_varnames[: call.__code__.co_argcount]
-    with FakeTensorMode():
-        return {
-            name: torch.empty(
-                TENSORS[name][0], dtype=TENSORS[name][1], device=f"cuda:{int(name == far)}"
-            )
-            for name in names
-        }
+    return {name: placed(*TENSORS[name], f"cuda:{int(name == far)}") for name in names}
+
+
+def placed(shape: tuple[int, ...], dtype: torch.dtype, gpu: str) -> Tensor:
+    """Not by torch.empty, which tests of training have put tensors for a GPU on the CPU."""
+    mode = FakeTensorMode()
+    return FakeTensor(mode, torch.empty(shape, dtype=dtype, device="meta"), torch.device(gpu))
 
 
 @pytest.mark.usefixtures("two_gpus")
