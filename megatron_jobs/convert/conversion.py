@@ -76,7 +76,7 @@ class Conversion:
         """A hash of what the result depends on."""
         files = self.source.files()
         if self.tokenizer is not None and self.made is None:
-            files += [path for path in self.tokenizer.iterdir() if path.is_file()]
+            files += files_of(self.tokenizer)
         return source_key(files, self.settings)
 
     def write(self, out: Path, *, threads: int, check: Callable[[Path], None], tell: Tell) -> None:
