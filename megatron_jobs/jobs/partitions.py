@@ -8,7 +8,8 @@ import contextlib
 import grp
 import os
 import re
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 
 from megatron_jobs.errors import UserError
 from megatron_jobs.jobs.queue import call_slurm
@@ -213,6 +214,14 @@ def _nodes(fields: list[str]) -> Nodes:
     return Nodes(_first(count), _first(cpus), _first(memory), gpus, model, known, up)
 
 
+def _merged(kinds: list[Nodes]) -> tuple[Nodes, ...]:
+    """Kinds that differ in more than how busy they are, by which sinfo tells them apart."""
+    counts: Counter[Nodes] = Counter()
+    for kind in kinds:
+        counts[replace(kind, count=0)] += kind.count
+    return tuple(replace(kind, count=count) for kind, count in counts.items())
+
+
 def _partition(
     name: str,
     words: dict[str, str],
@@ -225,7 +234,7 @@ def _partition(
         mode = "OFF"
     return Partition(
         name=name,
-        nodes=tuple(kinds),
+        nodes=_merged(kinds),
         up=words.get("State", "UP") == "UP",
         default=words.get("Default") == "YES",
         max_hours=limit,

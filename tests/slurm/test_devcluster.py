@@ -162,6 +162,24 @@ def test_a_node_is_killed_and_comes_back(box: Box) -> None:
     assert "no such node: 'node7'; there are node1 to node2" in wrong.stderr
 
 
+def test_a_slurmd_that_crashes_is_started_again(box: Box) -> None:
+    stays = ["--no-kill", "--output=/dev/null", "--wrap=srun --no-kill sleep 1000"]
+    box.run("sbatch", "-N2", *stays)
+    wait_for(lambda: running_on(box) == {"node1", "node2"}, "both tasks", seconds=60, every=0.2)
+    before = box.pids()["slurmd.node2"]
+    os.kill(int(before), signal.SIGABRT)
+    wait_for(lambda: not Path(f"/proc/{before}").exists(), "its end", seconds=10, every=0.05)
+    mended = box.call("node", "mend")
+    assert "slurmd of node2 has crashed and is started again" in mended.stderr
+    assert box.pids()["slurmd.node2"] != before
+    assert running_on(box) == {"node1", "node2"}
+    assert box.call("node", "kill", "node2").returncode == 0
+    assert box.call("node", "mend").stderr == ""  # who was killed stays so
+    assert "slurmd.node2" not in box.pids()
+    assert box.call("node", "start", "node2").returncode == 0
+    box.run("scancel", "--user", pwd.getpwuid(box.user).pw_name)
+
+
 def running_on(box: Box) -> set[str]:
     """The nodes on which tasks of the cluster's jobs run."""
     nodes: set[str] = set()

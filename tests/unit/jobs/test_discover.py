@@ -85,6 +85,7 @@ def test_slurm_23_and_24(words: tuple[str, str]) -> None:
     site = site_of(*words, V24_SINFO, V24_MEMBERS, "guests")
     h100 = site.partitions["h100"]
     assert (h100.nodes_up, h100.gpus, h100.max_hours) == (96, 8, None)
+    assert [kind.count for kind in h100.nodes] == [96, 4]  # however busy they are
     assert (h100.preempt_mode, h100.grace_seconds) == ("REQUEUE", 120)
     assert site.warns_before_preemption
     assert [part.name for part in site.usable()] == ["h100", "mig", "cpu"]
