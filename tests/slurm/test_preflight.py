@@ -160,7 +160,9 @@ def test_a_node_that_hangs_is_named_in_time(tmp_path: Path) -> None:
     assert limit is not None
     assert 40 * 2 / 3 - KEPT_SECONDS <= int(limit.group(1)) < 40
     assert struck(cluster) == {}
-    assert verdict["seconds"] < 100  # 38 on an idle machine; a node that hangs hangs for ever
+    assert (
+        verdict["seconds"] < 60
+    )  # 38 on an idle machine, 40.5 on a busy one; else it hangs for ever
     assert hosts(plan) == ["node1", "node3"]
     trials = json.loads((folder_of(plan).preflight / "pairs" / "node1.json").read_text())["trials"]
     assert {trial["partner"]: trial["good"] for trial in trials} == {"node2": False, "node3": True}

@@ -25,8 +25,8 @@ class Part:
     def __init__(self, whole: Parts, name: str) -> None:
         self.whole, self.name = whole, name
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> "Part":
+        return self
 
     def __exit__(
         self,

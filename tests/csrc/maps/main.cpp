@@ -6,7 +6,9 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <numeric>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -20,12 +22,12 @@ namespace {
 const size_t kPage = static_cast<size_t>(sysconf(_SC_PAGESIZE));
 
 struct Mapped {
-  char name[32] = "/tmp/mj-maps-XXXXXX";
+  std::string name = std::filesystem::temp_directory_path() / "mj-maps-XXXXXX";
   int file;
   size_t size;
   volatile unsigned char* data;
 
-  explicit Mapped(size_t pages) : file(mkstemp(name)), size(pages * kPage) {
+  explicit Mapped(size_t pages) : file(mkstemp(name.data())), size(pages * kPage) {
     const std::vector<unsigned char> ones(size, 1);
     CHECK(write(file, ones.data(), size) == static_cast<ssize_t>(size));
     data = static_cast<unsigned char*>(mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file, 0));
@@ -33,7 +35,7 @@ struct Mapped {
   ~Mapped() {
     munmap(const_cast<unsigned char*>(data), size);
     close(file);
-    unlink(name);
+    unlink(name.c_str());
   }
   size_t sum() const {
     size_t found = 0;
