@@ -270,7 +270,11 @@ class _Output:
         for item in plan.items:
             self._put(memoryview(item.before))
             if item.matrix is not None:
-                self._put_rows(item.matrix, with_crc=callable(item.after))
+                try:
+                    self._put_rows(item.matrix, with_crc=callable(item.after))
+                except Exception as error:  # another thread may have seen first what this one read
+                    check_faults(error, tensor=item.name)
+                    raise
                 check_faults(tensor=item.name)
             after = item.after if isinstance(item.after, bytes) else item.after(self.crc)
             self._put(memoryview(after))

@@ -22,4 +22,6 @@ start_node() { # NAME
       "$(host_of "$1")" "$DIR/etc/hosts" "${command[@]}")
   fi
   start "slurmd.$1" "${command[@]}"
+  # what was started may return before the daemon has written its pid: one that has crashed left another there
+  wait_for 10 runs "slurmd.$1" || fail "slurmd of $1 is not there any more; its log: $DIR/log/slurmd.$1.log"
 }

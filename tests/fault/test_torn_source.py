@@ -1,16 +1,23 @@
 """A source that is cut short, replaced or written to while it is read: told by name, none of it
 believed; once it is right again, the same command goes on."""
 
+import mmap
 import os
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from megatron_jobs.convert.files import FilePlan, Item, write_files
 from megatron_jobs.convert.mapped import CURE, told_faults
+from megatron_jobs.convert.matrix import Array, Stored
 from megatron_jobs.errors import DataError
+from megatron_jobs.runtime.files import wait_for
 from megatron_jobs.stages.convert import Config, convert
 from tests.family_models import saved_model
 
@@ -140,14 +147,44 @@ def test_of_a_checkpoint_too(share: float, models: Path, tmp_path: Path) -> None
     assert_goes_on(source, tmp_path / "out", models / "again")
 
 
-def test_what_came_of_zeros_is_not_what_is_told(tmp_path: Path) -> None:
-    import mmap
-
-    file = tmp_path / "file"
+def cut_short(file: Path) -> mmap.mmap:
+    """A file of three pages that was mapped when it had them; only the first is left."""
     file.write_bytes(b"1" * 3 * mmap.PAGESIZE)
     with file.open("rb") as opened:
         data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
     os.truncate(file, mmap.PAGESIZE)
+    return data
+
+
+def test_the_tensor_is_named_though_another_thread_notices_first(tmp_path: Path) -> None:
+    data = cut_short(tmp_path / "file")
+    was_read, begun = threading.Event(), threading.Event()
+    other = tmp_path / "out.partial" / "whole"
+    numbers = np.zeros((1, 8), np.uint8)
+
+    class Torn(Stored):
+        def read(self, start: int, stop: int) -> Iterator[Array]:
+            assert begun.wait(60)
+            assert data[mmap.PAGESIZE] == 0
+            was_read.set()
+            wait_for(lambda: not other.exists(), "the end of the other thread", seconds=60)
+            yield numbers
+
+    class Whole(Stored):
+        def read(self, start: int, stop: int) -> Iterator[Array]:
+            begun.set()
+            assert was_read.wait(60)
+            yield numbers
+
+    readers = {"torn": Torn(numbers), "whole": Whole(numbers)}
+    plans = [FilePlan(name, [Item(matrix=it, name=name)]) for name, it in readers.items()]
+    with pytest.raises(DataError, match="file: torn: could not be read at byte"), told_faults():
+        write_files(plans, tmp_path / "out", key=lambda: "key", threads=2)
+
+
+def test_what_came_of_zeros_is_not_what_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    data = cut_short(file)
 
     def believe() -> None:
         raise ValueError(f"found {data[2 * mmap.PAGESIZE]}")

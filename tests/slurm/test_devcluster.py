@@ -196,6 +196,7 @@ def running_on(box: Box) -> set[str]:
 
 def test_down_stops_its_own_and_purge_leaves_nothing(box: Box, tmp_path: Path) -> None:
     """Beside it: the tests' cluster, and a process with a daemon's name whose pid a file holds."""
+    box.run("scancel", "--user", pwd.getpwuid(box.user).pw_name)  # what a test that failed has left
     wait_for(lambda: not running_on(box), "the end of jobs before", seconds=60, every=0.2)
     shutil.copy(shutil.which("sleep") or "", tmp_path / "slurmctld")
     stranger = subprocess.Popen([tmp_path / "slurmctld", "1000"])
