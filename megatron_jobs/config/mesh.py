@@ -17,6 +17,8 @@ class Mesh(Settings):
     """Stages of consecutive layers, one a rank."""
     virtual: PositiveInt = 1
     """Blocks of layers on each pipeline stage; over 1 the stages take turns (interleaved 1F1B)."""
+    layers: tuple[PositiveInt, ...] | None = None
+    """Layers of each block, from the model's first; by default as equal as they can be."""
     context: PositiveInt = 1
     """Ranks over which each sequence is cut."""
     expert: PositiveInt = 1
@@ -29,6 +31,42 @@ class Mesh(Settings):
     """Reduce gradients and gather parameters while computing: worth it on GPUs."""
     recompute: Literal["none", "attention", "layer"] = "none"
     """What is computed again in the backward pass instead of being kept."""
+
+    @property
+    def blocks(self) -> int:
+        """Of consecutive layers, on all pipeline stages."""
+        return self.pipeline * self.virtual
+
+    def block_layers(self, layers: int) -> tuple[int, ...]:
+        """How many of a model's layers each block has, from the first; they may be none.
+
+        Block b is on stage b % pipeline. Those with a layer more follow the first, which has the
+        embedding too; the last, which has the output layer, never is one of them.
+        """
+        if self.layers is not None:
+            return self.layers
+        fewest, more = divmod(layers, self.blocks)
+        start = 1 if more < self.blocks - 1 else 0
+        return tuple(fewest + (start <= block < start + more) for block in range(self.blocks))
+
+    def stage_layers(self, layers: int) -> tuple[int, ...]:
+        """How many of a model's layers each pipeline stage has."""
+        counts = self.block_layers(layers)
+        return tuple(sum(counts[stage :: self.pipeline]) for stage in range(self.pipeline))
+
+    def layer_problems(self, layers: int) -> Iterator[Problem]:
+        """Layers that are too few, or not as many as given; the name is `layers`."""
+        if self.layers is not None and sum(self.layers) != layers:
+            said = " + ".join(map(str, self.layers))
+            yield "layers", f"{layers}, but mesh.layers has {said} = {sum(self.layers)}"
+        if self.layers is None and layers < self.blocks:
+            rule = f"pipeline x virtual = {self.pipeline} x {self.virtual} = {self.blocks} blocks"
+            yield "layers", f"{layers} layers cannot be cut into {rule}"
+
+    def layout(self) -> dict[str, int | bool | str]:
+        """What a checkpoint notes of it: all but defaults that came later."""
+        found: dict[str, int | bool | str] = self.model_dump(exclude={"layers"})
+        return found | ({"layers": "+".join(map(str, self.layers))} if self.layers else {})
 
     def data(self, world: int) -> int:
         """Data-parallel ranks among `world`; each reads other sequences."""
@@ -43,6 +81,9 @@ class Mesh(Settings):
         """Axes that cannot work together, whatever the model."""
         if self.virtual > 1 and self.pipeline == 1:
             yield "virtual", f"{self.virtual} needs pipeline > 1; there is one stage to interleave"
+        if self.layers is not None and len(self.layers) != self.blocks:
+            rule = f"pipeline x virtual = {self.pipeline} x {self.virtual} = {self.blocks}"
+            yield "layers", f"{len(self.layers)} blocks of layers, must be {rule}"
         if self.sequence_parallel and self.tensor == 1:
             yield "sequence_parallel", "needs tensor > 1: it cuts along the tensor ranks"
         if self.expert * self.expert_tensor > 1 and self.tensor > 1 and not self.sequence_parallel:

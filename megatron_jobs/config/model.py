@@ -290,10 +290,7 @@ class ModelConfig(Settings):
         yield from kind_mesh_problems(self, mesh)
         yield from self._tensor_problems(mesh)
         yield from mesh.sequence_problems(self.seq_len)
-        blocks = mesh.pipeline * mesh.virtual
-        if self.layers % blocks:
-            rule = f"pipeline x virtual = {mesh.pipeline} x {mesh.virtual} = {blocks} equal blocks"
-            yield "layers", f"{self.layers} layers cannot be cut into {rule}"
+        yield from mesh.layer_problems(self.layers)
         if mesh.expert > 1 and (self.experts == 0 or self.experts % mesh.expert):
             yield "experts", f"{self.experts} experts cannot be dealt to {mesh.expert} expert ranks"
         if self.experts and mesh.tensor > 1 and not mesh.sequence_parallel:
@@ -317,7 +314,11 @@ class ModelConfig(Settings):
     def _cut_sizes(self, mesh: Mesh) -> Iterator[tuple[str, int, int]]:
         """(setting, what it counts, ranks over which that is cut)."""
         yield "heads", self.heads, mesh.tensor
-        yield "kv_heads", self.groups(), mesh.tensor
+        if mesh.tensor % self.groups():  # else some ranks share one
+            yield "kv_heads", self.groups(), mesh.tensor
+        elif self.latent is None:
+            width = (self.heads + 2 * self.groups()) * self.head_size()
+            yield "head_dim", width, mesh.tensor
         if self.experts:
             name = "expert_ffn" if self.expert_ffn is not None else "ffn"
             yield name, self.expert_size(), mesh.expert_tensor

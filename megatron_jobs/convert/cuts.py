@@ -1,8 +1,10 @@
 """Which rank of a mesh holds which piece of a tensor, as megatron-core deals them out."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 from megatron_jobs.config.mesh import Mesh
 from megatron_jobs.config.model import ModelConfig
@@ -56,8 +58,8 @@ def stage_of(name: str, model: ModelConfig, mesh: Mesh) -> int:
     """The pipeline stage of a tensor: what is before the layers on the first, after on the last."""
     layer = LAYER.fullmatch(name)
     if layer:
-        block = layers_of(layer["stack"], model) // (mesh.pipeline * mesh.virtual)
-        return int(layer["number"]) // block % mesh.pipeline
+        ends = accumulate(mesh.block_layers(layers_of(layer["stack"], model)))
+        return bisect_right(tuple(ends), int(layer["number"])) % mesh.pipeline
     return 0 if name.startswith("embedding.") else mesh.pipeline - 1
 
 

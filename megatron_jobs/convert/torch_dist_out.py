@@ -92,7 +92,7 @@ def manifest_bytes(
     inside = {name: facts for name, facts in written.items() if name.startswith(f"{folder}/")}
     value = {
         "step": step,
-        "layout": {"world": 0, **mesh.model_dump()},
+        "layout": {"world": 0, **mesh.layout()},
         "record": dict(record),
         "fingerprints": [],
         "files": {

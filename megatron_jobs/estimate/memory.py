@@ -15,10 +15,11 @@ def training_bytes(
     Gradients are fp32 over the whole part of the model; the optimizer's 12 bytes a parameter
     (master weight and two moments) are shared by the data ranks. Activations: Korthikanti et al.
     2022, arXiv:2205.05198, table 2 without the attention scores, which are kept only where they
-    are capped; the first pipeline stage keeps the activations of `pipeline` micro batches.
+    are capped; pipeline stage s keeps the activations of `pipeline` - s micro batches.
     """
     width = WEIGHT_BYTES[precision]
-    held = model.parameters() / (mesh.tensor * mesh.pipeline)
+    stages = mesh.stage_layers(model.layers)
+    held = model.parameters() / mesh.tensor * max(stages) / model.layers
     state = held * (width + 4) + 12 * held / max(mesh.data(world), 1)
     tokens = model.seq_len / mesh.context * micro_size
     layer = tokens * model.hidden * 17 * width / mesh.tensor
@@ -26,7 +27,9 @@ def training_bytes(
         layer = tokens * model.hidden * width
     logits = tokens * model.padded_vocab() / mesh.tensor * (width + 8)
     scores = tokens * kept_scores(model) / mesh.tensor if mesh.recompute == "none" else 0
-    return round(state + layer * model.layers + logits + scores * (2 * width + 5))
+    kept = max(count * (mesh.pipeline - stage) for stage, count in enumerate(stages))
+    scores *= kept / model.layers
+    return round(state + layer * kept + logits + scores * (2 * width + 5))
 
 
 def kept_scores(model: ModelConfig) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
+from megatron.core.transformer.transformer_block import get_num_layers_to_build
 from megatron.core.transformer.transformer_config import (
     MLATransformerConfig,
     TransformerConfig,
@@ -64,8 +65,7 @@ def build_chunk(model: ModelConfig, config: TransformerConfig, stage: int | None
     where = {"ignore_virtual": False, "vp_stage": stage}
     first = parallel_state.is_pipeline_first_stage(**where)
     last = parallel_state.is_pipeline_last_stage(**where)
-    layers = model.layers // config.pipeline_model_parallel_size
-    layers //= config.virtual_pipeline_model_parallel_size or 1
+    layers = get_num_layers_to_build(config, vp_stage=stage)
     start = get_transformer_layer_offset(config, vp_stage=stage)
     if model.kind == "encoder":
         encoder = BertModel(
@@ -92,6 +92,7 @@ def core_config(model: ModelConfig, mesh: Mesh, precision: Precision) -> Transfo
     """megatron-core's own configuration, made from ours."""
     settings = shape_settings(model) | mesh_settings(mesh) | expert_settings(model) | UNFUSED
     settings |= {
+        "pipeline_model_parallel_layout": layout_of(model, mesh),
         "gradient_accumulation_fusion": join_products(),
         "params_dtype": DTYPES[precision],
         "pipeline_dtype": DTYPES[precision],
@@ -103,6 +104,15 @@ def core_config(model: ModelConfig, mesh: Mesh, precision: Precision) -> Transfo
     if model.latent is None:
         return TransformerConfig(**settings)
     return MLATransformerConfig(**settings, **latent_settings(model))
+
+
+def layout_of(model: ModelConfig, mesh: Mesh) -> list[list[str]] | None:
+    """What each block of layers holds, in megatron-core's words; None where all hold as many."""
+    counts = mesh.block_layers(model.layers)
+    if len(set(counts)) == 1:
+        return None
+    layout = [["decoder"] * count for count in counts]
+    return [["embedding", *layout[0]], *layout[1:-1], [*layout[-1], "loss"]]
 
 
 def shape_settings(model: ModelConfig) -> dict[str, Any]:

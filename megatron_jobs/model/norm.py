@@ -83,15 +83,22 @@ class HeadsNorm(Norm):
         width = x_RH.size(-1)
         if width == len(self.weight):
             return super().forward(x_RH).view_as(x_RND)
-        first = width * int(parallel_state.get_tensor_model_parallel_rank())
+        rank = int(parallel_state.get_tensor_model_parallel_rank())
+        first = width * (rank // self._copies(width))
         weight_H = self.weight[first : first + width]
         square_R1 = self._mean_square(x_RH.to(wide(x_RH)))
         out = rms_norm_of_squares(x_RH, weight_H, square_R1, eps=self.eps, offset=self.offset)
         return out.view_as(x_RND)
 
+    def _copies(self, width: int) -> int:
+        """Ranks that share a head: over 1 where there are more of them than heads."""
+        ranks = int(parallel_state.get_tensor_model_parallel_world_size())
+        return ranks * width // len(self.weight)
+
     def _mean_square(self, x_RH: Tensor) -> Tensor:
         """Over the columns of all ranks; each rank's use of it adds to every rank's gradient."""
-        own_R1 = x_RH.square().sum(-1, keepdim=True) / len(self.weight)
+        columns = len(self.weight) * self._copies(x_RH.size(-1))
+        own_R1 = x_RH.square().sum(-1, keepdim=True) / columns
         whole: Tensor = reduce_from_tensor_model_parallel_region(own_R1)
         shared: Tensor = copy_to_tensor_model_parallel_region(whole)
         return shared

@@ -225,11 +225,19 @@ def describe(config: Config, resources: Resources) -> list[tuple[str, str]]:
     )
     return [
         ("mesh", f"{axes} x context {mesh.context} = {world} ranks"),
+        *_stages(mesh, model.layers),
         ("parameters", f"{model.parameters():,}"),
         ("tokens a step", f"{tokens:,}; in all {tokens * config.steps:,}"),
         ("FLOPs in all", f"{model.flops_per_token() * tokens * config.steps:.2e}"),
         ("memory a rank", f"about {memory / 2**20:,.0f} MiB"),
     ]
+
+
+def _stages(mesh: Mesh, layers: int) -> list[tuple[str, str]]:
+    """Which layers each pipeline stage has, where they are not all alike."""
+    counts = mesh.stage_layers(layers)
+    alike = len(set(counts)) == 1
+    return [] if alike else [("layers of stages", " + ".join(map(str, counts)))]
 
 
 @deferred_stop()  # a rank that left while they connect would be missed by the others

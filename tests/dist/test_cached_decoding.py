@@ -59,12 +59,16 @@ def test_logits_of_a_decoder_are_those_of_transformers(model: ModelConfig) -> No
     assert_close(pieces, expected, rtol=0, atol=1e-5)
 
 
-def test_two_tensor_ranks_say_what_one_says() -> None:
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_tensor_ranks_say_what_one_says(ranks: int) -> None:
+    """Four share two heads of keys."""
+    assert LLAMA.kv_heads == 2
+
     def decode(rank: Rank) -> Tensor:
         return logits_by_pieces(LLAMA, Mesh(tensor=rank.world))[0]
 
     (expected,) = on_ranks(1, decode)
-    for found in on_ranks(2, decode):
+    for found in on_ranks(ranks, decode):
         assert_close(found, expected, rtol=0, atol=1e-5)
 
 

@@ -158,8 +158,8 @@ def test_saved_and_gone_on_with_it_equals_one_go(name: str, in_one_go: InOneGo) 
 
 @pytest.mark.parametrize(
     ("world", "mesh"),
-    [(2, Mesh(pipeline=2)), (1, Mesh()), (2, Mesh(context=2))],
-    ids=["pipeline 2", "one rank", "context 2"],
+    [(3, Mesh(pipeline=3)), (1, Mesh()), (2, Mesh(context=2)), (4, Mesh(tensor=4))],
+    ids=["pipeline 3", "one rank", "context 2", "tensor 4"],
 )
 def test_it_goes_on_in_another_layout(world: int, mesh: Mesh, in_one_go: InOneGo) -> None:
     root, whole = in_one_go(CASES["tensor 2 x data 2, fp32"])

@@ -79,6 +79,9 @@ LATENT = ModelConfig(
     ),
 )
 QK_NORM = LLAMA.model_copy(update={"layers": 2, "qk_norm": True, "qkv_bias": True})
+NORMED = LLAMA.model_copy(update={"layers": 2, "qk_norm": True, "qk_norm_all": True})
+ONE_KEY = LLAMA.model_copy(update={"layers": 2, "kv_heads": 1})
+FIVE = LLAMA.model_copy(update={"layers": 5})
 
 LAYOUTS: dict[str, tuple[int, ModelConfig, Mesh]] = {
     "data 2": (2, LLAMA, Mesh()),
@@ -92,16 +95,23 @@ LAYOUTS: dict[str, tuple[int, ModelConfig, Mesh]] = {
     "recompute attention": (1, LLAMA, Mesh(recompute="attention")),
     "tensor 2 x context 2": (4, LLAMA, Mesh(tensor=2, context=2, sequence_parallel=True)),
     "everything": (8, LLAMA, Mesh(tensor=2, pipeline=2, sequence_parallel=True, overlap=True)),
+    "tensor 4 of 2 keys, norms": (4, QK_NORM, Mesh(tensor=4, sequence_parallel=True)),
+    "tensor 4 of 2 keys, normed together": (4, NORMED, Mesh(tensor=4)),
+    "tensor 2 of 1 key": (2, ONE_KEY, Mesh(tensor=2)),
+    "pipeline 3": (3, LLAMA, Mesh(pipeline=3)),
+    "pipeline of 1 and 3": (2, GPT, Mesh(pipeline=2, layers=(1, 3))),
+    "5 layers, pipeline 2 x virtual 2": (2, FIVE, Mesh(pipeline=2, virtual=2)),
     "tied, pipeline 2": (2, TIED, Mesh(pipeline=2)),
     "gpt, tensor 2 x pipeline 2": (4, GPT, Mesh(tensor=2, pipeline=2)),
     "qk norm, tensor 2": (2, QK_NORM, Mesh(tensor=2, sequence_parallel=True)),
-    "windows, pipeline 2": (2, WINDOWS, Mesh(pipeline=2)),
+    "windows, pipeline 3": (3, WINDOWS, Mesh(pipeline=3)),
     "windows, context 2": (2, WINDOWS, Mesh(context=2)),
     "capped, recompute attention": (1, CAPPED, Mesh(recompute="attention")),
     "capped, tensor 2 x context 2": (4, CAPPED, Mesh(tensor=2, context=2, sequence_parallel=True)),
     "experts 2": (2, EXPERTS, Mesh(expert=2)),
     "experts 2 x tensor 2": (4, EXPERTS, Mesh(expert=2, tensor=2, sequence_parallel=True)),
     "latent, pipeline 2 x virtual 2": (2, LATENT, Mesh(pipeline=2, virtual=2)),
+    "latent, pipeline 3": (3, LATENT, Mesh(pipeline=3)),
     "latent, context 2": (2, LATENT, Mesh(context=2)),
     "latent, recompute attention": (1, LATENT, Mesh(recompute="attention")),
     "latent, experts 2 x tensor 2": (

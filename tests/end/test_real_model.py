@@ -19,7 +19,7 @@ from tests.ranks import apart
 TOKENS = 12
 END = 2
 """<|im_end|>"""
-MESH = {"tensor": 3, "pipeline": 2}
+MESH = {"tensor": 3, "pipeline": 4}  # of 30 layers: 7 + 8 + 8 + 7
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 pytestmark = [
     pytest.mark.slow,

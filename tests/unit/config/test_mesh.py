@@ -31,6 +31,10 @@ def test_a_good_mesh_has_no_problems() -> None:
             ("sequence_parallel", "needs tensor > 1: it cuts along the tensor ranks"),
         ),
         (
+            Mesh(pipeline=2, virtual=2, layers=(1, 2)),
+            ("layers", "2 blocks of layers, must be pipeline x virtual = 2 x 2 = 4"),
+        ),
+        (
             Mesh(expert=2, tensor=2),
             ("sequence_parallel", "experts on tensor ranks need sequence_parallel: true"),
         ),
@@ -38,6 +42,34 @@ def test_a_good_mesh_has_no_problems() -> None:
 )
 def test_axes_that_clash(mesh: Mesh, problem: tuple[str, str]) -> None:
     assert list(mesh.problems()) == [problem]
+
+
+@pytest.mark.parametrize("pipeline", range(1, 9))
+@pytest.mark.parametrize("virtual", [1, 2, 3])
+def test_layers_are_dealt_out_evenly(pipeline: int, virtual: int) -> None:
+    mesh = Mesh(pipeline=pipeline, virtual=virtual)
+    for layers in range(mesh.blocks, 70):
+        counts = mesh.block_layers(layers)
+        assert (len(counts), sum(counts)) == (mesh.blocks, layers)
+        assert max(counts) - min(counts) <= 1
+        assert counts[-1] == min(counts), "it has the output layer too"
+        stages = mesh.stage_layers(layers)
+        assert stages == tuple(sum(counts[s::pipeline]) for s in range(pipeline))
+        assert max(stages) - min(stages) <= 1
+
+
+def test_layers_of_blocks() -> None:
+    assert Mesh(pipeline=4).block_layers(61) == (15, 16, 15, 15)
+    assert Mesh(pipeline=4).block_layers(62) == (15, 16, 16, 15)
+    assert Mesh(pipeline=4).block_layers(63) == (16, 16, 16, 15)
+    assert Mesh(pipeline=2, virtual=2).stage_layers(6) == (3, 3)
+    assert Mesh(pipeline=2, layers=(5, 1)).block_layers(6) == (5, 1)
+
+
+def test_a_layout_is_what_it_was_before_there_were_layers() -> None:
+    """So that what was saved then goes on bit by bit."""
+    assert "layers" not in Mesh(pipeline=2).layout()
+    assert Mesh(pipeline=2, layers=(5, 1)).layout()["layers"] == "5+1"
 
 
 def test_ranks_that_do_not_divide() -> None:

@@ -120,7 +120,16 @@ def test_sizes_are_positive(name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "mesh", "problem"),
     [
-        ({}, Mesh(tensor=4), ("kv_heads", "2 kv heads cannot be cut over 4 tensor ranks")),
+        (
+            {"heads": 12, "kv_heads": 4, "head_dim": 16, "ffn": 240, "pad_vocab_to": 96},
+            Mesh(tensor=6),
+            ("kv_heads", "4 kv heads cannot be cut over 6 tensor ranks"),
+        ),
+        (
+            {"kv_heads": 1, "head_dim": 1},
+            Mesh(tensor=4),
+            ("head_dim", "6 columns cannot be cut over 4 tensor ranks"),
+        ),
         (
             {"heads": 3, "kv_heads": None, "head_dim": 16},
             Mesh(tensor=2),
@@ -137,9 +146,14 @@ def test_sizes_are_positive(name: str) -> None:
             ),
         ),
         (
-            {"layers": 6},
+            {"layers": 3},
             Mesh(pipeline=2, virtual=2),
-            ("layers", "6 layers cannot be cut into pipeline x virtual = 2 x 2 = 4 equal blocks"),
+            ("layers", "3 layers cannot be cut into pipeline x virtual = 2 x 2 = 4 blocks"),
+        ),
+        (
+            {},
+            Mesh(pipeline=3, layers=(1, 2, 2)),
+            ("layers", "4, but mesh.layers has 1 + 2 + 2 = 5"),
         ),
         (
             {"experts": 3},

@@ -33,6 +33,7 @@ GPT2 = ModelConfig(
     **SIZES | {"kv_heads": 4}, norm="layernorm", activation="gelu", bias=True, position="learned",
     seq_len=16,
 )  # fmt: skip
+FIVE = ModelConfig(**SIZES | {"layers": 5})
 MIXED = ModelConfig(**SIZES, experts=4)
 LATENT = ModelConfig(
     **SIZES | {"kv_heads": 4},
@@ -51,6 +52,9 @@ MESHES = {
     "pipeline": (2, Mesh(pipeline=2)),
     "both": (4, Mesh(tensor=2, pipeline=2, sequence_parallel=True)),
     "virtual": (2, Mesh(pipeline=2, virtual=2)),
+    "shared": (4, Mesh(tensor=4)),  # of 2 heads of keys
+    "three": (3, Mesh(pipeline=3)),
+    "given": (2, Mesh(pipeline=2, layers=(3, 1))),
 }
 EXPERTS = (2, Mesh(expert=2))
 CUT_EXPERTS = (4, Mesh(tensor=2, expert=2, expert_tensor=2, sequence_parallel=True))
@@ -180,6 +184,10 @@ def test_the_same_model_gives_the_same_bytes(dense: dict[str, Matrix], tmp_path:
     [
         (DENSE, MESHES["both"]),
         (DENSE, MESHES["virtual"]),
+        (DENSE, MESHES["shared"]),
+        (DENSE, MESHES["given"]),
+        (FIVE, MESHES["virtual"]),
+        (LATENT, MESHES["three"]),
         (MIXED, EXPERTS),
         (MIXED, CUT_EXPERTS),
         (LATENT, MESHES["virtual"]),
@@ -229,8 +237,8 @@ def test_the_content_is_that_of_our_own_saves() -> None:
 
 
 def test_a_mesh_that_cannot_cut_the_model(dense: dict[str, Matrix]) -> None:
-    with pytest.raises(ConfigError, match=r"mesh: kv_heads: 2 kv heads cannot be cut over 4"):
-        plan_checkpoint(dense, DENSE, Mesh(tensor=4), "fp32")
+    with pytest.raises(ConfigError, match=r"mesh: heads: 4 heads cannot be cut over 8"):
+        plan_checkpoint(dense, DENSE, Mesh(tensor=8), "fp32")
 
 
 def test_a_tensor_of_another_shape(dense: dict[str, Matrix]) -> None:

@@ -23,3 +23,13 @@ def test_they_count_unless_they_are_computed_again() -> None:
     assert more(Mesh()) == 2 * 100 * 1600 * 9
     assert more(Mesh(tensor=2)) == 100 * 1600 * 9
     assert more(Mesh(recompute="attention")) == more(Mesh(recompute="layer")) == 0
+
+
+def test_the_fullest_stage_counts() -> None:
+    """Of 1 and 3 layers: the second holds more weights, and activations of one micro batch."""
+    mesh = Mesh(pipeline=2, layers=(1, 3))
+    found = training_bytes(MODEL, mesh, "bf16", micro_size=2, world=2)
+    state = MODEL.parameters() * 3 / 4 * (2 + 4 + 12)
+    layers = 3 * (2 * 100) * 64 * 17 * 2
+    logits = (2 * 100) * MODEL.padded_vocab() * (2 + 8)
+    assert found == round(state + layers + logits)

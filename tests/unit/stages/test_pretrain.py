@@ -11,7 +11,7 @@ from megatron_jobs.config.settings import all_problems
 from megatron_jobs.jobs.plan import RESERVED, load_plan
 from megatron_jobs.jobs.receipt import job_key
 from megatron_jobs.stages import STAGES, load_stage
-from megatron_jobs.stages.pretrain import Config, check
+from megatron_jobs.stages.pretrain import Config, check, describe
 
 SETTINGS: dict[str, Any] = {
     "index": "/data/index",
@@ -30,6 +30,13 @@ def test_what_fits_has_no_problems() -> None:
     assert problems(1) == []
     mesh = {"tensor": 2, "pipeline": 2, "virtual": 2, "sequence_parallel": True}
     assert problems(8, mesh=mesh) == []
+
+
+def test_stages_that_differ_are_shown() -> None:
+    config = Config(**SETTINGS, mesh={"pipeline": 3})
+    assert ("layers of stages", "1 + 2 + 1") in describe(config, Resources(ranks=3))
+    alike = Config(**SETTINGS, mesh={"pipeline": 2})
+    assert "layers of stages" not in dict(describe(alike, Resources(ranks=2)))
 
 
 @pytest.mark.parametrize(
@@ -53,9 +60,8 @@ def test_what_fits_has_no_problems() -> None:
         ),
         (
             2,
-            {"mesh": {"pipeline": 2}, "model": {"layers": 3}},
-            ("model.layers", "3 layers cannot be cut into pipeline x virtual = 2 x 1 = 2 equal "
-             "blocks"),
+            {"mesh": {"pipeline": 2}, "model": {"layers": 1}},
+            ("model.layers", "1 layers cannot be cut into pipeline x virtual = 2 x 1 = 2 blocks"),
         ),
         (
             2,
@@ -80,11 +86,11 @@ def test_all_that_does_not_fit_is_said_at_once() -> None:
     found = problems(
         4,
         mesh={"tensor": 2, "pipeline": 2},
-        model={"layers": 3, "heads": 1, "hidden": 8, "ffn": 7},
+        model={"layers": 1, "heads": 1, "hidden": 8, "ffn": 7},
         batch={"global_size": 9},
     )
     assert [name for name, _ in found] == [
-        "model.heads", "model.kv_heads", "model.ffn", "model.layers", "batch.global_size"
+        "model.heads", "model.ffn", "model.layers", "batch.global_size"
     ]  # fmt: skip
 
 
