@@ -7,6 +7,7 @@ import contextlib
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from megatron_jobs.jobs.cluster import Cluster, cluster_of, load_cluster
 from megatron_jobs.jobs.folder import JobFolder
 from megatron_jobs.jobs.lock import is_held
 from megatron_jobs.jobs.plan import Plan, find_plan, load_plan, load_run
-from megatron_jobs.jobs.queue import live_states
-from megatron_jobs.jobs.status import read_jobs
+from megatron_jobs.jobs.queue import cancel, live_states
+from megatron_jobs.jobs.status import ENDED_BADLY, Record, plan_status, read_jobs
 from megatron_jobs.jobs.submit import submit_plan
 from megatron_jobs.jobs.user import user_name
 from megatron_jobs.runtime.files import read_json, write_json
@@ -65,7 +66,8 @@ def resubmit_run(
 ) -> list[tuple[str, str]]:
     """Submit a run again as it was submitted last: what is missing, with the plan as it is now.
 
-    Without the plan's file the jobs' own config.yaml are the plan. The switches KILL are removed.
+    Without the plan's file the jobs' own config.yaml are the plan. The switches KILL are removed,
+    and Slurm's jobs are cancelled that can never start, since what they wait for has failed.
 
     Args:
         words: more settings, after those of the last call.
@@ -116,13 +118,31 @@ def _cluster_again(plan: Plan, name: str) -> Cluster:
 
 
 def _refuse_living(run: Path) -> None:
-    """UserError naming the jobs that wait or run, here or on Slurm."""
+    """UserError naming the jobs that wait or run, here or on Slurm; it ends those in vain."""
+    vain = waiting_in_vain(plan_status(run))
     ids = {name: JobFolder(run / name).slurm_ids() for name in read_jobs(run)}
     living = live_states([slurm_id for found in ids.values() for slurm_id in found])
     at_work = [f"{name} (here)" for name in ids if is_held(JobFolder(run / name))]
+    left = []
     for name, found in ids.items():
-        states = [f"{i}, {living[i].state.lower()}" for i in found if i in living]
+        waiting = {i for i in found if i in living and living[i].state == "PENDING"}
+        left += sorted(waiting if name in vain else ())
+        states = [f"{i}, {living[i].state.lower()}" for i in found if i in living and i not in left]
         at_work += [f"{name} ({state})" for state in states]
     if at_work:
         cure = f"wait for them, or: mj cancel {shlex.quote(str(run))}"
         raise UserError(f"{run}: still at work: {', '.join(at_work)}; {cure}")
+    cancel(left)
+
+
+def waiting_in_vain(records: Sequence[Record]) -> set[str]:
+    """Jobs of which all that waits on Slurm does so for what did not end well.
+
+    Slurm drops it too, when it looks next: what gathers the tasks of a job, and jobs after it.
+    """
+    vain: set[str] = set()
+    for record in records:
+        ended = record["state"] in ENDED_BADLY
+        if ended or (record["state"] == "waiting" and vain.intersection(record["after"])):
+            vain.add(record["job"])
+    return vain

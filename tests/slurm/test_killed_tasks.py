@@ -81,7 +81,7 @@ def test_killed_tasks_are_made_good(tmp_path: Path) -> None:
     killed = kill_some(random.Random(4))  # none is through before it is released
     hold.unlink()
     ended = ("done", "failed", "cancelled", "stopped")
-    wait_for(lambda: state_of(far) in ended, "the end", seconds=240, every=0.5)
+    wait_for(lambda: state_of(far) in ended, "the end", seconds=240, every=0.02)
     states = plan_status(far.run)[0]["tasks"]
     assert state_of(far) != "done", (killed, states)
     assert main(["resubmit", str(far.run)]) == 0

@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -132,3 +133,30 @@ def check_mails(run: Path) -> None:
     assert f"Job_id={ids['one'][0]} Name=run.one Ended" in mails
     assert f"Job_id={ids['three'][0]} Name=run.three Failed" in mails
     assert mails.count("me@example.org") == len(mails.splitlines())
+
+
+def test_what_waits_in_vain_does_not_stand_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Slurm drops what can never start, but only when it looks next; here it never does."""
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    keeps = 'exec "$real" "${@/--kill-on-invalid-dep=yes/--kill-on-invalid-dep=no}"'
+    sbatch.write_text(f"#!/bin/bash\nreal={shutil.which('sbatch')}\n{keeps}\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sbatch.parent}:{os.environ['PATH']}")
+    plan, profile, run = (tmp_path / name for name in ("plan.yaml", "site.yaml", "run"))
+    write_profile(profile, "http://127.0.0.1:9/")
+    row = {"one": {"trouble": "bug"}, "two": {"after": ["one"]}, "three": {"after": ["two"]}}
+    jobs = {name: {"stage": "tests.stages.echo", **more} for name, more in row.items()}
+    plan.write_text(yaml.safe_dump({"jobs": jobs}))
+    assert main(["submit", str(plan), "--run", str(run), "--cluster", str(profile)]) == 0
+    wanted = ["failed", "waiting", "waiting"]
+    wait_for(lambda: states(run) == wanted, "the failure", seconds=120, every=0.1)
+    old = [JobFolder(run / name).slurm_ids()[-1] for name in jobs]
+
+    assert main(["resubmit", str(run), "one.trouble=''"]) == 0, capsys.readouterr().err
+    wait_for(lambda: states(run) == ["done"] * 3, "the end", seconds=120, every=0.3)
+    asked = ["sacct", "-nPXo", "state", "-j", ",".join(old)]
+    ended = subprocess.check_output(asked, text=True).splitlines()
+    assert [line.split()[0] for line in ended] == ["FAILED", "CANCELLED", "CANCELLED"]

@@ -12,7 +12,7 @@ from megatron_jobs.errors import ConfigError, UserError
 from megatron_jobs.jobs.cluster import Cluster
 from megatron_jobs.jobs.folder import JobFolder, write_job
 from megatron_jobs.jobs.plan import load_plan, load_run
-from megatron_jobs.jobs.resubmit import call_of, remember, resubmit_run
+from megatron_jobs.jobs.resubmit import call_of, remember, resubmit_run, waiting_in_vain
 from megatron_jobs.jobs.strikes import strike, strikes_now
 from megatron_jobs.runtime.files import read_json
 
@@ -119,6 +119,23 @@ def test_without_the_plan(
     said = capsys.readouterr()
     assert said.out.count("#SBATCH --cpus-per-task=3") == 1
     assert said.err.startswith("/gone/plan.yaml is gone: the plan is made of the jobs' own config")
+
+
+def test_what_can_never_start() -> None:
+    """What gathers the tasks of a job that failed, and all that comes after it."""
+
+    def record(job: str, state: str, *after: str) -> dict[str, object]:
+        return {"job": job, "state": state, "after": list(after)}
+
+    records = [
+        record("tasks", "failed"),
+        record("good", "done"),
+        record("next", "waiting", "good", "tasks"),
+        record("last", "waiting", "next"),
+        record("other", "waiting", "good"),
+        record("busy", "running", "tasks"),  # it began before they ran again
+    ]
+    assert waiting_in_vain(records) == {"tasks", "next", "last"}
 
 
 def test_without_a_profile(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
