@@ -78,7 +78,10 @@ def submit(
 def resubmit(
     run: RunFolder, words: Words = None, cluster: ClusterFile = "", dry_run: DryRun = False
 ) -> None:
-    """Submit a run as it was submitted last: what is missing, with the plan as it is now."""
+    """Submit a run as it was submitted last: what is missing, with the plan as it is now.
+
+    What still waits for a job that did not end well, and so can never start, is cancelled first.
+    """
     from megatron_jobs.jobs.resubmit import resubmit_run
 
     _print_ids(resubmit_run(run, words or [], cluster=cluster, dry_run=dry_run))

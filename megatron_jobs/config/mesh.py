@@ -41,7 +41,7 @@ class Mesh(Settings):
         """How many of a model's layers each block has, from the first; they may be none.
 
         Block b is on stage b % pipeline. Those with a layer more follow the first, which has the
-        embedding too; the last, which has the output layer, never is one of them.
+        embedding too and gets one after all others but the last: that has the output layer.
         """
         if self.layers is not None:
             return self.layers
@@ -56,17 +56,22 @@ class Mesh(Settings):
 
     def layer_problems(self, layers: int) -> Iterator[Problem]:
         """Layers that are too few, or not as many as given; the name is `layers`."""
-        if self.layers is not None and sum(self.layers) != layers:
+        given = self.layers is not None and len(self.layers) == self.blocks
+        if self.layers is not None and given and sum(self.layers) != layers:
             said = " + ".join(map(str, self.layers))
             yield "layers", f"{layers}, but mesh.layers has {said} = {sum(self.layers)}"
         if self.layers is None and layers < self.blocks:
             rule = f"pipeline x virtual = {self.pipeline} x {self.virtual} = {self.blocks} blocks"
             yield "layers", f"{layers} layers cannot be cut into {rule}"
 
-    def layout(self) -> dict[str, int | bool | str]:
-        """What a checkpoint notes of it: all but defaults that came later."""
+    def layout(self, layers: int) -> dict[str, int | bool | str]:
+        """What a checkpoint of so many layers notes; `layers` only where blocks have unequal ones.
+
+        It is what was dealt out, given or not; without it all is as before there were such blocks.
+        """
         found: dict[str, int | bool | str] = self.model_dump(exclude={"layers"})
-        return found | ({"layers": "+".join(map(str, self.layers))} if self.layers else {})
+        counts = self.block_layers(layers)
+        return found | ({"layers": "+".join(map(str, counts))} if len(set(counts)) > 1 else {})
 
     def data(self, world: int) -> int:
         """Data-parallel ranks among `world`; each reads other sequences."""

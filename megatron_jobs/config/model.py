@@ -316,7 +316,7 @@ class ModelConfig(Settings):
         yield "heads", self.heads, mesh.tensor
         if mesh.tensor % self.groups():  # else some ranks share one
             yield "kv_heads", self.groups(), mesh.tensor
-        elif self.latent is None:
+        elif self.latent is None and self.heads % mesh.tensor == 0:
             width = (self.heads + 2 * self.groups()) * self.head_size()
             yield "head_dim", width, mesh.tensor
         if self.experts:

@@ -9,7 +9,7 @@ ROOT/latest
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from megatron_jobs.config.mesh import Mesh
@@ -69,10 +69,8 @@ def plan_checkpoint(
         _add_tensor(files, name, kept, model, mesh)
     noted = {"model": model.model_dump(mode="json"), "precision": dtype, "tokenizer_hash": None}
     noted |= dict(record or {})
-
-    def manifest(written: Mapping[str, Written]) -> bytes:
-        return manifest_bytes(folder, written, step=step, mesh=mesh, record=noted)
-
+    layout = mesh.layout(model.layers)
+    manifest = partial(manifest_bytes, folder, step=step, layout=layout, record=noted)
     return [
         *files.plans(),
         FilePlan(f"{folder}/.metadata", [Item(matrix=metadata_pickle(files.stored))]),
@@ -83,7 +81,12 @@ def plan_checkpoint(
 
 
 def manifest_bytes(
-    folder: str, written: Mapping[str, Written], *, step: int, mesh: Mesh, record: Mapping[str, Any]
+    folder: str,
+    written: Mapping[str, Written],
+    *,
+    step: int,
+    layout: Mapping[str, int | bool | str],
+    record: Mapping[str, Any],
 ) -> bytes:
     """The manifest, as `checkpoint.manifest` reads it, of the files that stand in `folder`.
 
@@ -92,7 +95,7 @@ def manifest_bytes(
     inside = {name: facts for name, facts in written.items() if name.startswith(f"{folder}/")}
     value = {
         "step": step,
-        "layout": {"world": 0, **mesh.layout()},
+        "layout": {"world": 0, **layout},
         "record": dict(record),
         "fingerprints": [],
         "files": {

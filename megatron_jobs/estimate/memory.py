@@ -15,7 +15,8 @@ def training_bytes(
     Gradients are fp32 over the whole part of the model; the optimizer's 12 bytes a parameter
     (master weight and two moments) are shared by the data ranks. Activations: Korthikanti et al.
     2022, arXiv:2205.05198, table 2 without the attention scores, which are kept only where they
-    are capped; pipeline stage s keeps the activations of `pipeline` - s micro batches.
+    are capped; pipeline stage s keeps the activations of `pipeline` - s micro batches. Tensor ranks
+    that share a head of keys also keep the queries, keys and values that they gather.
     """
     width = WEIGHT_BYTES[precision]
     stages = mesh.stage_layers(model.layers)
@@ -23,6 +24,8 @@ def training_bytes(
     state = held * (width + 4) + 12 * held / max(mesh.data(world), 1)
     tokens = model.seq_len / mesh.context * micro_size
     layer = tokens * model.hidden * 17 * width / mesh.tensor
+    if mesh.tensor > model.groups():
+        layer += tokens * (model.heads + 2 * model.groups()) * model.head_size() * width
     if mesh.recompute == "layer":
         layer = tokens * model.hidden * width
     logits = tokens * model.padded_vocab() / mesh.tensor * (width + 8)

@@ -23,6 +23,8 @@ from megatron_jobs.jobs.user import user_name
 from megatron_jobs.runtime.files import read_json, write_json
 
 NAME = "submit.json"
+NEVER = "DependencyNeverSatisfied"
+"""Slurm's reason of a job that it has seen to wait in vain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,14 +121,16 @@ def _cluster_again(plan: Plan, name: str) -> Cluster:
 
 def _refuse_living(run: Path) -> None:
     """UserError naming the jobs that wait or run, here or on Slurm; it ends those in vain."""
-    vain = waiting_in_vain(plan_status(run))
+    records = {record["job"]: record for record in plan_status(run)}
+    vain = waiting_in_vain(list(records.values()))
+    judged = {slurm_id for name in vain for slurm_id in records[name]["slurm_ids"]}
     ids = {name: JobFolder(run / name).slurm_ids() for name in read_jobs(run)}
     living = live_states([slurm_id for found in ids.values() for slurm_id in found])
     at_work = [f"{name} (here)" for name in ids if is_held(JobFolder(run / name))]
     left = []
     for name, found in ids.items():
-        waiting = {i for i in found if i in living and living[i].state == "PENDING"}
-        left += sorted(waiting if name in vain else ())
+        waiting = [i for i in found if i in living and living[i].state == "PENDING"]
+        left += [i for i in waiting if i in judged or living[i].reason == NEVER]
         states = [f"{i}, {living[i].state.lower()}" for i in found if i in living and i not in left]
         at_work += [f"{name} ({state})" for state in states]
     if at_work:

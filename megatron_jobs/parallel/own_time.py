@@ -4,7 +4,8 @@ Counted are reading the batch and the passes forward and backward of each micro 
 are the hand-over between pipeline stages, summing gradients at the end, agreeing and the optimizer.
 Inside a pass tensor- and context-parallel ranks wait for each other (with `mesh.overlap` a first
 pass also for weights), so all of such a group look as slow as its slowest: it shows which group,
-mostly a node, is slow. Stages of a pipeline whose layers are unequal differ by nature.
+mostly a node, is slow. Of a pipeline stage with more or fewer layers than the mean it is told as if
+it had as many; the embedding and the output layer still make a difference.
 """
 
 import contextlib
@@ -18,9 +19,14 @@ PASSES = ("forward-compute", "backward-compute")
 
 
 class OwnTime:
-    """Stands in the config of a model where megatron-core would have its Timers."""
+    """Stands in the config of a model where megatron-core would have its Timers.
 
-    def __init__(self) -> None:
+    Args:
+        share: this stage's layers over the mean of all stages'.
+    """
+
+    def __init__(self, share: float = 1.0) -> None:
+        self.share = share
         self.spans: list[tuple[Any, Any]] = []
         self.own = _Watch(self.spans)
         self.other = _Idle()
@@ -41,8 +47,8 @@ class OwnTime:
         self.spans.clear()
 
     def seconds(self) -> float:
-        """All own work since `clear`; the device must have done it (`wait_for_device`)."""
-        return sum(seconds_between(begin, end) for begin, end in self.spans)
+        """Own work since `clear` over `share`; the device must be done with it."""
+        return sum(seconds_between(begin, end) for begin, end in self.spans) / self.share
 
 
 class _Watch:

@@ -90,7 +90,11 @@ def due(step: int, every: int) -> bool:
 
 def layout_of(engine: Engine, rank: Rank) -> dict[str, int | bool | str]:
     """Device, ranks and mesh: what must be equal for a resume bit for bit."""
-    return {"device": engine_device().type, "world": rank.world, **engine.mesh.layout()}
+    return {
+        "device": engine_device().type,
+        "world": rank.world,
+        **engine.mesh.layout(engine.model.layers),
+    }
 
 
 def common_wish(rank: Rank, folder: Path) -> Wish:

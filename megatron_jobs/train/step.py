@@ -87,7 +87,8 @@ def build_engine(
     """
     chunks = wrap(build_model(model, mesh, precision, seed=seed), mesh)
     optimizer = build_optimizer(optim, chunks, precision)
-    own_time = OwnTime()
+    stage = parallel_state.get_pipeline_model_parallel_rank()
+    own_time = OwnTime(mesh.stage_layers(model.layers)[stage] * mesh.pipeline / model.layers)
     attach(chunks, optimizer, own_time)
     return Engine(
         model=model,

@@ -23,5 +23,5 @@ start_node() { # NAME
   fi
   start "slurmd.$1" "${command[@]}"
   # what was started may return before the daemon has written its pid: one that has crashed left another there
-  wait_for 10 runs "slurmd.$1" || fail "slurmd of $1 is not there any more; its log: $DIR/log/slurmd.$1.log"
+  wait_for 30 runs "slurmd.$1" || fail "slurmd of $1 is not there any more; its log: $DIR/log/slurmd.$1.log"
 }

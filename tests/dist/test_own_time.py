@@ -64,3 +64,15 @@ def test_keeping_time_changes_no_number(rank: Rank) -> None:
         return [torch.tensor(losses, dtype=torch.float64), *weights]
 
     assert all(map(torch.equal, trained(timed=True), trained(timed=False)))
+
+
+@ranks(2)
+def test_a_stage_of_more_layers_is_not_called_slow(rank: Rank) -> None:
+    mesh = Mesh(pipeline=2, layers=(1, 3))
+    open_groups(mesh, seed=1)
+    model = MODEL.model_copy(update={"layers": 4})
+    optim = OptimConfig(lr=1e-2, min_lr=1e-3, decay_steps=10)
+    own = build_engine(model, mesh, optim, precision="fp32", seed=3).own_time
+    with own.measured():
+        time.sleep(SLEEP * (1, 3)[rank.index])
+    assert SLEEP * 2 <= own.seconds() < SLEEP * 3

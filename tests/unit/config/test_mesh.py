@@ -68,8 +68,10 @@ def test_layers_of_blocks() -> None:
 
 def test_a_layout_is_what_it_was_before_there_were_layers() -> None:
     """So that what was saved then goes on bit by bit."""
-    assert "layers" not in Mesh(pipeline=2).layout()
-    assert Mesh(pipeline=2, layers=(5, 1)).layout()["layers"] == "5+1"
+    assert "layers" not in Mesh(pipeline=2).layout(6)
+    assert Mesh(pipeline=2, layers=(3, 3)).layout(6) == Mesh(pipeline=2).layout(6)
+    assert Mesh(pipeline=2, layers=(5, 1)).layout(6)["layers"] == "5+1"
+    assert Mesh(pipeline=3).layout(4) == Mesh(pipeline=3, layers=(1, 2, 1)).layout(4)
 
 
 def test_ranks_that_do_not_divide() -> None:

@@ -33,3 +33,17 @@ def test_the_fullest_stage_counts() -> None:
     layers = 3 * (2 * 100) * 64 * 17 * 2
     logits = (2 * 100) * MODEL.padded_vocab() * (2 + 8)
     assert found == round(state + layers + logits)
+
+
+def test_what_ranks_that_share_a_head_gather_is_kept() -> None:
+    """4 heads and 2 of keys, of 16 columns, on 4 ranks: 4 + 2 + 2 heads of each token and layer."""
+    shared = MODEL.model_copy(update={"kv_heads": 2})
+
+    def more(mesh: Mesh) -> int:
+        """Bytes over those of a model in which nobody shares; half of its weights are the same."""
+        sizes = [training_bytes(m, mesh, "bf16", micro_size=2, world=4) for m in (shared, MODEL)]
+        weights = (shared.parameters() - MODEL.parameters()) / mesh.tensor * (2 + 4 + 12)
+        return round(sizes[0] - sizes[1] - weights)
+
+    assert more(Mesh(tensor=4)) == 4 * (2 * 100) * 8 * 16 * 2
+    assert more(Mesh(tensor=4, recompute="layer")) == 0
