@@ -254,13 +254,14 @@ possible() { # NODES
 
 # A busy controller may do what it seems to have refused. Asked again it says that the job waits.
 put_back() {
-  local said
+  local said found
   for _ in 1 2; do
     if said=$(unharmed scontrol requeue "$me" 2>&1); then return; fi
     echo "$said"
     if [[ $said == *'pending execution'* ]]; then return; fi
   done
-  case $(unharmed squeue -h -t all -j "$me" -o '%T %r' 2>/dev/null) in
+  look
+  case $found in
     *' TimeLimit') return 1 ;;
     COMPLETING* | PENDING* | REQUEUED*) return 0 ;;
     *) return 1 ;;
@@ -309,14 +310,20 @@ submitted_after_all() {
   if [[ -n $found ]]; then echo "${found##*$'\n'}"; else return 1; fi
 }
 
+# Sets `found` to this job's state and reason. A TERM that comes while squeue is begun ends it: it is asked again.
+look() {
+  for _ in 1 2 3; do
+    if found=$(squeue -h -t all -j "$me" -o '%T %r' 2>/dev/null); then return; fi
+    sleep 1 || true
+  done
+  found=
+}
+
 # What this script was told to end for: `over time`, the `signal` alone (the job goes on), or `other`:
 # cancelled, put back, preempted. Then whoever did it knows how it goes on.
 reason_to_end() {
-  local found=
-  for _ in 1 2 3; do
-    if found=$(squeue -h -t all -j "$me" -o '%T %r' 2>/dev/null); then break; fi
-    sleep 1 || true
-  done
+  local found
+  look
   case $found in
     *' TimeLimit') echo over time ;;
     RUNNING*) echo signal ;;

@@ -62,14 +62,22 @@ def overstayer(module_slurm: None, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.usefixtures("overstayer")
 def test_a_requeue_that_happens_though_it_seems_refused(tmp_path: Path, wrapped: Wrap) -> None:
+    """And the squeue that then looks at the job is ended, as by a TERM just as it begins."""
     plan = plan_of(tmp_path, job=SLOW_ONCE)
-    ids = submit(plan, **wrapped("scontrol"))
+    settings = wrapped("scontrol")
+    squeue = tmp_path / "bin" / "squeue"
+    said = f'said=$({shutil.which("squeue")} "$@") || exit'
+    ends = f'[[ $said == COMPLETING* ]] && mkdir "{tmp_path}/ended" && kill -KILL $$'
+    squeue.write_text(f'#!/bin/bash\n{said}\n{ends}\necho "$said"\n')
+    squeue.chmod(0o755)
+    ids = submit(plan, **settings)
     wait_for_ranks(plan)
     call("scancel", "--signal=USR2", ids["job"])
     wait_for_state(plan, "done")
     assert plan.jobs["job"].folder.slurm_ids() == [ids["job"]]  # no successor
     wait_until_accounted(ids["job"], "REQUEUED", "COMPLETED")
     assert happened(plan) == ["submit", "start", "stopped", "again", "start", "end"]
+    assert (tmp_path / "ended").is_dir()
 
 
 def test_a_successor_that_is_taken_though_it_seems_refused(tmp_path: Path, wrapped: Wrap) -> None:
