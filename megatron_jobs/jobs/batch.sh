@@ -29,6 +29,7 @@ me=$SLURM_JOB_ID
 if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
 kill_switch=$job/KILL
 if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then kill_switch=${job%/tasks/*}/KILL; fi
+UNCLEAR='timed out|unable to contact|zero bytes' # what sbatch says if the controller gave no answer
 left_out=() # a word for srun: nodes on which no rank is to start; set by choose_nodes
 told=       # set when Slurm ends the job itself: cancelled, put back by hand, preempted, time limit
 unheard=    # the same, until put_back_at_once has looked
@@ -65,10 +66,10 @@ attended() { # COMMAND
   "$@" &
   child=$!
   while true; do
+    put_back_at_once # a signal that came before `wait` does not end it
     status=0
     wait "$child" || status=$?
     if ((status <= 128)) || ! kill -0 "$child" 2>/dev/null; then return "$status"; fi
-    put_back_at_once
   done
 }
 
@@ -170,13 +171,14 @@ watch_drain() {
 settle() { # STATUS
   local ended=0
   rm -f next
-  "${enter[@]}" "--after=$1" "$job" &
+  (trap '' TERM && exec "${enter[@]}" "--after=$1" "$job") & # else TERM ends a Python that begins
   settling=$!
   while [[ ! -s next ]] && kill -0 "$settling" 2>/dev/null; do
     put_back_at_once
     sleep 0.1 || true
   done
   if [[ -s next ]]; then return; fi
+  put_back_at_once
   wait "$settling" || ended=$?
   return $((ended ? ended : 1))
 }
@@ -198,7 +200,7 @@ act() { # VERB WORDS
 }
 
 go_on() { # NODES that are to be left out
-  local away
+  local away found
   if [[ $again == ahead ]]; then
     echo "goes on in the next of the jobs that were submitted with it"
     return
@@ -206,6 +208,14 @@ go_on() { # NODES that are to be left out
   away=$(possible "$1")
   if [[ -n $excluded ]]; then away=$excluded${away:+,$away}; fi
   told=
+  look
+  case $found in
+    *' TimeLimit') ;;
+    COMPLETING* | CANCELLED* | PENDING* | REQUEUED*) # who did that since knows how it goes on
+      echo "does not go on by itself: Slurm says $found"
+      return 143
+      ;;
+  esac
   if [[ $again != requeue ]] || ! put_back; then
     submit_again "" "$away"
     return
@@ -277,11 +287,14 @@ unharmed() { # COMMAND
 # The same script as a new job. It starts when this one has ended: never two work in the folder.
 submit_again() { # DEPENDENCY NODES
   local waits=("--dependency=${1}afterany:$me" --kill-on-invalid-dep=yes) id=
-  id=$(submit "${waits[@]}" ${2:+"--exclude=$2"}) || id=$(submitted_after_all) || id=
-  if [[ -z $id && -n $2 ]]; then
+  id=$(submit "${waits[@]}" ${2:+"--exclude=$2"} 2>refused) || id=$(submitted_after_all) || id=
+  cat refused >&2
+  # if the controller gave no answer it may still take the first, and both would start after this job
+  if [[ -z $id && -n $2 ]] && ! grep -qiE "$UNCLEAR" refused; then
     echo "once more, without leaving out $2"
     id=$(submit "${waits[@]}") || id=$(submitted_after_all) || id=
   fi
+  rm -f refused
   if [[ -z $id ]]; then
     "${enter[@]}" --stuck "$job" || true
     return 75
@@ -305,15 +318,19 @@ submit() { # WORDS of sbatch    with none of this job's variables; prints the id
 # The id of a job of this name that waits for this one; sbatch may have missed the answer.
 submitted_after_all() {
   local found
+  if [[ ! -s refused ]] || grep -qiE "$UNCLEAR" refused; then sleep 5 || true; fi
   found=$(squeue --me -h -n "${SLURM_JOB_NAME:-}" -o '%i %E' 2>/dev/null |
     awk -v me="afterany:$me(" 'index($0, me) { sub(/[_ ].*/, ""); print }')
   if [[ -n $found ]]; then echo "${found##*$'\n'}"; else return 1; fi
 }
 
-# Sets `found` to this job's state and reason. A TERM that comes while squeue is begun ends it: it is asked again.
+# Sets `found` to this job's state and reason; nothing if it cannot be had. A controller that is started
+# again does not answer for a while, and a TERM that comes while squeue is begun ends that.
 look() {
-  for _ in 1 2 3; do
-    if found=$(squeue -h -t all -j "$me" -o '%T %r' 2>/dev/null); then return; fi
+  local status=0
+  for _ in {1..60}; do
+    if found=$(squeue -h -t all -j "$me" -o '%T %r' 2>/dev/null); then return; else status=$?; fi
+    if ((status == 127)); then break; fi # there is none
     sleep 1 || true
   done
   found=
@@ -332,7 +349,7 @@ reason_to_end() {
 }
 
 trap 'told=yes unheard=yes' TERM
-trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; kill -KILL "${settling:-}" 2>/dev/null || true' EXIT
 echo "$(date --iso-8601=seconds) Slurm job $me, restart ${SLURM_RESTART_COUNT:-0}," \
   "on $SLURM_JOB_NODELIST"
 rm -f next

@@ -147,8 +147,7 @@ def test_hours_of_all_starts_are_counted(run: Path) -> None:
     last = time.monotonic() - began
     receipt = read_json(run / "first/receipt.json")
     assert receipt["starts"] == 2
-    assert 1.5 + 3 < receipt["seconds"] < last + 10
-    assert receipt["seconds"] > last
+    assert 1.5 + 1.5 + 3 < receipt["seconds"] < last + 10  # the first saved for 1.5 s too
     assert abs(receipt["cpu_hours"] * 3600 - 2 * receipt["seconds"]) < 0.01
 
 
