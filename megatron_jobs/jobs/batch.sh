@@ -36,9 +36,12 @@ unheard=    # the same, until put_back_at_once has looked
 failed=     # set when the ranks have ended badly: Python has to judge why
 
 # A warning that comes before Python can take it kills a process: hold it back until then. The
-# signal waits while it is blocked, over exec too; megatron_jobs.runtime.stop lets it in.
+# signal waits while it is blocked, over exec too; megatron_jobs.runtime.stop lets it in. Before env
+# has blocked it it is not heard: rather that than a rank that dies of it.
 # shellcheck disable=SC2016 # expanded by the shell that srun starts
-held_back=(sh -c 'env --block-signal=USR2 true 2>/dev/null && exec env --block-signal=USR2 "$@"
+held_back=(sh -c 'trap "" USR2
+env --block-signal=USR2 true 2>/dev/null && exec env --default-signal=USR2 --block-signal=USR2 "$@"
+trap - USR2
 exec "$@"' rank)
 
 run_job() {
