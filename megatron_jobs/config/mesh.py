@@ -56,13 +56,12 @@ class Mesh(Settings):
 
     def layer_problems(self, layers: int) -> Iterator[Problem]:
         """Layers that are too few, or not as many as given; the name is `layers`."""
-        given = self.layers is not None and len(self.layers) == self.blocks
-        if self.layers is not None and given and sum(self.layers) != layers:
+        if self.layers is None:
+            if layers < self.blocks:
+                yield "layers", f"{layers} layers cannot be cut into {self._block_product()} blocks"
+        elif len(self.layers) == self.blocks and sum(self.layers) != layers:
             said = " + ".join(map(str, self.layers))
             yield "layers", f"{layers}, but mesh.layers has {said} = {sum(self.layers)}"
-        if self.layers is None and layers < self.blocks:
-            rule = f"pipeline x virtual = {self.pipeline} x {self.virtual} = {self.blocks} blocks"
-            yield "layers", f"{layers} layers cannot be cut into {rule}"
 
     def layout(self, layers: int) -> dict[str, int | bool | str]:
         """What a checkpoint of so many layers notes; `layers` only where blocks have unequal ones.
@@ -87,8 +86,7 @@ class Mesh(Settings):
         if self.virtual > 1 and self.pipeline == 1:
             yield "virtual", f"{self.virtual} needs pipeline > 1; there is one stage to interleave"
         if self.layers is not None and len(self.layers) != self.blocks:
-            rule = f"pipeline x virtual = {self.pipeline} x {self.virtual} = {self.blocks}"
-            yield "layers", f"{len(self.layers)} blocks of layers, must be {rule}"
+            yield "layers", f"{len(self.layers)} blocks of layers, must be {self._block_product()}"
         if self.sequence_parallel and self.tensor == 1:
             yield "sequence_parallel", "needs tensor > 1: it cuts along the tensor ranks"
         if self.expert * self.expert_tensor > 1 and self.tensor > 1 and not self.sequence_parallel:
@@ -131,6 +129,9 @@ class Mesh(Settings):
                 "seq_len",
                 f"{seq_len} over {self.context} context ranks cannot be cut over {rule}",
             )
+
+    def _block_product(self) -> str:
+        return f"pipeline x virtual = {self.pipeline} x {self.virtual} = {self.blocks}"
 
     def _product(self) -> str:
         return f"{self.tensor} x {self.pipeline} x {self.context} = {self.model_ranks}"

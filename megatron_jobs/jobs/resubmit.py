@@ -123,6 +123,7 @@ def _refuse_living(run: Path) -> None:
     """UserError naming the jobs that wait or run, here or on Slurm; it ends those in vain."""
     records = {record["job"]: record for record in plan_status(run)}
     vain = waiting_in_vain(list(records.values()))
+    # read once more below: an id that came since is somebody else's, who was quicker
     judged = {slurm_id for name in vain for slurm_id in records[name]["slurm_ids"]}
     ids = {name: JobFolder(run / name).slurm_ids() for name in read_jobs(run)}
     living = live_states([slurm_id for found in ids.values() for slurm_id in found])

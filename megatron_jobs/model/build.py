@@ -92,7 +92,7 @@ def core_config(model: ModelConfig, mesh: Mesh, precision: Precision) -> Transfo
     """megatron-core's own configuration, made from ours."""
     settings = shape_settings(model) | mesh_settings(mesh) | expert_settings(model) | UNFUSED
     settings |= {
-        "pipeline_model_parallel_layout": layout_of(model, mesh),
+        "pipeline_model_parallel_layout": pipeline_layout(model, mesh),
         "gradient_accumulation_fusion": join_products(),
         "params_dtype": DTYPES[precision],
         "pipeline_dtype": DTYPES[precision],
@@ -106,7 +106,7 @@ def core_config(model: ModelConfig, mesh: Mesh, precision: Precision) -> Transfo
     return MLATransformerConfig(**settings, **latent_settings(model))
 
 
-def layout_of(model: ModelConfig, mesh: Mesh) -> list[list[str]] | None:
+def pipeline_layout(model: ModelConfig, mesh: Mesh) -> list[list[str]] | None:
     """What each block of layers holds, in megatron-core's words; None where all hold as many."""
     counts = mesh.block_layers(model.layers)
     if len(set(counts)) == 1:

@@ -1,6 +1,7 @@
 """What encoders and encoders with a decoder can be; the numbers are counted by their modules too,
 in tests/dist/test_encoders.py."""
 
+import importlib
 from typing import Any
 
 import pytest
@@ -79,6 +80,7 @@ def test_axes_that_cannot_cut_it() -> None:
 
 def test_megatron_core_knows_no_pipeline_of_an_encoder_and_a_decoder() -> None:
     """When it does, the refusal of one is to go."""
+    importlib.import_module("megatron_jobs.parallel")  # megatron-core as it is without triton
     from megatron.core.enums import ModelType
 
     assert [kind.name for kind in ModelType] == ["encoder_or_decoder"]

@@ -10,23 +10,10 @@ import pytest
 from megatron_jobs.config.site import Preflight, Watch
 from megatron_jobs.jobs.cluster import Cluster, load_cluster
 from megatron_jobs.jobs.executor import JobExecutor, Submission
-from megatron_jobs.jobs.plan import Plan, load_plan
+from megatron_jobs.jobs.plan import Plan
 
 HOSTILE = """it's "$HOME" `id` $(id) \\ #!; &\n--x  """
 NO_PREFLIGHT = {"preflight": {"nodes": False, "links": False}}
-PLAN = """
-jobs:
-  first:
-    stage: tests.stages.echo
-    resources: {nodes: 3, ranks: 4, cpus: 2, gpus: 4, memory_gb: 1.5, hours: 0.51}
-"""
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> Plan:
-    path = tmp_path / "plan.yaml"
-    path.write_text(PLAN)
-    return load_plan(str(path), [], tmp_path / "run")
 
 
 def run_script(

@@ -17,22 +17,6 @@ from megatron_jobs.jobs.plan import Plan, load_plan
 from megatron_jobs.jobs.submit import foresee, submit_plan
 
 NO_PREFLIGHT = {"preflight": {"nodes": False, "links": False}}
-PLAN = """
-jobs:
-  first:
-    stage: tests.stages.echo
-    resources: {nodes: 3, ranks: 4, cpus: 2, gpus: 4, memory_gb: 1.5, hours: 0.51}
-  second:
-    stage: tests.stages.echo
-    reads: "@first/words"
-"""
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> Plan:
-    path = tmp_path / "plan.yaml"
-    path.write_text(PLAN)
-    return load_plan(str(path), [], tmp_path / "run")
 
 
 @pytest.fixture
@@ -208,10 +192,10 @@ def test_without_slurm_it_says_where_to_go(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("sign", ["%", "\\"])
-def test_names_that_slurm_would_read_as_patterns_are_refused(tmp_path: Path, sign: str) -> None:
-    path = tmp_path / "plan.yaml"
-    path.write_text(PLAN)
-    plan = load_plan(str(path), [], tmp_path / f"100{sign}j")
+def test_names_that_slurm_would_read_as_patterns_are_refused(
+    plan: Plan, tmp_path: Path, sign: str
+) -> None:
+    plan = load_plan(str(tmp_path / "plan.yaml"), [], tmp_path / f"100{sign}j")
     with pytest.raises(ConfigError) as caught:
         submit_plan(plan, load_cluster("devcluster"), dry_run=True)
     rule = f"Slurm reads {sign} in a folder's name as a pattern; choose another name"
